@@ -1,0 +1,188 @@
+"""Delta tables for Arrow data, through `deltalake` (no JVM).
+
+Owns the Arrow side of Delta: streaming reads, atomic writes, the snapshot's facts. Spark
+DataFrames go through delta-spark in `neurolake_dagster.io_managers.delta`.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake.exceptions import (
+    CommitFailedError,
+    DeltaError,
+    DeltaProtocolError,
+    SchemaMismatchError as DeltaSchemaMismatchError,
+    TableNotFoundError as DeltaTableNotFoundError,
+)
+from neurolake_dagster.storage import Storage
+
+from neurolake_dagster.errors import (
+    CommitConflictError,
+    SchemaMismatchError,
+    TableError,
+    TableNotFoundError,
+)
+
+ZSTD_LEVEL = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DeltaSnapshot:
+    """What one version of a Delta table holds, from its log alone.
+
+    `row_count` is None where a file of the table was written without statistics.
+    """
+
+    version: int
+    schema: pa.Schema
+    row_count: int | None
+    bytes: int
+    file_count: int
+    partition_columns: tuple[str, ...]
+
+
+class DeltaDataset:
+    """One Delta table at `path` of a storage.
+
+    Parameters
+    ----------
+    storage
+        Where the table lies; its credentials are handed to `deltalake`.
+    path
+        The table's key in the storage, for example ``delta/flights``.
+    """
+
+    def __init__(self, storage: Storage, path: str) -> None:
+        self.storage = storage
+        self.path = path
+
+    @property
+    def uri(self) -> str:
+        """The table's address as users see it: a local path or ``s3://bucket/key``."""
+        return self.storage.uri(self.path)
+
+    def exists(self) -> bool:
+        """Whether a Delta log lies there."""
+        return DeltaTable.is_deltatable(self.uri, self.storage.deltalake_options())
+
+    def open(self, version: int | None = None) -> DeltaTable:
+        """Open the table.
+
+        Raises
+        ------
+        TableNotFoundError
+            If there is no Delta log, or no such version.
+        """
+        with _translated(self.uri):
+            return DeltaTable(
+                self.uri, version=version, storage_options=self.storage.deltalake_options()
+            )
+
+    def snapshot(self, version: int | None = None) -> DeltaSnapshot:
+        """Read one version's facts from the log; no data file is opened."""
+        table = self.open(version)
+        actions = pa.table(table.get_add_actions(flatten=True))
+        records = actions["num_records"]
+        return DeltaSnapshot(
+            version=table.version(),
+            schema=pa.schema(table.schema().to_arrow()),
+            row_count=None if records.null_count else sum(records.to_pylist()),
+            bytes=sum(actions["size_bytes"].to_pylist()),
+            file_count=actions.num_rows,
+            partition_columns=tuple(table.metadata().partition_columns),
+        )
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        version: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Stream the rows; their order is not guaranteed.
+
+        Parameters
+        ----------
+        columns
+            Names to read; None reads all.
+        where
+            A SQL predicate, evaluated exactly; files are skipped by their statistics.
+        version
+            Read that version instead of the newest.
+        """
+        table = self.open(version)
+        with _translated(self.uri):
+            names = None if columns is None else list(columns)
+            stream = table.scan(columns=names, predicate=where)
+        return _with_plain_strings(pa.RecordBatchReader.from_stream(stream))
+
+    def write(
+        self,
+        data: pa.Table | pa.RecordBatchReader,
+        *,
+        mode: str = "overwrite",
+        where: str | None = None,
+        partition_by: Sequence[str] = (),
+        schema_mode: str | None = None,
+        properties: dict[str, str] | None = None,
+    ) -> DeltaSnapshot:
+        """Write rows in one commit; a failure leaves the former version as it was.
+
+        Parameters
+        ----------
+        data
+            Rows, streamed.
+        mode
+            ``overwrite``, ``append``, ``error`` or ``ignore``.
+        where
+            With ``overwrite``: replace only the rows that match this SQL predicate. A row of
+            `data` outside of it is refused before anything is committed.
+        partition_by
+            Partition columns of a new table.
+        schema_mode
+            None (the schema must match), ``merge`` or ``overwrite``.
+        properties
+            Kept with the commit (``commitInfo``), for example the run's id.
+
+        Raises
+        ------
+        SchemaMismatchError, CommitConflictError, TableError
+        """
+        options: dict[str, Any] = {
+            "mode": mode,
+            "partition_by": list(partition_by) or None,
+            "schema_mode": schema_mode,
+            "storage_options": self.storage.deltalake_options(),
+            "writer_properties": WriterProperties(compression="ZSTD", compression_level=ZSTD_LEVEL),
+            "commit_properties": CommitProperties(custom_metadata=properties or {}),
+        }
+        if where is not None:
+            options["predicate"] = where
+        with _translated(self.uri):
+            write_deltalake(self.uri, data, **options)
+        return self.snapshot()
+
+
+def _with_plain_strings(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """Cast the engine's string and binary views, which few consumers take, to plain ones."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    fields = [field.with_type(plain.get(field.type, field.type)) for field in reader.schema]
+    return reader.cast(pa.schema(fields, reader.schema.metadata))
+
+
+@contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    """Turn deltalake's errors into ours, once."""
+    try:
+        yield
+    except DeltaTableNotFoundError as exc:
+        raise TableNotFoundError(f"{uri}: no Delta table or no such version: {exc}") from exc
+    except DeltaSchemaMismatchError as exc:
+        raise SchemaMismatchError(f"{uri}: the rows do not fit the table's schema: {exc}") from exc
+    except CommitFailedError as exc:
+        raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
+    except (DeltaError, DeltaProtocolError) as exc:
+        raise TableError(f"{uri}: {exc}") from exc
