@@ -1,0 +1,55 @@
+"""Every failure of obstore as one of our storage errors, told in one line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from obstore.exceptions import BaseError
+
+from neurolake_dagster.errors import (
+    StorageAccessError,
+    StorageError,
+    StorageExistsError,
+    StorageNotFoundError,
+    StorageUnavailableError,
+)
+
+_S3_CODE = re.compile(r"<Code>(\w+)</Code>")
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Translate what obstore raises inside the block; `uri` says where it happened."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except (BaseError, OSError, ValueError) as exc:
+        raise _translate(exc, uri) from exc
+
+
+def _translate(exc: Exception, uri: str) -> StorageError:
+    """Name the failure; only the first line of obstore's text, for the rest repeats it."""
+    text = str(exc)
+    found = _S3_CODE.search(text)
+    code = found.group(1) if found else ""
+    kind = type(exc).__name__
+    if kind in ("AlreadyExistsError", "PreconditionError"):
+        return StorageExistsError(f"{uri}: exists already, expected nothing there")
+    if code in ("NoSuchBucket", "InvalidBucketName"):
+        return StorageUnavailableError(f"{uri}: no such bucket ({code}); create it or fix the root")
+    if isinstance(exc, FileNotFoundError):
+        return StorageNotFoundError(f"{uri}: nothing there")
+    if kind in ("PermissionDeniedError", "UnauthenticatedError") or _says_forbidden(text):
+        reason = code or text.splitlines()[0]
+        return StorageAccessError(
+            f"{uri}: access refused ({reason}); check the access key, the secret key and the rights"
+        )
+    if "HTTP error" in text or "timed out" in text or "Server returned non-2xx" in text:
+        reason = re.sub(r" in [\d.]+\w+, after.*?- ", ": ", text.splitlines()[0])
+        return StorageUnavailableError(f"{uri}: the store does not answer ({reason})")
+    return StorageError(f"{uri}: {text.splitlines()[0] if text else kind}")
+
+
+def _says_forbidden(text: str) -> bool:
+    return any(mark in text for mark in ("403 Forbidden", "401 Unauthorized", "(os error 13)"))

@@ -1,0 +1,210 @@
+"""A root on disk or in a bucket, and what can be done with the objects below it."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from typing_extensions import Buffer
+
+from neurolake_dagster.errors import SettingsError, StorageError, StorageNotFoundError
+from neurolake_dagster.storage.failures import translated
+from neurolake_dagster.storage.files import RangedFile, StorageWriter
+from neurolake_dagster.storage.options import (
+    CONNECT_TIMEOUT_S,
+    MAX_RETRIES,
+    RETRY_TIMEOUT_S,
+    ObjectStore,
+    StorageOptions,
+    open_store,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageEntry:
+    """One stored object: its key below the root, its size in bytes, its last change (UTC)."""
+
+    key: str
+    bytes: int
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder on disk or a prefix in a bucket. Picklable; connects on first use.
+
+    Keys are relative, ``/``-separated, without empty, ``.`` or ``..`` segments: nothing
+    outside the root can be named.
+
+    Parameters
+    ----------
+    root
+        ``/path``, ``file:///path`` or ``s3://bucket/prefix``; a relative path is taken from
+        the working directory, once.
+    """
+
+    root: str
+    options: StorageOptions = field(default_factory=StorageOptions)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", _normalise_root(self.root))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder on this machine's file system."""
+        return not self.root.startswith("s3://")
+
+    def child(self, prefix: str) -> "Storage":
+        """The same store, rooted at `prefix` below this root."""
+        return Storage(self.uri(prefix), self.options)
+
+    def uri(self, key: str) -> str:
+        """The address people see: a plain absolute path, or ``s3://bucket/...``."""
+        return _join(self.root, _checked_key(key, self.root))
+
+    def spark_uri(self, key: str) -> str:
+        """The address Spark and Hadoop take: a plain absolute path, or ``s3a://bucket/...``."""
+        uri = self.uri(key)
+        return uri if self.is_local else "s3a" + uri.removeprefix("s3")
+
+    def local_path(self, key: str) -> Path | None:
+        """The file's path when the root is local: readers may map it; else None."""
+        return Path(self.uri(key)) if self.is_local else None
+
+    def deltalake_options(self) -> dict[str, str]:
+        """The credentials as deltalake's ``storage_options``; empty when local."""
+        if self.is_local:
+            return {}
+        options = self.options
+        rendered = {
+            "AWS_ENDPOINT_URL": options.endpoint_url,
+            "AWS_REGION": options.region,
+            "AWS_ACCESS_KEY_ID": options.access_key,
+            "AWS_SECRET_ACCESS_KEY": options.secret_key,
+            "AWS_SESSION_TOKEN": options.session_token,
+            "AWS_ALLOW_HTTP": str(options.endpoint_url.startswith("http://")).lower(),
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+            "AWS_CONDITIONAL_PUT": "etag",
+            "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
+            "max_retries": str(MAX_RETRIES),
+            "retry_timeout": f"{RETRY_TIMEOUT_S}s",
+        }
+        return {name: value for name, value in rendered.items() if value is not None}
+
+    def open_input(self, key: str) -> RangedFile:
+        """Open one object for ranged reads; nothing is requested yet."""
+        return RangedFile(self._store(), key, self.uri(key))
+
+    def open_output(self, key: str) -> StorageWriter:
+        """Open a new object; it appears whole at ``close`` or never."""
+        return StorageWriter(self._store(), key, self.uri(key))
+
+    def read(self, key: str) -> bytes:
+        """Read one whole small object."""
+        with self._at(key):
+            return bytes(obstore.get(self._store(), key).bytes())
+
+    def put(self, key: str, data: Buffer) -> None:
+        """Write one small object atomically, over whatever was there."""
+        with self._at(key):
+            obstore.put(self._store(), key, data, use_multipart=False)
+
+    def put_if_absent(self, key: str, data: Buffer) -> None:
+        """Write one small object atomically, only if nothing has that key.
+
+        Raises
+        ------
+        StorageExistsError
+            If it exists: of any number of racing writers exactly one succeeds.
+        """
+        with self._at(key):
+            obstore.put(self._store(), key, data, mode="create", use_multipart=False)
+
+    def list(self, prefix: str = "", *, after: str | None = None) -> Iterator[StorageEntry]:
+        """Objects below the folder `prefix`, however deep; none if there is no such folder.
+
+        Parameters
+        ----------
+        after
+            Only keys that sort after this one; on S3 the earlier ones are not even listed.
+        """
+        with self._at(prefix) if prefix else translated(self.root):
+            if self.is_local and not Path(self.root).is_dir():
+                return
+            for page in obstore.list(self._store(), prefix or None, offset=after):
+                for found in page:
+                    yield StorageEntry(
+                        key=found["path"], bytes=found["size"], modified=found["last_modified"]
+                    )
+
+    def exists(self, key: str) -> bool:
+        """Whether an object has that key."""
+        try:
+            self.size(key)
+        except StorageNotFoundError:
+            return False
+        return True
+
+    def size(self, key: str) -> int:
+        """Size of one object in bytes."""
+        return self.open_input(key).size()
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; those already gone are passed over."""
+        names = list(keys)
+        if not names:
+            return
+        if not self.is_local:
+            with self._at(names[0]):
+                obstore.delete(self._store(), names)
+            return
+        for name in names:
+            try:
+                with self._at(name):
+                    obstore.delete(self._store(), name)
+            except StorageNotFoundError:
+                continue
+
+    def move(self, source: str, target: str) -> None:
+        """Rename one object: atomic on disk, copy and delete on S3."""
+        with self._at(source):
+            obstore.rename(self._store(), source, target)
+
+    def _store(self) -> ObjectStore:
+        return open_store(self.root, self.options)
+
+    def _at(self, key: str) -> AbstractContextManager[None]:
+        return translated(self.uri(key))
+
+
+def _normalise_root(root: str) -> str:
+    if not root:
+        raise SettingsError("storage root: empty, expected a path or s3://bucket/prefix")
+    scheme = urlsplit(root).scheme if "://" in root else ""
+    if scheme == "":
+        return str(Path(root).absolute())
+    if scheme == "file":
+        return unquote(urlsplit(root).path) or "/"
+    if scheme not in ("s3", "s3a"):
+        raise SettingsError(
+            f"storage root {root!r}: scheme {scheme!r}, expected a path, file:// or s3://"
+        )
+    address = root.split("://", 1)[1].rstrip("/")
+    if not address or address.startswith("/"):
+        raise SettingsError(f"storage root {root!r}: no bucket, expected s3://bucket/prefix")
+    return f"s3://{address}"
+
+
+def _checked_key(key: str, root: str) -> str:
+    if any(segment in ("", ".", "..") for segment in key.split("/")) or "\0" in key:
+        raise StorageError(
+            f"{root}: key {key!r} is not a relative path of plain segments, nothing was touched"
+        )
+    return key
+
+
+def _join(root: str, key: str) -> str:
+    return f"{root.rstrip('/')}/{key}"

@@ -1,0 +1,251 @@
+"""Storage on disk and on a real S3 server: the same calls, the same outcomes."""
+
+import io
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from neurolake_dagster.errors import (
+    SettingsError,
+    StorageAccessError,
+    StorageError,
+    StorageExistsError,
+    StorageNotFoundError,
+    StorageUnavailableError,
+)
+from neurolake_dagster.storage import Storage, StorageOptions
+from tests.s3_server import S3Server, open_client, s3_server
+
+__all__ = ["s3_server"]
+
+TOLD_WITHIN_S = 15
+
+
+def s3_options(server: S3Server, **changes: object) -> StorageOptions:
+    asked = {
+        "endpoint": server.endpoint,
+        "access_key": server.access_key,
+        "secret_key": server.secret_key,
+        "region": server.region,
+    }
+    return StorageOptions(**(asked | changes))
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return Storage(str(tmp_path / "lake"))
+    server = request.getfixturevalue("s3_server")
+    return Storage(f"s3://{server.bucket}/{tmp_path.name}", s3_options(server))
+
+
+def test_small_objects_come_back_and_are_listed(storage: Storage) -> None:
+    odd = "a/part key=1/x~2E %41:*[é].bin"
+    storage.put("a/one", b"1")
+    storage.put(odd, b"two")
+
+    found = {entry.key: entry.bytes for entry in storage.list("a")}
+    assert found == {"a/one": 1, odd: 3}
+    assert storage.read(odd) == b"two"
+    assert [entry.key for entry in storage.list("a", after="a/one")] == [odd]
+    assert list(storage.list("none")) == []
+
+
+def test_of_racing_writers_exactly_one_creates(storage: Storage) -> None:
+    won: list[int] = []
+    lost: list[int] = []
+
+    def create(number: int) -> None:
+        try:
+            storage.put_if_absent("log/0", str(number).encode())
+        except StorageExistsError:
+            lost.append(number)
+        else:
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(won) == 1
+    assert len(lost) == 15
+    assert storage.read("log/0") == str(won[0]).encode()
+
+
+def test_ranges_stop_at_the_end_of_the_object(storage: Storage) -> None:
+    storage.put("r", bytes(range(100)))
+    opened = storage.open_input("r")
+
+    assert opened.size() == 100
+    assert bytes(opened.read_at(10, 5)) == bytes(range(10, 15))
+    assert bytes(opened.read_at(95, 50)) == bytes(range(95, 100))
+    assert bytes(opened.read_at(100, 1)) == b""
+    with opened.as_file() as file:
+        file.seek(-3, io.SEEK_END)
+        assert file.read() == bytes(range(97, 100))
+
+
+def test_parquet_is_written_and_read_through_the_files(storage: Storage) -> None:
+    table = pa.table({"id": range(10_000), "name": [f"n{i}" for i in range(10_000)]})
+    with storage.open_output("t.parquet") as sink:
+        pq.write_table(table, pa.PythonFile(sink, mode="w"))
+
+    with storage.open_input("t.parquet").as_file() as source:
+        assert pq.read_table(source, columns=["name"]).equals(table.select(["name"]))
+
+
+def test_a_large_object_is_written_in_parts(storage: Storage) -> None:
+    block = bytes(range(256)) * 4096
+    with storage.open_output("big") as sink:
+        for _ in range(20):
+            sink.write(block)
+
+    opened = storage.open_input("big")
+    assert opened.size() == 20 * len(block)
+    assert bytes(opened.read_at(19 * len(block), len(block))) == block
+
+
+@pytest.mark.parametrize("size", [10, 20 << 20], ids=["small", "multipart"])
+def test_a_failed_write_publishes_nothing(storage: Storage, size: int) -> None:
+    def write_and_fail() -> None:
+        with storage.open_output("broken") as sink:
+            sink.write(b"x" * size)
+            raise KeyError("the transform failed")
+
+    with pytest.raises(KeyError):
+        write_and_fail()
+
+    dropped = storage.open_output("dropped")
+    dropped.write(b"x" * size)
+    dropped.abort()
+    dropped.close()
+    assert list(storage.list()) == []
+
+
+def test_an_object_is_moved_and_deleted(storage: Storage) -> None:
+    storage.put("from/a", b"a")
+    storage.move("from/a", "to/deep/b")
+    assert storage.read("to/deep/b") == b"a"
+    assert not storage.exists("from/a")
+
+    storage.delete(["to/deep/b", "never/was"])
+    assert not storage.exists("to/deep/b")
+
+
+@pytest.mark.parametrize("key", ["../x", "/x", "a//b", "a/./b", "a/../b", "", "a\0b"])
+def test_a_key_that_could_leave_the_root_is_refused(tmp_path: Path, key: str) -> None:
+    storage = Storage(str(tmp_path))
+    with pytest.raises(StorageError, match="plain segments"):
+        storage.put(key, b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_object_is_told_with_its_address(storage: Storage) -> None:
+    for call in (storage.read, storage.size, lambda key: storage.open_input(key).read_at(0, 1)):
+        with pytest.raises(StorageNotFoundError, match="no/such"):
+            call("no/such")
+
+
+@pytest.mark.parametrize("root", ["", "gs://bucket/x", "s3://", "s3:///x"])
+def test_a_root_we_do_not_know_is_refused(root: str) -> None:
+    with pytest.raises(SettingsError, match="storage root"):
+        Storage(root)
+
+
+def test_addresses_follow_the_reader(tmp_path: Path) -> None:
+    local = Storage(f"file://{tmp_path}/a%20b")
+    assert local.uri("x/y") == local.spark_uri("x/y") == f"{tmp_path}/a b/x/y"
+    remote = Storage("s3://bucket/p/").child("q")
+    assert remote.uri("x") == "s3://bucket/p/q/x"
+    assert remote.spark_uri("x") == "s3a://bucket/p/q/x"
+    assert remote.local_path("x") is None
+
+
+def test_secrets_are_not_in_the_repr() -> None:
+    options = StorageOptions(access_key="AKIDX", secret_key="hush", session_token="tok")
+    storage = Storage("s3://bucket", options)
+    assert not any(secret in repr(storage) for secret in ("AKIDX", "hush", "tok'"))
+
+
+def test_storage_travels_to_another_process(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        pool.apply(storage.put, ("x", b"from afar"))
+    assert storage.read("x") == b"from afar"
+
+
+def _write_large(storage: Storage) -> None:
+    with storage.open_output("x") as sink:
+        sink.write(b"x" * (9 << 20))
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        (lambda s: Storage("s3://lake", s3_options(s, secret_key="wrong")), StorageAccessError),
+        (lambda s: Storage("s3://lake", s3_options(s, access_key="wrong")), StorageAccessError),
+        (lambda s: Storage("s3://absent", s3_options(s)), StorageUnavailableError),
+        (
+            lambda s: Storage("s3://lake", s3_options(s, endpoint="http://127.0.0.1:9")),
+            StorageUnavailableError,
+        ),
+    ],
+    ids=["wrong secret", "wrong access key", "missing bucket", "refused"],
+)
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda storage: storage.put_if_absent("x", b""),
+        lambda storage: list(storage.list("x")),
+        _write_large,
+    ],
+    ids=["put", "list", "write"],
+)
+def test_an_unusable_store_is_told_soon(
+    s3_server: S3Server,
+    broken: Callable[[S3Server], Storage],
+    expected: type[StorageError],
+    act: Callable[[Storage], object],
+) -> None:
+    storage = broken(s3_server)
+    started = time.monotonic()
+    with pytest.raises(expected) as caught:
+        act(storage)
+    assert time.monotonic() - started < TOLD_WITHIN_S
+    assert "\n" not in str(caught.value)
+    assert s3_server.secret_key not in str(caught.value)
+
+
+def test_aws_variables_of_the_environment_are_not_mixed_in(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """obstore mixes them into explicit keys: a stray session token made each call a 403."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "stray")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    storage = Storage(f"s3://{s3_server.bucket}/env", s3_options(s3_server))
+    storage.put("x", b"1")
+    assert storage.read("x") == b"1"
+
+
+def test_an_aborted_multipart_upload_leaves_no_parts(s3_server: S3Server) -> None:
+    storage = Storage(f"s3://{s3_server.bucket}/aborted", s3_options(s3_server))
+    sink = storage.open_output("x")
+    sink.write(b"x" * (20 << 20))
+    sink.abort()
+    with closing(open_client(s3_server)) as client:
+        assert "Uploads" not in client.list_multipart_uploads(Bucket=s3_server.bucket)
+
+
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="file"):
+        Storage(str(tmp_path / "file")).put("x", b"1")
