@@ -1,0 +1,1 @@
+"""The file tools: `neurolake inspect`, `verify`, `head`, `cat` and `convert`."""
