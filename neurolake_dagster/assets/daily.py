@@ -1,0 +1,36 @@
+"""Flights by day: the daily-partitioned asset.
+
+Owns the partitions and the asset. One run takes one day or, as a single run, a range of days.
+"""
+
+import dagster as dg
+import polars as pl
+
+from neurolake_dagster.assets.analytics import FLIGHTS
+from neurolake_dagster.assets.conversions import OWNERS
+
+days_of_2013 = dg.DailyPartitionsDefinition(start_date="2013-01-01", end_date="2014-01-01")
+
+
+@dg.asset(
+    key=["ncf", "flights_daily"],
+    ins={"flights": dg.AssetIn(key=FLIGHTS)},
+    partitions_def=days_of_2013,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    io_manager_key="ncf_io_manager",
+    kinds={"polars", "ncf"},
+    group_name="daily",
+    owners=OWNERS,
+    metadata={
+        "partition_expr": "flight_date",
+        "column_descriptions": {"flight_date": "Day of departure, local"},
+    },
+)
+def flights_daily(context: dg.AssetExecutionContext, flights: pl.DataFrame) -> pl.DataFrame:
+    """**Flights by day** of departure, one partition per day of 2013."""
+    window = context.partition_time_window
+    flight_date = pl.date("year", "month", "day").alias("flight_date")
+    in_window = pl.col("flight_date").is_between(
+        window.start.date(), window.end.date(), closed="left"
+    )
+    return flights.with_columns(flight_date).filter(in_window)

@@ -1,0 +1,124 @@
+"""`neurolake run`: start a job as CI does, with progress on the terminal.
+
+Owns the progress display. The job itself is run by `dg launch` in a process of its own; this
+one follows the run's events in Dagster's instance, so what it shows is what the UI shows.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import dagster as dg
+from rich.console import Console
+
+from neurolake_dagster.cli.report import asset_facts, human_bytes
+from neurolake_dagster.errors import NeuroLakeError, SettingsError
+
+POLL_S = 0.3
+# Steps of the events that end a run's story on the terminal.
+_SHOWN = {
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.STEP_FAILURE,
+}
+
+
+@click.command()
+@click.argument("job")
+@click.option("--partition", metavar="KEY", help="Run one partition.")
+@click.option("--partition-range", metavar="FIRST...LAST", help="Run a range as a single run.")
+def run(job: str, partition: str | None, partition_range: str | None) -> None:
+    """Run JOB by `dg launch` and show its progress.
+
+    Needs DAGSTER_HOME, which `make` sets. The full log is kept in $DAGSTER_HOME/logs.
+    """
+    home = instance_home()
+    command = ["dg", "launch", "--job", job]
+    for option, value in (("--partition", partition), ("--partition-range", partition_range)):
+        command += [option, value] if value else []
+    console = Console(highlight=False)
+    started = datetime.now(UTC)
+    log_path = home / "logs" / f"{job}-{started:%Y%m%d-%H%M%S}.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    console.print(f"[bold]{job}[/]: {' '.join(command)}")
+    with log_path.open("wb") as log, dg.DagsterInstance.get() as instance:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            for line in follow(instance, job, started, process):
+                console.print(line)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    if process.returncode:
+        raise NeuroLakeError(f"{job}: failed after {seconds:.0f} s; the whole log: {log_path}")
+    console.print(f"[bold]{job}[/]: done in {seconds:.0f} s")
+
+
+def instance_home() -> Path:
+    """The folder of Dagster's instance.
+
+    Raises
+    ------
+    SettingsError
+        If DAGSTER_HOME is not set: runs and events would vanish with the process.
+    """
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        raise SettingsError(
+            "DAGSTER_HOME: not set, so that the run would be forgotten; expected a folder, "
+            "for example `export DAGSTER_HOME=$PWD/.dagster_home`, or use `make demo`"
+        )
+    return Path(home)
+
+
+def follow(
+    instance: dg.DagsterInstance, job: str, since: datetime, process: "subprocess.Popen[bytes]"
+) -> Iterator[str]:
+    """Yield one line of Rich markup per event worth seeing, until the process ends."""
+    run_id, cursor = None, None
+    while True:
+        is_over = process.poll() is not None
+        if run_id is None:
+            filters = dg.RunsFilter(job_name=job, created_after=since)
+            runs = instance.get_runs(filters, limit=1)
+            run_id = runs[0].run_id if runs else None
+        if run_id is not None:
+            page = instance.get_records_for_run(run_id, cursor=cursor, of_type=_SHOWN)
+            cursor = page.cursor
+            for record in page.records:
+                event = record.event_log_entry.dagster_event
+                if event is not None:
+                    yield event_line(event)
+        if is_over:
+            return
+        sys.stdout.flush()
+        time.sleep(POLL_S)
+
+
+def event_line(event: dg.DagsterEvent) -> str:
+    """One event as a line of Rich markup."""
+    if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
+        materialization = event.step_materialization_data.materialization
+        facts = asset_facts(materialization)
+        partition = f" [dim]{materialization.partition}[/]" if materialization.partition else ""
+        rows = "" if facts.row_count is None else f"{facts.row_count:,} rows"
+        size = "" if facts.bytes is None else human_bytes(facts.bytes)
+        seconds = "" if facts.seconds is None else f"{facts.seconds:.2f} s"
+        return f"  [green]✓[/] {facts.asset:<26}{rows:>14} {size:>10} {seconds:>9}{partition}"
+    if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        check = event.asset_check_evaluation_data
+        mark = "[green]=[/]" if check.passed else "[red]≠[/]"
+        text = "" if check.passed else f": {check.description}"
+        return f"  {mark} [dim]{check.asset_key.to_user_string()} {check.check_name}{text}[/]"
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    message = error.message.strip() if error is not None else "no message"
+    return f"  [red]✗[/] {event.step_key}: {message}"

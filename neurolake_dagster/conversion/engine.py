@@ -1,0 +1,77 @@
+"""Carries out a conversion plan: one streamed pass, one commit.
+
+Owns the pass and its result. Rows go as Arrow batches from the source's files to the target's
+staged files; the target changes only by the commit at the end.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from neurolake_dagster.conversion.plan import ConversionPlan, Written
+from neurolake_dagster.errors import ConversionError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConversionResult:
+    """What a conversion did. Sizes are of the committed files, in bytes."""
+
+    source: Written
+    target: Written
+    schema: pa.Schema
+    row_count: int
+    seconds: float
+
+    @property
+    def size_ratio(self) -> float:
+        """The target's bytes by the source's; below 1 the target is smaller."""
+        return self.target.bytes / self.source.bytes if self.source.bytes else 1.0
+
+
+def convert(plan: ConversionPlan) -> ConversionResult:
+    """Convert the source's newest version and commit it as the target's next.
+
+    Raises
+    ------
+    TableNotFoundError
+        If the source does not exist.
+    ConversionError
+        If the target's format cannot hold a column as it is, or the committed rows are not
+        as many as were read.
+    """
+    started = time.perf_counter()
+    source = plan.source.written()
+    reader = plan.source.scan()
+    plan.check(reader.schema)
+    counter = _Counter(reader)
+    target = plan.target.write(counter.reader())
+    if target.row_count is not None and target.row_count != counter.row_count:
+        raise ConversionError(
+            f"{plan.target.uri}: {counter.row_count} rows were written, "
+            f"version {target.version} holds {target.row_count}"
+        )
+    return ConversionResult(
+        source=source,
+        target=target,
+        schema=reader.schema,
+        row_count=counter.row_count,
+        seconds=time.perf_counter() - started,
+    )
+
+
+class _Counter:
+    """Counts the rows that pass through a reader."""
+
+    def __init__(self, reader: pa.RecordBatchReader) -> None:
+        self.row_count = 0
+        self._reader = reader
+
+    def reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self._reader.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._reader:
+            self.row_count += batch.num_rows
+            yield batch
