@@ -1,0 +1,1 @@
+"""IO managers: assets to tables and back, for Parquet, NCF and Delta."""

@@ -1,0 +1,173 @@
+"""Arrow facts as Dagster metadata: the only place where the one becomes the other.
+
+Owns the keys on every materialization. Dagster's own keys are used where they exist; beside
+them stand ``bytes``, ``seconds``, ``files``, ``version``, ``preview``, ``column_lineage``.
+Takes plain values, never a context, so that assets without an IO manager use it too.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+PREVIEW_ROWS = 5
+PREVIEW_TEXT = 80
+DESCRIPTION_KEYS = (b"description", b"comment")
+PII_KEY = b"pii"
+
+Metadata = dict[str, dg.MetadataValue[Any]]
+
+
+def table_metadata(
+    *,
+    uri: str,
+    schema: pa.Schema,
+    row_count: int | None = None,
+    partition_row_count: int | None = None,
+    bytes: int | None = None,  # noqa: A002 - the metadata's own name
+    seconds: float | None = None,
+    files: int | None = None,
+    version: int | None = None,
+    table_name: str | None = None,
+    source_bytes: int | None = None,
+    preview: pa.Table | None = None,
+    column_descriptions: Mapping[str, str] | None = None,
+    pii_columns: Iterable[str] = (),
+) -> Metadata:
+    """Metadata of one written table or partition; what is None is left out.
+
+    Parameters
+    ----------
+    row_count
+        Rows of the whole table.
+    partition_row_count
+        Rows of the partitions just written.
+    source_bytes
+        Size of what it was made of: adds ``compression_ratio``, source by target.
+    preview
+        A few rows; columns flagged as PII are dropped here.
+    column_descriptions
+        Win over the ``description`` or ``comment`` in an Arrow field's metadata.
+    pii_columns
+        Beside the fields whose Arrow metadata says ``pii``.
+    """
+    described = dict(column_descriptions or {})
+    found: Metadata = {
+        "dagster/uri": dg.MetadataValue.text(uri),
+        "dagster/column_schema": dg.MetadataValue.table_schema(table_schema(schema, described)),
+    }
+    integers = {
+        "dagster/row_count": row_count,
+        "dagster/partition_row_count": partition_row_count,
+        "bytes": bytes,
+        "files": files,
+        "version": version,
+    }
+    found |= {k: dg.MetadataValue.int(int(v)) for k, v in integers.items() if v is not None}
+    if seconds is not None:
+        found["seconds"] = dg.MetadataValue.float(round(seconds, 3))
+    if table_name is not None:
+        found["dagster/table_name"] = dg.MetadataValue.text(table_name)
+    if source_bytes and bytes:
+        found["compression_ratio"] = dg.MetadataValue.float(compression_ratio(source_bytes, bytes))
+    if preview is not None:
+        hidden = {*pii_columns, *_flagged_as_pii(schema)}
+        found["preview"] = _preview(preview, hidden)
+    return found
+
+
+def compression_ratio(source_bytes: int, target_bytes: int) -> float:
+    """How many times smaller the target is; 0.5 means twice the source's size."""
+    return round(source_bytes / target_bytes, 4) if target_bytes else 0.0
+
+
+def table_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:
+    """Columns in order, with Arrow's type names, descriptions and not-null constraints."""
+    columns = [
+        dg.TableColumn(
+            name=field.name,
+            type=str(field.type),
+            description=descriptions.get(field.name) or _described(field),
+            constraints=dg.TableColumnConstraints(nullable=field.nullable),
+            tags={"pii": ""} if _is_pii(field) else None,
+        )
+        for field in schema
+    ]
+    return dg.TableSchema(columns=columns)
+
+
+def lineage_metadata(lineage: Mapping[str, Sequence[tuple[dg.AssetKey, str]]]) -> Metadata:
+    """Column lineage twice: for tools, and as a table that the open-source UI shows.
+
+    Parameters
+    ----------
+    lineage
+        For each column the upstream columns it is made of; none for a constant.
+    """
+    deps = {
+        column: [
+            dg.TableColumnDep(asset_key=asset_key, column_name=name) for asset_key, name in sources
+        ]
+        for column, sources in lineage.items()
+    }
+    rows = [
+        f"| `{column}` | "
+        + ", ".join(f"`{key.to_user_string()}`.`{name}`" for key, name in sources)
+        + " |"
+        for column, sources in lineage.items()
+    ]
+    text = "\n".join(["| column | made of |", "| --- | --- |", *rows])
+    return {
+        "dagster/column_lineage": dg.MetadataValue.column_lineage(
+            dg.TableColumnLineage(deps_by_column=deps)
+        ),
+        "column_lineage": dg.MetadataValue.md(text),
+    }
+
+
+def partitions_metadata(rows: Sequence[Mapping[str, str | int | float | None]]) -> Metadata:
+    """What one run wrote to each of its partitions, as a table under ``partitions``."""
+    records = [dg.TableRecord(dict(row)) for row in rows]
+    names = list(rows[0]) if rows else []
+    schema = dg.TableSchema(columns=[dg.TableColumn(name=name) for name in names])
+    return {"partitions": dg.MetadataValue.table(records=records, schema=schema)}
+
+
+def _preview(rows: pa.Table, hidden: set[str]) -> dg.MetadataValue[Any]:
+    shown = rows.select([name for name in rows.column_names if name not in hidden])
+    shown = shown.slice(0, PREVIEW_ROWS)
+    cells = [[_cell(value) for value in column.to_pylist()] for column in shown.columns]
+    records = [
+        dg.TableRecord(dict(zip(shown.column_names, row, strict=True)))
+        for row in zip(*cells, strict=True)
+    ]
+    return dg.MetadataValue.table(records=records, schema=table_schema(shown.schema, {}))
+
+
+def _cell(value: object) -> str | int | float | bool | None:
+    """A table record's cell: other values as text, cut; JSON knows no NaN or infinity."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    text = f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
+    return text if len(text) <= PREVIEW_TEXT else text[: PREVIEW_TEXT - 1] + "…"
+
+
+def _described(field: pa.Field) -> str | None:
+    for key in DESCRIPTION_KEYS:
+        raw = (field.metadata or {}).get(key)
+        if raw:
+            return str(raw.decode("utf-8", "replace"))
+    return None
+
+
+def _is_pii(field: pa.Field) -> bool:
+    flag = (field.metadata or {}).get(PII_KEY, b"")
+    return flag.lower() not in (b"", b"0", b"false", b"no")
+
+
+def _flagged_as_pii(schema: pa.Schema) -> set[str]:
+    return {field.name for field in schema if _is_pii(field)}

@@ -1,0 +1,84 @@
+"""What a materialization says of itself, read back from the event log."""
+
+import dagster as dg
+import pyarrow as pa
+
+from neurolake_dagster.io_managers.metadata import lineage_metadata, table_metadata
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.int64(), nullable=False, metadata={"description": "Key"}),
+        pa.field("mail", pa.string(), metadata={"pii": "true", "comment": "Address"}),
+        pa.field("score", pa.float64()),
+    ]
+)
+
+
+def materialize(metadata: dict[str, dg.MetadataValue]) -> dict[str, dg.MetadataValue]:
+    """Round trip through a run's event log, as the UI reads it."""
+
+    @dg.asset(name="t")
+    def t() -> dg.MaterializeResult:
+        return dg.MaterializeResult(metadata=metadata)
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert dg.materialize([t], instance=instance).success
+        event = instance.get_latest_materialization_event(dg.AssetKey("t"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        return dict(event.asset_materialization.metadata)
+
+
+def test_the_standard_keys_are_those_of_dagster() -> None:
+    found = materialize(
+        table_metadata(
+            uri="s3://b/t", schema=SCHEMA, row_count=7, partition_row_count=2, bytes=50,
+            seconds=0.25, files=1, version=3, table_name="ncf.t", source_bytes=100,
+        )
+    )  # fmt: skip
+    assert found["dagster/row_count"].value == 7
+    assert found["dagster/partition_row_count"].value == 2
+    assert found["dagster/table_name"].value == "ncf.t"
+    assert found["dagster/uri"].value == "s3://b/t"
+    assert [found[key].value for key in ("bytes", "files", "version")] == [50, 1, 3]
+    assert found["seconds"].value == 0.25
+    assert found["compression_ratio"].value == 2.0
+
+
+def test_descriptions_come_from_the_asset_before_the_field() -> None:
+    found = table_metadata(uri="/t", schema=SCHEMA, column_descriptions={"mail": "Their mail"})
+    columns = {column.name: column for column in found["dagster/column_schema"].value.columns}
+    assert columns["id"].description == "Key"
+    assert columns["id"].constraints.nullable is False
+    assert columns["mail"].description == "Their mail"
+    assert columns["score"].description is None
+    assert columns["score"].type == "double"
+
+
+def test_a_preview_never_shows_columns_flagged_as_pii() -> None:
+    rows = pa.table(
+        {"id": [1, 2], "mail": ["ann@example.org", "bob"], "score": [float("nan"), 1.5]}
+    )
+    metadata = table_metadata(uri="/t", schema=SCHEMA, preview=rows, pii_columns=["id"])
+    found = materialize(metadata)["preview"].value
+    assert [record.data for record in found.records] == [{"score": "nan"}, {"score": 1.5}]
+    assert "ann@" not in repr(found)
+
+
+def test_a_preview_casts_what_a_record_cannot_hold() -> None:
+    rows = pa.table({"d": pa.array([1], pa.date32()), "l": [[1, 2]], "t": ["x" * 500], "b": [b"q"]})
+    metadata = table_metadata(uri="/t", schema=rows.schema, preview=rows)
+    (record,) = materialize(metadata)["preview"].value.records
+    assert record.data["d"] == "1970-01-02"
+    assert record.data["l"] == "[1, 2]"
+    assert len(record.data["t"]) == 80
+    assert record.data["b"] == "1 bytes"
+
+
+def test_lineage_is_there_for_tools_and_for_people() -> None:
+    source = dg.AssetKey(["ncf", "flights"])
+    metadata = lineage_metadata({"day": [(source, "year"), (source, "day")], "one": []})
+    found = materialize(metadata)
+    deps = found["dagster/column_lineage"].value.deps_by_column
+    assert {dep.column_name for dep in deps["day"]} == {"year", "day"}
+    assert "| `day` | `ncf/flights`.`year`, `ncf/flights`.`day` |" in found["column_lineage"].value
