@@ -18,7 +18,6 @@ from deltalake.exceptions import (
     SchemaMismatchError as DeltaSchemaMismatchError,
     TableNotFoundError as DeltaTableNotFoundError,
 )
-from neurolake_dagster.storage import Storage
 
 from neurolake_dagster.errors import (
     CommitConflictError,
@@ -26,6 +25,7 @@ from neurolake_dagster.errors import (
     TableError,
     TableNotFoundError,
 )
+from neurolake_dagster.storage import Storage
 
 ZSTD_LEVEL = 3
 

@@ -1,0 +1,87 @@
+"""Minimum, maximum and null count of a file's columns, as the log keeps them.
+
+Owns the JSON form of a bound: numbers, booleans and short texts as they are, temporal values
+as their integer in the column's own unit. What has no such form is left out, never cut.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from neurolake_dagster.tables.snapshot import ColumnBounds
+
+TEXT_LIMIT = 64
+
+Bound = bool | int | float | str
+
+
+def encode_bound(value: object, type_: pa.DataType) -> Bound | None:
+    """The JSON form of a Python value of a column; None if it has none."""
+    if value is None:
+        return None
+    if pa.types.is_temporal(type_):
+        try:
+            found = pa.scalar(value, type_).value
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+            return None
+        return found if isinstance(found, int) else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value if len(value) <= TEXT_LIMIT else None
+    return value if isinstance(value, (bool, int)) else None
+
+
+def bounds_of_parquet(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, ColumnBounds]:
+    """The statistics of a Parquet file's flat columns, over all row groups."""
+    places = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    found = {}
+    for field in schema:
+        if field.name in places:
+            index = places[field.name]
+            statistics = [group.column(index).statistics for group in groups]
+            found[field.name] = merge_bounds(
+                _bounds_of_chunk(one, field.type, group.num_rows)
+                for one, group in zip(statistics, groups, strict=True)
+            )
+    return found
+
+
+def merge_bounds(parts: Iterable[ColumnBounds | None]) -> ColumnBounds:
+    """The bounds of several parts together; unknown where one of them does not know."""
+    known = list(parts)
+    whole = [part for part in known if part is not None]
+    if not whole or len(whole) < len(known):
+        return ColumnBounds()
+    nulls = [part.null_count for part in whole]
+    return ColumnBounds(
+        minimum=_extreme(min, [part.minimum for part in whole]),
+        maximum=_extreme(max, [part.maximum for part in whole]),
+        null_count=None if None in nulls else sum(n for n in nulls if n is not None),
+    )
+
+
+def _bounds_of_chunk(
+    statistics: pq.Statistics | None, type_: pa.DataType, row_count: int
+) -> ColumnBounds | None:
+    if statistics is None:
+        return ColumnBounds(null_count=0) if row_count == 0 else None
+    nulls = statistics.null_count if statistics.has_null_count else None
+    if not statistics.has_min_max:
+        return ColumnBounds(null_count=nulls)
+    return ColumnBounds(
+        minimum=encode_bound(statistics.min, type_),
+        maximum=encode_bound(statistics.max, type_),
+        null_count=nulls,
+    )
+
+
+def _extreme(pick: Any, values: list[Bound | None]) -> Bound | None:
+    if None in values:
+        return None
+    found: Bound = pick(values)
+    return found

@@ -1,0 +1,254 @@
+"""From staged files to a version: the commit, its retries and its conflicts.
+
+Owns optimistic concurrency: a commit whose number is taken is tried again on top of the
+others if they touched nothing that it replaces, and refused otherwise.
+"""
+
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from neurolake_dagster.errors import (
+    CommitConflictError,
+    StorageError,
+    StorageExistsError,
+    TableNotFoundError,
+)
+from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.log import Entry, Log
+from neurolake_dagster.tables.partitions import Partition, partition_folder
+from neurolake_dagster.tables.parts import STAGING_FOLDER
+from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableFormat, TableSchema
+
+MOVES_AT_ONCE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a write wants to become true.
+
+    Parameters
+    ----------
+    replaced
+        Partitions whose files go; empty: all files go; None: none but `removed`.
+    removed
+        Single files that go, read from the base: any change to them is a conflict.
+    """
+
+    operation: str
+    files: tuple[DataFile, ...]
+    schema: TableSchema
+    replaced: tuple[Partition, ...] | None
+    removed: tuple[str, ...] = ()
+    info: Mapping[str, str] = field(default_factory=dict)
+    transaction: str | None = None
+    properties: Mapping[str, str] | None = None
+    metrics: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """What a write did.
+
+    Parameters
+    ----------
+    row_count, bytes
+        Of the files added.
+    table_row_count, table_bytes
+        Of the whole table after it.
+    """
+
+    version: int
+    timestamp: datetime
+    operation: str
+    row_count: int
+    bytes: int
+    files_added: tuple[DataFile, ...]
+    files_removed: tuple[str, ...]
+    table_row_count: int
+    table_bytes: int
+    metrics: Mapping[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def of(entry: Entry, state: Snapshot) -> "Commit":
+        """What an entry of the log did; the totals are those of `state`."""
+        return Commit(
+            version=entry.version,
+            timestamp=entry.timestamp,
+            operation=entry.operation,
+            row_count=sum(file.row_count for file in entry.added),
+            bytes=sum(file.bytes for file in entry.added),
+            files_added=entry.added,
+            files_removed=entry.removed,
+            table_row_count=state.row_count,
+            table_bytes=state.bytes,
+            metrics=entry.metrics,
+        )
+
+    @staticmethod
+    def nothing(state: Snapshot) -> "Commit":
+        """A write that had nothing to do."""
+        return Commit(
+            version=state.version,
+            timestamp=state.timestamp,
+            operation="none",
+            row_count=0,
+            bytes=0,
+            files_added=(),
+            files_removed=(),
+            table_row_count=state.row_count,
+            table_bytes=state.bytes,
+        )
+
+
+def carry_out(
+    folder: Storage,
+    table_format: TableFormat,
+    change: Change,
+    base: Snapshot | None,
+    keep_files: Callable[[], None],
+) -> Commit:
+    """Commit a change on top of `base` or of what came since, if that leaves it its ground.
+
+    Parameters
+    ----------
+    keep_files
+        Called once the files may be named by the log: nobody may delete them any more.
+
+    Raises
+    ------
+    CommitConflictError
+        If a commit since `base` touched what this one replaces; nothing was changed.
+    """
+    log = Log(folder)
+    change = replace(change, files=_in_place(folder, change.files))
+    try:
+        entry, state = _put(log, table_format, change, base, keep_files)
+    except CommitConflictError:
+        folder.delete(file.path for file in change.files)
+        raise
+    keep_files()
+    if table_format == "parquet":
+        folder.delete(entry.removed)
+    return Commit.of(entry, state)
+
+
+def _put(
+    log: Log,
+    table_format: TableFormat,
+    change: Change,
+    base: Snapshot | None,
+    keep_files: Callable[[], None],
+) -> tuple[Entry, Snapshot]:
+    token = uuid.uuid4().hex
+    while True:
+        entry = _entry(table_format, change, base, token)
+        try:
+            return entry, log.put(entry, base)
+        except StorageExistsError:
+            if _is_mine(log, entry):
+                return entry, log.snapshot(entry.version)
+            change, base = _rebase(log, change, base)
+        except StorageError:
+            # The answer was lost, perhaps not the commit: no file of it may be deleted.
+            keep_files()
+            if not _is_mine(log, entry):
+                raise
+            return entry, log.snapshot(entry.version)
+
+
+def _entry(table_format: TableFormat, change: Change, base: Snapshot | None, token: str) -> Entry:
+    files = tuple(replace(file, schema_id=change.schema.id) for file in change.files)
+    is_known = base is not None and change.schema.id in base.schemas
+    return Entry(
+        version=0 if base is None else base.version + 1,
+        token=token,
+        format=table_format,
+        operation=change.operation,
+        added=files,
+        removed=_removed(change, base),
+        replaced=change.replaced,
+        schema=None if is_known else change.schema,
+        properties=change.properties,
+        transaction=change.transaction,
+        info=change.info,
+        metrics=change.metrics,
+    )
+
+
+def _removed(change: Change, base: Snapshot | None) -> tuple[str, ...]:
+    if base is None or change.replaced is None:
+        return change.removed
+    files = base.files if change.replaced == () else base.files_of(change.replaced)
+    return tuple(file.path for file in files)
+
+
+def _is_mine(log: Log, entry: Entry) -> bool:
+    try:
+        return log.entry(entry.version).token == entry.token
+    except (StorageError, TableNotFoundError):
+        return False
+
+
+def _rebase(log: Log, change: Change, base: Snapshot | None) -> tuple[Change, Snapshot]:
+    """The change on top of the newest version, if nothing since `base` speaks against it."""
+    since = -1 if base is None else base.version
+    for other in log.entries(after=since):
+        reason = _conflict(change, other, base)
+        if reason:
+            raise CommitConflictError(
+                f"{log.storage.root}: this {change.operation} (based on version {since}) and "
+                f"version {other.version} ({other.operation}, {other.timestamp:%F %T} UTC) "
+                f"{reason}; run it again on the newest version"
+            )
+    newest = log.snapshot()
+    if base is None:
+        change = replace(change, schema=newest.table_schema)
+    return change, newest
+
+
+def _conflict(change: Change, other: Entry, base: Snapshot | None) -> str:
+    """Why the other commit takes away this change's ground; empty if it does not."""
+    if other.schema is not None and (base is not None or not _same(change, other.schema)):
+        return "both depend on the schema"
+    if change.removed and set(change.removed) & set(other.removed):
+        return "both replace the same files"
+    if change.replaced is None:
+        return ""
+    touched = {file.partition for file in other.added} | set(other.replaced or ())
+    if change.replaced == () or other.replaced == ():
+        return "both replace the whole table" if touched or other.removed else ""
+    shared = sorted(str(dict(place)) for place in touched & set(change.replaced))
+    if shared or (other.removed and other.replaced is None):
+        return f"both changed partitions {', '.join(shared)}".rstrip()
+    return ""
+
+
+def _same(change: Change, schema: TableSchema) -> bool:
+    return bool(change.schema.schema.equals(schema.schema))
+
+
+def _in_place(folder: Storage, files: tuple[DataFile, ...]) -> tuple[DataFile, ...]:
+    """Move staged files to their partition's folder; what fails leaves none behind."""
+    moves = {file: _place(file) for file in files if file.path.startswith(f"{STAGING_FOLDER}/")}
+    if not moves:
+        return files
+
+    def move(file: DataFile) -> None:
+        folder.move(file.path, moves[file])
+
+    try:
+        with ThreadPoolExecutor(MOVES_AT_ONCE) as pool:
+            list(pool.map(move, moves))
+    except StorageError:
+        folder.delete(moves.values())
+        raise
+    return tuple(replace(file, path=moves.get(file, file.path)) for file in files)
+
+
+def _place(file: DataFile) -> str:
+    name = file.path.rsplit("/", 1)[1]
+    place = partition_folder(file.partition)
+    return f"{place}/{name}" if place else name

@@ -1,0 +1,187 @@
+"""The seam to the file formats: how one part file is written, read and described.
+
+Owns a `FileFormat` for each format a table can have. Knows nothing of logs or partitions.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from neurolake_dagster.errors import StorageError, StorageNotFoundError, TableError
+from neurolake_dagster.storage import Storage, StorageWriter
+from neurolake_dagster.tables.bounds import bounds_of_parquet
+from neurolake_dagster.tables.snapshot import ColumnBounds, TableFormat
+
+ROW_GROUP_ROWS = 1 << 20
+ROW_GROUP_BYTES = 256 << 20
+
+# pyarrow's own forms: an expression, a list of (column, operator, value), or a list of those.
+Filters: TypeAlias = pc.Expression | Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What a finished part file says of itself."""
+
+    row_count: int
+    schema: pa.Schema
+    bounds: dict[str, ColumnBounds] = field(default_factory=dict)
+
+
+class PartWriter(Protocol):
+    """Writes one part file; the caller owns and closes the sink."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take rows; at most one row group is held back."""
+
+    def close(self) -> FileFacts:
+        """Write what is held back and the footer."""
+
+    def abandon(self) -> None:
+        """Let go of the sink, which is about to be aborted."""
+
+
+class FileFormat(Protocol):
+    """One format of part files."""
+
+    suffix: str
+
+    def open_writer(self, sink: StorageWriter, schema: pa.Schema) -> PartWriter:
+        """Begin a part file."""
+
+    def scan(
+        self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream some columns of the rows that match, in order."""
+
+    def read(
+        self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
+    ) -> pa.Table:
+        """Like `scan`, in one piece and with all threads."""
+
+    def describe(self, storage: Storage, key: str) -> FileFacts:
+        """Read the footer."""
+
+
+class ParquetFormat:
+    """Parquet through pyarrow, zstd compressed."""
+
+    suffix = "parquet"
+
+    def open_writer(self, sink: StorageWriter, schema: pa.Schema) -> PartWriter:
+        """Begin a Parquet file."""
+        return _ParquetWriter(sink, schema)
+
+    def scan(
+        self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream some columns of the rows that match; row groups are skipped by statistics."""
+        with _told(storage, key):
+            scanner = _fragment(storage, key).scanner(
+                columns=list(columns), filter=as_expression(filters), batch_readahead=4
+            )
+            yield from scanner.to_batches()
+
+    def read(
+        self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
+    ) -> pa.Table:
+        """Read some columns of the rows that match."""
+        with _told(storage, key):
+            found = _fragment(storage, key)
+            return found.to_table(columns=list(columns), filter=as_expression(filters))
+
+    def describe(self, storage: Storage, key: str) -> FileFacts:
+        """Read the footer."""
+        source = storage.open_input(key).as_file()
+        with _told(storage, key), source, pq.ParquetFile(source) as opened:
+            return _facts_of(opened.metadata, opened.schema_arrow)
+
+
+class _ParquetWriter:
+    def __init__(self, sink: StorageWriter, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._footers: list[pq.FileMetaData] = []
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(sink, mode="w"),
+            schema,
+            compression="zstd",
+            metadata_collector=self._footers,
+        )
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = 0
+        self._held_bytes = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._held.append(batch)
+        self._held_rows += batch.num_rows
+        self._held_bytes += batch.nbytes
+        if self._held_rows >= ROW_GROUP_ROWS or self._held_bytes >= ROW_GROUP_BYTES:
+            self._write_held()
+
+    def close(self) -> FileFacts:
+        self._write_held()
+        self._writer.close()
+        return _facts_of(self._footers[0], self._schema)
+
+    def abandon(self) -> None:
+        self._held = []
+        # Unclosed, pyarrow's writer would write its footer when it is collected.
+        with suppress(OSError, pa.ArrowException):
+            self._writer.close()
+
+    def _write_held(self) -> None:
+        if self._held_rows:
+            held = pa.Table.from_batches(self._held, self._schema)
+            self._writer.write_table(held, row_group_size=ROW_GROUP_ROWS)
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
+
+
+def as_expression(filters: Filters | None) -> pc.Expression | None:
+    """A filter in any of pyarrow's forms as one expression."""
+    if filters is None or isinstance(filters, pc.Expression):
+        return filters
+    return pq.filters_to_expression(list(filters))
+
+
+def file_format(name: TableFormat) -> FileFormat:
+    """The implementation of a table's file format."""
+    return _FORMATS[name]
+
+
+@contextmanager
+def _told(storage: Storage, key: str) -> Iterator[None]:
+    """Translate pyarrow's errors about one file."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except FileNotFoundError as exc:
+        raise StorageNotFoundError(f"{storage.uri(key)}: the part file is gone") from exc
+    except (pa.ArrowInvalid, OSError) as exc:
+        raise TableError(f"{storage.uri(key)}: not a readable part file: {exc}") from exc
+
+
+_FORMATS: dict[TableFormat, FileFormat] = {"parquet": ParquetFormat()}
+
+
+def _fragment(storage: Storage, key: str) -> ds.Fragment:
+    path = storage.local_path(key)
+    if path is not None:
+        return ds.ParquetFileFormat().make_fragment(str(path), pyarrow.fs.LocalFileSystem())
+    source = pa.PythonFile(storage.open_input(key).as_file(), mode="r")
+    return ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True)
+    ).make_fragment(source)
+
+
+def _facts_of(metadata: pq.FileMetaData, schema: pa.Schema) -> FileFacts:
+    return FileFacts(
+        row_count=metadata.num_rows, schema=schema, bounds=bounds_of_parquet(metadata, schema)
+    )

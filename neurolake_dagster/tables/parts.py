@@ -1,0 +1,132 @@
+"""Part files in the making: rows go to one open file per partition, rolled when large.
+
+Owns the files that no commit names yet: on failure they are deleted again.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import pyarrow as pa
+
+from neurolake_dagster.storage import Storage, StorageWriter
+from neurolake_dagster.tables.formats import FileFormat, PartWriter
+from neurolake_dagster.tables.partitions import Partition, partition_folder
+from neurolake_dagster.tables.snapshot import DataFile
+
+STAGING_FOLDER = "_staging"
+TARGET_FILE_BYTES = 1 << 30
+
+# Divides a batch by partition; each row goes to exactly one.
+Split = Callable[[pa.RecordBatch], Iterable[tuple[Partition, pa.RecordBatch]]]
+
+
+@dataclass
+class _Open:
+    key: str
+    sink: StorageWriter
+    writer: PartWriter
+
+
+class PartFiles:
+    """The part files of one write.
+
+    Leaving the block by an exception deletes them all.
+
+    Parameters
+    ----------
+    storage
+        Rooted at the table's folder.
+    folder
+        Where they go below it; empty for their final place.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        file_format: FileFormat,
+        schema: pa.Schema,
+        *,
+        folder: str = "",
+        target_file_bytes: int = TARGET_FILE_BYTES,
+    ) -> None:
+        self.files: list[DataFile] = []
+        self._storage = storage
+        self._format = file_format
+        self._schema = schema
+        self._folder = folder
+        self._target_file_bytes = target_file_bytes
+        self._open: dict[Partition, _Open] = {}
+
+    def write(self, partition: Partition, batch: pa.RecordBatch) -> None:
+        """Append rows to a partition."""
+        current = self._open.get(partition) or self._begin(partition)
+        current.writer.write(batch)
+        if current.sink.tell() >= self._target_file_bytes:
+            self._finish(partition)
+
+    def ensure(self, partition: Partition) -> None:
+        """Give a partition without rows an empty file: written and empty is not missing."""
+        if partition not in self._open and all(f.partition != partition for f in self.files):
+            self._begin(partition)
+
+    def close(self) -> None:
+        """Finish all files."""
+        for partition in list(self._open):
+            self._finish(partition)
+
+    def discard(self) -> None:
+        """Delete all files, finished or not."""
+        for current in self._open.values():
+            current.writer.abandon()
+            current.sink.abort()
+        self._open.clear()
+        self._storage.delete(file.path for file in self.files)
+        self.files.clear()
+
+    def forget(self) -> None:
+        """Leave the finished files to whoever names them now."""
+        self.files.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.discard()
+
+    def _begin(self, partition: Partition) -> _Open:
+        key = part_key(partition, self._format.suffix, self._folder)
+        sink = self._storage.open_output(key)
+        current = _Open(key, sink, self._format.open_writer(sink, self._schema))
+        self._open[partition] = current
+        return current
+
+    def _finish(self, partition: Partition) -> None:
+        current = self._open[partition]
+        facts = current.writer.close()
+        size = current.sink.tell()
+        current.sink.close()
+        del self._open[partition]
+        self.files.append(
+            DataFile(
+                path=current.key,
+                bytes=size,
+                row_count=facts.row_count,
+                partition=partition,
+                bounds=facts.bounds,
+            )
+        )
+
+
+def part_key(partition: Partition, suffix: str, folder: str = "") -> str:
+    """A new part file's key below the table, never used before."""
+    name = f"part-{uuid.uuid4().hex}.{suffix}"
+    return "/".join(part for part in (folder, partition_folder(partition), name) if part)

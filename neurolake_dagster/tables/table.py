@@ -1,0 +1,332 @@
+"""A table: part files in a folder, and the log that says which of them count.
+
+Owns writing and reading of whole tables and partitions. Every write is staged and becomes
+true by one commit; until then, and after any failure, readers see the version before.
+"""
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import pyarrow as pa
+
+from neurolake_dagster.errors import PartitionError, StorageNotFoundError, TableError
+from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.commit import Change, Commit, carry_out
+from neurolake_dagster.tables.formats import FileFormat, Filters, file_format
+from neurolake_dagster.tables.log import Entry, Log
+from neurolake_dagster.tables.partitions import (
+    Partition,
+    PartitionLike,
+    as_partition,
+    as_partitions,
+)
+from neurolake_dagster.tables.parts import STAGING_FOLDER, PartFiles, Split
+from neurolake_dagster.tables.reading import read_files, scan_files
+from neurolake_dagster.tables.schemas import check_fit, first_schema, fit_batch, next_schema
+from neurolake_dagster.tables.snapshot import (
+    DataFile,
+    Snapshot,
+    TableFormat,
+    TableSchema,
+    checked_format,
+)
+from neurolake_dagster.tables.stage import Stage
+
+Mode = Literal["overwrite", "append", "error", "ignore"]
+Rows: TypeAlias = pa.Table | pa.RecordBatchReader
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dataset of one format at a place; it need not exist yet. Picklable.
+
+    Parameters
+    ----------
+    path
+        The table's folder below the storage's root.
+    format
+        Of the part files. NCF keeps the files of former versions until they are vacuumed;
+        Parquet deletes them after each commit, so that any reader of plain folders sees
+        exactly the newest version.
+    """
+
+    storage: Storage
+    path: str
+    format: TableFormat
+
+    def __post_init__(self) -> None:
+        checked_format(self.format, self.uri)
+
+    @property
+    def uri(self) -> str:
+        """The address people see."""
+        return self.storage.uri(self.path)
+
+    @property
+    def spark_uri(self) -> str:
+        """The address Spark takes."""
+        return self.storage.spark_uri(self.path)
+
+    @property
+    def folder(self) -> Storage:
+        """The storage rooted at the table's folder: paths of files are keys there."""
+        return self.storage.child(self.path)
+
+    @property
+    def log(self) -> Log:
+        """The table's commits."""
+        return Log(self.folder)
+
+    def exists(self) -> bool:
+        """Whether a version was ever committed here."""
+        return self.log.try_snapshot() is not None
+
+    def snapshot(self, version: int | None = None) -> Snapshot:
+        """The newest version, or that one; reads the log only."""
+        found = self.log.snapshot(version)
+        if found.format != self.format:
+            raise TableError(f"{self.uri}: holds {found.format} files, asked for {self.format}")
+        return found
+
+    def files(self, partitions: Iterable[PartitionLike] | None = None) -> tuple[DataFile, ...]:
+        """The live files, of some partitions or of all."""
+        return self.snapshot().files_of(partitions)
+
+    def history(self) -> list[Entry]:
+        """All commits, newest first."""
+        self.snapshot()
+        return sorted(self.log.entries(), key=lambda entry: -entry.version)
+
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        filters: Filters | None = None,
+        partitions: Iterable[PartitionLike] | None = None,
+        *,
+        version: int | None = None,
+    ) -> pa.Table:
+        """Read rows into memory, in the order of the files.
+
+        Parameters
+        ----------
+        columns
+            Names to read, in that order; None reads all.
+        filters
+            As in `pyarrow.parquet.read_table`; exact, and files and row groups that cannot
+            match are not read.
+        partitions
+            Read only these; those without files give no rows.
+        """
+        wanted = None if partitions is None else as_partitions(partitions)
+        snapshot = self.snapshot(version)
+        while True:
+            files = snapshot.files_of(wanted)
+            try:
+                return read_files(self.folder, self._files, snapshot, files, columns, filters)
+            except StorageNotFoundError:
+                # Parquet keeps no old files: a commit came between the log and the read.
+                newest = self.snapshot(version)
+                if newest.version == snapshot.version:
+                    raise
+                snapshot = newest
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        filters: Filters | None = None,
+        partitions: Iterable[PartitionLike] | None = None,
+        *,
+        version: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """Stream rows in bounded memory; the parameters are those of :meth:`read`."""
+        snapshot = self.snapshot(version)
+        wanted = snapshot.files_of(partitions)
+        return scan_files(self.folder, self._files, snapshot, wanted, columns, filters)
+
+    def write(
+        self,
+        data: Rows,
+        *,
+        partition: PartitionLike | None = None,
+        split: Split | None = None,
+        partitions: Iterable[PartitionLike] | None = None,
+        mode: Mode = "overwrite",
+        properties: Mapping[str, str] | None = None,
+        transaction: str | None = None,
+    ) -> Commit:
+        """Write rows in one commit, streamed; a failure leaves the former version as it was.
+
+        Parameters
+        ----------
+        partition
+            All rows belong to this partition; only it is replaced.
+        split
+            Divides each batch by partition instead; with `partitions`, which are replaced.
+            A row of another partition is refused before anything is touched.
+        mode
+            ``overwrite`` replaces the table or the partitions; ``append`` adds; ``error``
+            refuses an existing table and ``ignore`` leaves it.
+        properties
+            Kept with the commit, for example the run's id.
+        transaction
+            Names this piece of work: if a commit carries it already, nothing is written.
+
+        Raises
+        ------
+        SchemaMismatchError, PartitionError, CommitConflictError
+        """
+        base = self.log.try_snapshot()
+        done = self._done_before(base, mode, transaction)
+        if done is not None:
+            return done
+        asked = _asked_partitions(partition, partitions, split)
+        whole = mode == "overwrite" and not asked and split is None
+        reader = data.to_reader() if isinstance(data, pa.Table) else data
+        schema = self._schema_for(base, reader.schema, whole)
+        _check_layout(base, asked, self.uri)
+        with PartFiles(
+            self.folder, self._files, schema.schema, folder=self._staging_folder()
+        ) as parts:
+            for rows in reader:
+                fitted = fit_batch(rows, schema.schema)
+                for place, some in _divide(fitted, asked, split, self.uri):
+                    parts.write(place, some)
+            if mode != "append":
+                for place in asked or ([()] if whole else []):
+                    parts.ensure(place)
+            parts.close()
+            change = Change(
+                operation=mode,
+                files=tuple(parts.files),
+                schema=schema,
+                replaced=None if mode == "append" else tuple(asked),
+                info=properties or {},
+                transaction=transaction,
+            )
+            return carry_out(self.folder, self.format, change, base, parts.forget)
+
+    def stage(self) -> Stage:
+        """A folder where Spark or a converter writes part files for a later `commit`."""
+        return Stage(self.folder, f"{STAGING_FOLDER}/{uuid.uuid4().hex}", self._files)
+
+    def commit(
+        self,
+        files: Sequence[DataFile],
+        *,
+        schema: pa.Schema,
+        replaced: Iterable[PartitionLike] | None = (),
+        operation: str = "overwrite",
+        properties: Mapping[str, str] | None = None,
+        transaction: str | None = None,
+    ) -> Commit:
+        """Make files that were written by others the table's, in one commit.
+
+        Parameters
+        ----------
+        files
+            Lying below the table's folder; those of a stage are moved to their place.
+        schema
+            Of all the files.
+        replaced
+            The partitions that the files replace; empty replaces the table, None appends.
+        """
+        base = self.log.try_snapshot()
+        places = None if replaced is None else tuple(as_partitions(replaced))
+        stray = sorted(
+            {str(dict(f.partition)) for f in files if places and f.partition not in places}
+        )
+        if stray:
+            raise PartitionError(f"{self.uri}: files of partitions {stray} were not asked for")
+        change = Change(
+            operation=operation,
+            files=tuple(files),
+            schema=self._schema_for(base, schema, whole=places == ()),
+            replaced=places,
+            info=properties or {},
+            transaction=transaction,
+        )
+        return carry_out(self.folder, self.format, change, base, lambda: None)
+
+    @property
+    def _files(self) -> FileFormat:
+        return file_format(self.format)
+
+    def _staging_folder(self) -> str:
+        """Only plain readers of Parquet could see a file before its commit."""
+        return f"{STAGING_FOLDER}/{uuid.uuid4().hex}" if self.format == "parquet" else ""
+
+    def _schema_for(self, base: Snapshot | None, schema: pa.Schema, whole: bool) -> TableSchema:
+        if base is None:
+            return first_schema(schema)
+        if base.format != self.format:
+            raise TableError(f"{self.uri}: holds {base.format} files, not {self.format}")
+        if whole:
+            return next_schema(base, schema)
+        check_fit(schema, base.schema, self.uri)
+        return base.table_schema
+
+    def _done_before(
+        self, base: Snapshot | None, mode: Mode, transaction: str | None
+    ) -> Commit | None:
+        """What is to be returned without writing; None to go on."""
+        if base is None:
+            return None
+        if mode == "error":
+            raise TableError(
+                f"{self.uri}: exists already (version {base.version}), mode 'error' refuses it"
+            )
+        if mode == "ignore":
+            return Commit.nothing(base)
+        if transaction is not None and transaction in base.transactions:
+            return Commit.of(self.log.entry(base.transactions[transaction]), base)
+        return None
+
+
+def _asked_partitions(
+    partition: PartitionLike | None,
+    partitions: Iterable[PartitionLike] | None,
+    split: Split | None,
+) -> list[Partition]:
+    if partition is not None:
+        if partitions is not None or split is not None:
+            raise PartitionError("give either one partition, or partitions with a split")
+        return [as_partition(partition)]
+    asked = [] if partitions is None else as_partitions(partitions)
+    if len(asked) > 1 and split is None:
+        raise PartitionError(f"{len(asked)} partitions asked for, and no way to divide the rows")
+    return asked
+
+
+def _named(partition: Partition) -> str:
+    return str(dict(partition))
+
+
+def _check_layout(base: Snapshot | None, asked: Sequence[Partition], where: str) -> None:
+    """Refuse to mix rows of a partition with rows of none, or of other dimensions."""
+    if base is None or not asked:
+        return
+    wanted = [name for name, _ in asked[0]]
+    for held in base.partitions:
+        if [name for name, _ in held] != wanted:
+            raise PartitionError(
+                f"{where}: partitioned by {wanted!r} is asked for, but the table holds files of "
+                f"{[name for name, _ in held]!r}; overwrite the whole table first"
+            )
+
+
+def _divide(
+    batch: pa.RecordBatch, asked: Sequence[Partition], split: Split | None, where: str
+) -> Iterator[tuple[Partition, pa.RecordBatch]]:
+    if split is None:
+        yield (asked[0] if asked else ()), batch
+        return
+    for place, rows in split(batch):
+        if asked and place not in asked:
+            raise PartitionError(
+                f"{where}: {rows.num_rows} rows belong to partition {dict(place)!r}, which this "
+                f"write does not replace (it replaces {[dict(one) for one in asked]}); "
+                "nothing was changed"
+            )
+        yield place, rows
