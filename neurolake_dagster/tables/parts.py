@@ -4,7 +4,6 @@ Owns the files that no commit names yet: on failure they are deleted again.
 """
 
 import uuid
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -18,9 +17,6 @@ from neurolake_dagster.tables.snapshot import DataFile
 
 STAGING_FOLDER = "_staging"
 TARGET_FILE_BYTES = 1 << 30
-
-# Divides a batch by partition; each row goes to exactly one.
-Split = Callable[[pa.RecordBatch], Iterable[tuple[Partition, pa.RecordBatch]]]
 
 
 @dataclass

@@ -5,9 +5,9 @@ true by one commit; until then, and after any failure, readers see the version b
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import pyarrow as pa
 
@@ -15,14 +15,14 @@ from neurolake_dagster.errors import PartitionError, StorageNotFoundError, Table
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.commit import Change, Commit, carry_out
 from neurolake_dagster.tables.formats import FileFormat, Filters, file_format
+from neurolake_dagster.tables.incoming import Incoming, Rows, Split
 from neurolake_dagster.tables.log import Entry, Log
 from neurolake_dagster.tables.partitions import (
     Partition,
     PartitionLike,
-    as_partition,
     as_partitions,
 )
-from neurolake_dagster.tables.parts import STAGING_FOLDER, PartFiles, Split
+from neurolake_dagster.tables.parts import STAGING_FOLDER, PartFiles
 from neurolake_dagster.tables.reading import read_files, scan_files
 from neurolake_dagster.tables.schemas import check_fit, first_schema, fit_batch, next_schema
 from neurolake_dagster.tables.snapshot import (
@@ -35,7 +35,6 @@ from neurolake_dagster.tables.snapshot import (
 from neurolake_dagster.tables.stage import Stage
 
 Mode = Literal["overwrite", "append", "error", "ignore"]
-Rows: TypeAlias = pa.Table | pa.RecordBatchReader
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class Table:
 
     def write(
         self,
-        data: Rows,
+        data: Rows | Mapping[Partition, Rows],
         *,
         partition: PartitionLike | None = None,
         split: Split | None = None,
@@ -160,6 +159,8 @@ class Table:
 
         Parameters
         ----------
+        data
+            Rows; or rows by partition, which replace exactly those.
         partition
             All rows belong to this partition; only it is replaced.
         split
@@ -181,31 +182,38 @@ class Table:
         done = self._done_before(base, mode, transaction)
         if done is not None:
             return done
-        asked = _asked_partitions(partition, partitions, split)
-        whole = mode == "overwrite" and not asked and split is None
-        reader = data.to_reader() if isinstance(data, pa.Table) else data
-        schema = self._schema_for(base, reader.schema, whole)
-        _check_layout(base, asked, self.uri)
+        incoming = Incoming.of(data, partition, partitions, split)
+        whole = mode == "overwrite" and not incoming.is_partitioned
+        schema = self._schema_for(base, incoming.schema, whole)
+        _check_layout(base, incoming.asked, self.uri)
         with PartFiles(
             self.folder, self._files, schema.schema, folder=self._staging_folder()
         ) as parts:
-            for rows in reader:
-                fitted = fit_batch(rows, schema.schema)
-                for place, some in _divide(fitted, asked, split, self.uri):
-                    parts.write(place, some)
+            for place, rows in incoming.divided(self.uri):
+                parts.write(place, fit_batch(rows, schema.schema))
             if mode != "append":
-                for place in asked or ([()] if whole else []):
+                for place in incoming.asked or ([()] if whole else []):
                     parts.ensure(place)
             parts.close()
             change = Change(
                 operation=mode,
                 files=tuple(parts.files),
                 schema=schema,
-                replaced=None if mode == "append" else tuple(asked),
+                replaced=None if mode == "append" else tuple(incoming.asked),
                 info=properties or {},
                 transaction=transaction,
             )
             return carry_out(self.folder, self.format, change, base, parts.forget)
+
+    def done_before(self, mode: Mode, transaction: str | None) -> Commit | None:
+        """What a write would return without writing; None if it has something to do.
+
+        Raises
+        ------
+        TableError
+            For mode ``error`` on a table that exists.
+        """
+        return self._done_before(self.log.try_snapshot(), mode, transaction)
 
     def stage(self) -> Stage:
         """A folder where Spark or a converter writes part files for a later `commit`."""
@@ -216,8 +224,8 @@ class Table:
         files: Sequence[DataFile],
         *,
         schema: pa.Schema,
-        replaced: Iterable[PartitionLike] | None = (),
-        operation: str = "overwrite",
+        partitions: Iterable[PartitionLike] = (),
+        mode: Mode = "overwrite",
         properties: Mapping[str, str] | None = None,
         transaction: str | None = None,
     ) -> Commit:
@@ -229,21 +237,28 @@ class Table:
             Lying below the table's folder; those of a stage are moved to their place.
         schema
             Of all the files.
-        replaced
-            The partitions that the files replace; empty replaces the table, None appends.
+        partitions
+            That the files replace; empty replaces the table.
+
+        Raises
+        ------
+        PartitionError
+            If a file belongs to another partition.
         """
         base = self.log.try_snapshot()
-        places = None if replaced is None else tuple(as_partitions(replaced))
-        stray = sorted(
-            {str(dict(f.partition)) for f in files if places and f.partition not in places}
-        )
-        if stray:
+        done = self._done_before(base, mode, transaction)
+        if done is not None:
+            return done
+        asked = tuple(as_partitions(partitions))
+        stray = sorted({_named(file.partition) for file in files} - set(map(_named, asked)))
+        if asked and stray:
             raise PartitionError(f"{self.uri}: files of partitions {stray} were not asked for")
+        _check_layout(base, asked, self.uri)
         change = Change(
-            operation=operation,
+            operation=mode,
             files=tuple(files),
-            schema=self._schema_for(base, schema, whole=places == ()),
-            replaced=places,
+            schema=self._schema_for(base, schema, whole=mode == "overwrite" and not asked),
+            replaced=None if mode == "append" else asked,
             info=properties or {},
             transaction=transaction,
         )
@@ -284,21 +299,6 @@ class Table:
         return None
 
 
-def _asked_partitions(
-    partition: PartitionLike | None,
-    partitions: Iterable[PartitionLike] | None,
-    split: Split | None,
-) -> list[Partition]:
-    if partition is not None:
-        if partitions is not None or split is not None:
-            raise PartitionError("give either one partition, or partitions with a split")
-        return [as_partition(partition)]
-    asked = [] if partitions is None else as_partitions(partitions)
-    if len(asked) > 1 and split is None:
-        raise PartitionError(f"{len(asked)} partitions asked for, and no way to divide the rows")
-    return asked
-
-
 def _named(partition: Partition) -> str:
     return str(dict(partition))
 
@@ -314,19 +314,3 @@ def _check_layout(base: Snapshot | None, asked: Sequence[Partition], where: str)
                 f"{where}: partitioned by {wanted!r} is asked for, but the table holds files of "
                 f"{[name for name, _ in held]!r}; overwrite the whole table first"
             )
-
-
-def _divide(
-    batch: pa.RecordBatch, asked: Sequence[Partition], split: Split | None, where: str
-) -> Iterator[tuple[Partition, pa.RecordBatch]]:
-    if split is None:
-        yield (asked[0] if asked else ()), batch
-        return
-    for place, rows in split(batch):
-        if asked and place not in asked:
-            raise PartitionError(
-                f"{where}: {rows.num_rows} rows belong to partition {dict(place)!r}, which this "
-                f"write does not replace (it replaces {[dict(one) for one in asked]}); "
-                "nothing was changed"
-            )
-        yield place, rows
