@@ -33,6 +33,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "cat": LazyCommand("neurolake_dagster.cli.files:cat", "Print all rows of a file."),
     "convert": LazyCommand("neurolake_dagster.cli.files:convert", "Write a file anew as another."),
     "run": LazyCommand("neurolake_dagster.cli.run:run", "Run a job and show its progress."),
+    "jars": LazyCommand("neurolake_dagster.cli.jars:jars", "Bring the jars that Spark needs."),
     "report": LazyCommand("neurolake_dagster.cli.report:report", "Show what each asset holds."),
 }
 

@@ -1,0 +1,26 @@
+"""`neurolake jars`: bring the jars that Spark needs for Delta and S3."""
+
+import time
+
+import click
+
+from neurolake_dagster.settings import CacheSettings
+from neurolake_dagster.spark.jars import installed_set, resolve_jars
+
+
+@click.command()
+def jars() -> None:
+    """Resolve Spark's jars into the cache folder; quick where they are there already.
+
+    NEUROLAKE_CACHE__DIR names the folder, .cache by default.
+    """
+    started = time.perf_counter()
+    cache = CacheSettings.load().dir
+    folder = installed_set().folder(cache)
+    is_new = not folder.exists()
+    if is_new:
+        click.echo(f"Resolving Spark's jars into {folder} (about 20 s)")
+    found = resolve_jars(cache)
+    if is_new:
+        size = sum(path.stat().st_size for path in found) / 1e6
+        click.echo(f"{len(found)} jars, {size:.1f} MB, {time.perf_counter() - started:.0f} s")

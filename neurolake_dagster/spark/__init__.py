@@ -1,0 +1,18 @@
+"""Spark: session, jars, Java, and NCF as a Spark format.
+
+The front of the room. Importing it starts no JVM and does not import pyspark.
+"""
+
+from neurolake_dagster.spark.jars import find_jars, resolve_jars
+from neurolake_dagster.spark.java import Java, find_java, require_java
+from neurolake_dagster.spark.session import get_session, stop_session
+
+__all__ = [
+    "Java",
+    "find_jars",
+    "find_java",
+    "get_session",
+    "require_java",
+    "resolve_jars",
+    "stop_session",
+]
