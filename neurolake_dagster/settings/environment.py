@@ -27,7 +27,7 @@ class Settings(pydantic.BaseModel):
     group: typing.ClassVar[str]
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Self:
+    def load(cls, environ: Mapping[str, str] | None = None, /, **arguments: Any) -> Self:
         """Build from arguments, then the environment, then defaults, in this order of strength.
 
         Parameters

@@ -1,0 +1,149 @@
+"""The Spark session as a Dagster resource.
+
+Owns the resource's fields, one per option of `neurolake_dagster.settings.SparkSettings`, and
+laziness: no JVM before the session is asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from neurolake_dagster.resources.secrets import hide, reveal
+from neurolake_dagster.resources.storage import StorageResource
+from neurolake_dagster.settings import SparkSettings
+from neurolake_dagster.spark import get_session
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+SECRETS = ("s3_access_key", "s3_secret_key", "s3_session_token")
+
+
+def _option(name: str) -> Any:
+    """The field of one option: unset, described as in the settings."""
+    option = SparkSettings.model_fields[name]
+    default = "" if option.default is None else f" Default: {option.default}"
+    extra: dict[str, Any] | None = {"dagster__is_secret": True} if name in SECRETS else None
+    return Field(
+        default=None,
+        description=f"{option.description}{default}",
+        repr=name not in SECRETS,
+        json_schema_extra=extra,
+    )
+
+
+class SparkResource(dg.ConfigurableResource["SparkResource"]):
+    """A Spark session, started when it is first asked for.
+
+    Usable where `dagster_pyspark.PySparkResource` is. A field that is not set comes from
+    ``NEUROLAKE_SPARK__*``, then from the default; on a local master memory, cores and shuffle
+    partitions follow the machine. S3 settings that are not set are those of the storage.
+    """
+
+    master: str | None = _option("master")
+    remote: str | None = _option("remote")
+    app_name: str | None = _option("app_name")
+    executor_memory: str | None = _option("executor_memory")
+    executor_memory_overhead: str | None = _option("executor_memory_overhead")
+    executor_cores: int | None = _option("executor_cores")
+    executor_instances: int | None = _option("executor_instances")
+    driver_memory: str | None = _option("driver_memory")
+    driver_memory_overhead: str | None = _option("driver_memory_overhead")
+    driver_cores: int | None = _option("driver_cores")
+    driver_max_result_size: str | None = _option("driver_max_result_size")
+    dynamic_allocation_enabled: bool | None = _option("dynamic_allocation_enabled")
+    dynamic_allocation_min_executors: int | None = _option("dynamic_allocation_min_executors")
+    dynamic_allocation_max_executors: int | None = _option("dynamic_allocation_max_executors")
+    dynamic_allocation_initial_executors: int | None = _option(
+        "dynamic_allocation_initial_executors"
+    )
+    aqe_enabled: bool | None = _option("aqe_enabled")
+    aqe_coalesce_partitions_enabled: bool | None = _option("aqe_coalesce_partitions_enabled")
+    aqe_coalesce_partitions_min_partition_size: str | None = _option(
+        "aqe_coalesce_partitions_min_partition_size"
+    )
+    aqe_skew_join_enabled: bool | None = _option("aqe_skew_join_enabled")
+    aqe_skew_join_skewed_partition_factor: float | None = _option(
+        "aqe_skew_join_skewed_partition_factor"
+    )
+    aqe_skew_join_skewed_partition_threshold: str | None = _option(
+        "aqe_skew_join_skewed_partition_threshold"
+    )
+    shuffle_partitions: int | None = _option("shuffle_partitions")
+    shuffle_compress: bool | None = _option("shuffle_compress")
+    compression_codec: str | None = _option("compression_codec")
+    serializer: str | None = _option("serializer")
+    neurolake_ncf_enabled: bool | None = _option("neurolake_ncf_enabled")
+    neurolake_cache_enabled: bool | None = _option("neurolake_cache_enabled")
+    neurolake_pushdown_enabled: bool | None = _option("neurolake_pushdown_enabled")
+    neurolake_vectorized_reader: bool | None = _option("neurolake_vectorized_reader")
+    s3_enabled: bool | None = _option("s3_enabled")
+    s3_endpoint: str | None = _option("s3_endpoint")
+    s3_access_key: str | None = _option("s3_access_key")
+    s3_secret_key: str | None = _option("s3_secret_key")
+    s3_session_token: str | None = _option("s3_session_token")
+    s3_region: str | None = _option("s3_region")
+    s3_path_style_access: bool | None = _option("s3_path_style_access")
+    s3_ssl_enabled: bool | None = _option("s3_ssl_enabled")
+    s3_max_connections: int | None = _option("s3_max_connections")
+    s3_multipart_threshold: str | None = _option("s3_multipart_threshold")
+    s3_multipart_size: str | None = _option("s3_multipart_size")
+    s3_fast_upload_buffer: str | None = _option("s3_fast_upload_buffer")
+    sql_autoBroadcastJoinThreshold: str | None = _option("sql_autoBroadcastJoinThreshold")  # noqa: N815
+    sql_files_maxPartitionBytes: str | None = _option("sql_files_maxPartitionBytes")  # noqa: N815
+    delta_enabled: bool | None = _option("delta_enabled")
+    log_level: str | None = _option("log_level")
+    ui_enabled: bool | None = _option("ui_enabled")
+    ui_port: int | None = _option("ui_port")
+    speculation_enabled: bool | None = _option("speculation_enabled")
+    memory_fraction: float | None = _option("memory_fraction")
+    memory_storage_fraction: float | None = _option("memory_storage_fraction")
+    event_log_enabled: bool | None = _option("event_log_enabled")
+    event_log_dir: str | None = _option("event_log_dir")
+    session_timezone: str | None = _option("session_timezone")
+    warehouse_dir: str | None = _option("warehouse_dir")
+    jars: list[str] | None = _option("jars")
+    extra_configs: dict[str, str] | None = _option("extra_configs")
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(
+            **{name: hide(value) if name in SECRETS else value for name, value in data.items()}
+        )
+
+    def settings(self) -> SparkSettings:
+        """The fields, completed from the environment and checked.
+
+        Raises
+        ------
+        SettingsError
+        """
+        fields = {name: getattr(self, name) for name in SparkSettings.model_fields}
+        return SparkSettings.load(
+            **{name: reveal(value) if name in SECRETS else value for name, value in fields.items()}
+        )
+
+    def session(self, storage: StorageResource | None = None) -> "SparkSession":
+        """The session of this process; started now if there is none.
+
+        Parameters
+        ----------
+        storage
+            Whose S3 settings the session inherits; None is the environment's.
+
+        Raises
+        ------
+        SettingsError, JavaNotFoundError, JarsNotFoundError, SessionConflictError
+        """
+        return get_session(self.settings(), (storage or StorageResource()).settings())
+
+    @property
+    def spark_session(self) -> "SparkSession":
+        """The session of this process; started now if there is none."""
+        return self.session()
+
+    @property
+    def spark_context(self) -> "SparkContext":
+        """Its context; classic sessions only."""
+        return self.spark_session.sparkContext
