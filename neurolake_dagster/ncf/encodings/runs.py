@@ -1,0 +1,36 @@
+"""Runs of equal values: node ``[4, run_count, lengths, values]``, two integer nodes.
+
+Lengths are at least 1 and add up to the rows.
+"""
+
+import numpy as np
+
+from neurolake_dagster.ncf.arrow import run_encode
+from neurolake_dagster.ncf.checks import Damage, NDArray, need_int
+
+CODE = 4
+# Fewer rows per run than this, and the runs cost more than they save.
+MIN_ROWS_PER_RUN = 4
+
+
+def encode_runs(values: NDArray) -> tuple[NDArray, NDArray] | None:
+    """Return the lengths and values of the runs; None when there are too many."""
+    ends, firsts = run_encode(values)
+    if len(ends) * MIN_ROWS_PER_RUN > len(values):
+        return None
+    return np.diff(ends, prepend=0), firsts
+
+
+def decode_run_count(value: object, count: int) -> int:
+    """Return the checked number of runs in ``count`` rows."""
+    return need_int(value, 1 if count else 0, count, "run count")
+
+
+def decode_run_ends(lengths: NDArray, count: int) -> NDArray:
+    """Return the run ends, int32, of int64 ``lengths`` that must fill ``count`` rows."""
+    if len(lengths) and (int(lengths.min()) < 1 or int(lengths.max()) > count):
+        raise Damage(f"runs: a length lies outside 1..{count}")
+    ends = np.cumsum(lengths)
+    if (int(ends[-1]) if len(ends) else 0) != count:
+        raise Damage(f"runs: lengths add up to {int(ends[-1])}, expected {count} rows")
+    return ends.astype(np.int32)

@@ -1,0 +1,215 @@
+"""Numbers: ``[2, validity, integers]``, ``[3, validity, floats]``, ``[4, validity, integers]``.
+
+Kind 2 holds every integer-like type (integers, dates, times, timestamps, durations, 32- and
+64-bit decimals, half floats as their bits), kind 4 decimal128 whose values fit in int64. Kind 6
+is any of them through a table of the chunk: ``[6, validity, table, codes]``.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from neurolake_dagster.ncf.arrow import (
+    allocate,
+    array_from,
+    build_fixed,
+    codes_in,
+    decimal_words_of,
+    distinct_sorted,
+    fixed_of,
+    gather,
+    validity_of,
+    words_of,
+)
+from neurolake_dagster.ncf.checks import NDArray, Node, need_list
+from neurolake_dagster.ncf.compression import StreamWriter
+from neurolake_dagster.ncf.encodings.floats import FloatPlan, decode_floats, encode_floats
+from neurolake_dagster.ncf.encodings.integers import IntPlan, decode_integers, encode_integers
+from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
+from neurolake_dagster.ncf.kinds.flat import NULL, WideChunk, prepare_wide
+from neurolake_dagster.ncf.kinds.validity import (
+    DENSE,
+    SPARSE,
+    Validity,
+    decode_validity,
+    encode_validity,
+)
+from neurolake_dagster.ncf.memory import scratch
+from neurolake_dagster.ncf.planning.floats import plan_floats
+from neurolake_dagster.ncf.planning.integers import MAX_NUMBER_DICTIONARY, plan_integers
+from neurolake_dagster.ncf.planning.sample import fill_nulls
+from neurolake_dagster.ncf.statistics import Stats, float_stats
+
+INT, FLOAT, DECIMAL, NUMBER_TABLE = 2, 3, 4, 6
+_MIN_DICTIONARY_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class NumberChunk:
+    """Numbers of one chunk.
+
+    Parameters
+    ----------
+    kind
+        INT, FLOAT or DECIMAL.
+    values
+        Signed or unsigned integers, or floats; null slots hold anything.
+    ordered
+        Whether the integers sort as the type does (half floats' bits do not).
+    table
+        Number of the chunk's table and its sorted values, where the plan is a dictionary.
+    """
+
+    kind: int
+    values: NDArray
+    mask: NDArray | None
+    plan: IntPlan | FloatPlan
+    ordered: bool = True
+    table: tuple[int, NDArray] | None = None
+
+    def encode(self, streams: StreamWriter, start: int, stop: int) -> Node:
+        """Encode rows as one array node."""
+        values, validity = self.values[start:stop], None
+        if self.mask is not None:
+            mask = self.mask[start:stop]
+            valid = int(np.count_nonzero(mask))
+            if valid == 0:
+                return [NULL]
+            if valid < len(mask):
+                sparse = 2 * valid < len(mask)
+                nulls = len(mask) - valid
+                validity = encode_validity(streams, mask, nulls, SPARSE if sparse else DENSE)
+                values = values[mask] if sparse else fill_nulls(values, mask)
+        if self.table is not None:
+            codes = codes_in(values, self.table[1])
+            return [NUMBER_TABLE, validity, self.table[0], encode_integers(streams, codes)]
+        if isinstance(self.plan, FloatPlan):
+            return [self.kind, validity, encode_floats(streams, values, self.plan)]
+        return [self.kind, validity, encode_integers(streams, _signed(values), self.plan)]
+
+    def stats(self, start: int, stop: int) -> Stats:
+        """Return bounds of the valid rows in physical values."""
+        values, nulls = self.values[start:stop], 0
+        if self.mask is not None:
+            mask = self.mask[start:stop]
+            nulls = len(mask) - int(np.count_nonzero(mask))
+            if nulls:
+                values = values[mask]
+        if not len(values) or not self.ordered:
+            return Stats(null_count=nulls)
+        if self.kind == FLOAT:
+            return float_stats(values, nulls)
+        return Stats(null_count=nulls, min=int(values.min()), max=int(values.max()))
+
+    def names(self) -> list[str]:
+        """Return the encoding and, below it, that of its integers."""
+        if isinstance(self.plan, IntPlan):
+            return [self.plan.kind]
+        if self.plan.kind in ("bits", "decimals"):
+            return [self.plan.kind, self.plan.integers.kind]
+        return [self.plan.kind]
+
+
+def _signed(values: NDArray) -> NDArray:
+    """View uint64 as int64; narrower unsigned values fit anyway."""
+    return values.view(np.int64) if values.dtype == np.uint64 else values
+
+
+def prepare_integers(context: PrepareContext, array: Any, *, ordered: bool = True) -> NumberChunk:
+    """Prepare an integer-like array."""
+    values, mask = words_of(array), validity_of(array)
+    dictionary = len(array) >= _MIN_DICTIONARY_ROWS
+    plan = plan_integers(_signed(values), mask, context.profile, dictionary=dictionary)
+    return _with_table(context, array.type, NumberChunk(INT, values, mask, plan, ordered))
+
+
+def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
+    """Prepare a float32 or float64 array."""
+    values = fixed_of(array, f"<f{array.type.bit_width // 8}")
+    mask = validity_of(array)
+    dictionary = len(array) >= _MIN_DICTIONARY_ROWS
+    plan = plan_floats(values, mask, context.profile, dictionary=dictionary)
+    return _with_table(context, array.type, NumberChunk(FLOAT, values, mask, plan))
+
+
+def prepare_decimals(context: PrepareContext, array: Any) -> NumberChunk | WideChunk:
+    """Prepare a decimal128 array: as integers where every valid value fits in int64."""
+    low, high = decimal_words_of(array)
+    mask = validity_of(array)
+    fits = high == low >> 63
+    if not (fits if mask is None else fits | ~mask).all():
+        return prepare_wide(context, array)
+    plan = plan_integers(low, mask, context.profile)
+    return NumberChunk(DECIMAL, low, mask, plan)
+
+
+def _with_table(context: PrepareContext, kind: Any, chunk: NumberChunk) -> NumberChunk:
+    """Add the table of values that a dictionary plan needs, or fall back from it."""
+    if chunk.plan.kind != "dictionary":
+        return chunk
+    values = chunk.values
+    if chunk.mask is not None:
+        values = values[chunk.mask]
+    distinct = distinct_sorted(values)
+    if len(distinct) > MAX_NUMBER_DICTIONARY:
+        plan = FloatPlan() if chunk.kind == FLOAT else IntPlan()
+        return NumberChunk(chunk.kind, chunk.values, chunk.mask, plan, chunk.ordered)
+    number = context.tables.add(array_from(distinct, kind))
+    table = (number, distinct)
+    return NumberChunk(chunk.kind, chunk.values, chunk.mask, chunk.plan, chunk.ordered, table)
+
+
+def decode_numbers(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:
+    """Decode kind 2 or 3 into a fixed-width Arrow array."""
+    need_list(node, 3, "number node")
+    validity = decode_validity(context.streams, node[1], count)
+    width = kind.bit_width // 8
+    dtype = f"<f{width}" if node[0] == FLOAT else f"<i{width}"
+    buffer, out = allocate(context.budget, count, dtype)
+    target = out if not validity.sparse else np.empty(validity.stored, dtype)
+    if node[0] == FLOAT:
+        decode_floats(context.streams, node[2], len(target), target)
+    else:
+        decode_integers(context.streams, node[2], len(target), target)
+    if validity.sparse:
+        scatter(target, validity, out)
+    return build_fixed(kind, count, validity.buffer, validity.nulls, buffer)
+
+
+def scatter(values: NDArray, validity: Validity, out: NDArray) -> None:
+    """Write the stored values to the valid slots of ``out``, zero to the others."""
+    out[...] = 0
+    out[validity.mask()] = values
+
+
+def decode_decimals(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:
+    """Decode kind 4 into decimal128: low words, then their sign."""
+    need_list(node, 3, "decimal node")
+    validity = decode_validity(context.streams, node[1], count)
+    buffer, flat = allocate(context.budget, 2 * count, "<i8")
+    words = flat.reshape(count, 2)
+    low = words[:, 0]
+    target = low if not validity.sparse else np.empty(validity.stored, "<i8")
+    decode_integers(context.streams, node[2], len(target), target)
+    if validity.sparse:
+        scatter(target, validity, low)
+    np.right_shift(low, 63, out=words[:, 1])
+    return build_fixed(kind, count, validity.buffer, validity.nulls, buffer)
+
+
+def decode_number_table(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:
+    """Decode codes and look them up in the chunk's table; Arrow checks their bounds."""
+    need_list(node, 4, "number table node")
+    validity = decode_validity(context.streams, node[1], count)
+    table = words_of(context.tables.get(node[2], kind))
+    codes = scratch(validity.stored, np.int32)
+    decode_integers(context.streams, node[3], len(codes), codes)
+    context.budget.debit(count * table.dtype.itemsize)
+    values = gather(table, codes)
+    if validity.sparse:
+        out = np.empty(count, table.dtype)
+        scatter(values, validity, out)
+        values = out
+    return build_fixed(kind, count, validity.buffer, validity.nulls, pa.py_buffer(values))

@@ -1,0 +1,90 @@
+"""Plans for floats: decimals, bits as planes, words or a dictionary."""
+
+import numpy as np
+
+from neurolake_dagster.ncf.checks import NDArray
+from neurolake_dagster.ncf.compression import Profile, compressed_size
+from neurolake_dagster.ncf.encodings.decimals import scale
+from neurolake_dagster.ncf.encodings.floats import FloatPlan
+from neurolake_dagster.ncf.encodings.integers import IntPlan
+from neurolake_dagster.ncf.encodings.planes import PlanePlan
+from neurolake_dagster.ncf.planning.integers import MAX_NUMBER_DICTIONARY, plan_integers
+from neurolake_dagster.ncf.planning.sample import estimate_distinct, planes_size, sample_runs
+
+Candidate = tuple[float, FloatPlan]
+_MAX_EXPONENTS = {4: 8, 8: 16}
+_MAX_EXCEPTIONS = 0.03
+
+
+def plan_floats(
+    values: NDArray, mask: NDArray | None, profile: Profile, *, dictionary: bool = False
+) -> FloatPlan:
+    """Choose the encoding of a chunk of float32 or float64 values."""
+    runs = sample_runs(values, mask)
+    sample = runs[0] if len(runs) == 1 else np.concatenate(runs)
+    if len(sample) == 0:
+        return FloatPlan()
+    bits = sample.view(f"<u{sample.dtype.itemsize}")
+    candidates = _bits_candidates(bits, profile)
+    candidates += _decimal_candidates(sample, profile)
+    if dictionary:
+        candidates += _dictionary_candidates(bits, len(values), profile)
+    return min(candidates, key=lambda candidate: candidate[0])[1]
+
+
+def _bits_candidates(bits: NDArray, profile: Profile) -> list[Candidate]:
+    width = bits.dtype.itemsize
+    size, raw = planes_size(bits.astype(np.uint64), (1 << (8 * width)) - 1, profile)
+    plan = FloatPlan(integers=IntPlan(planes=PlanePlan(raw=raw)))
+    found: list[Candidate] = [(size * 1.02, plan)]
+    run_count = int(np.count_nonzero(bits[1:] != bits[:-1])) + 1
+    if len(bits) >= 4 * run_count:
+        runs = FloatPlan(integers=IntPlan(kind="runs"))
+        found.append((run_count * (width + 1) * 0.9, runs))
+    if profile.text_level:
+        words = compressed_size(np.ascontiguousarray(bits), profile.text_level)
+        found.append((float(words), FloatPlan(kind="words")))
+    return found
+
+
+def _decimal_candidates(sample: NDArray, profile: Profile) -> list[Candidate]:
+    """Try the smallest exponent at which 97 % of the finite sample is decimal."""
+    width = sample.dtype.itemsize
+    infinite = int(np.count_nonzero(~np.isfinite(sample)))
+    for exponent in range(_MAX_EXPONENTS[width]):
+        integers, exact = scale(sample, exponent)
+        wrong = len(sample) - int(np.count_nonzero(exact)) - infinite
+        if wrong > _MAX_EXCEPTIONS * len(sample):
+            continue
+        kept = integers[exact]
+        if len(kept) == 0:
+            return []
+        size = _decimal_size(kept, profile)
+        cost = size + wrong * (width + 2) + infinite * 0.5
+        plan = plan_integers(kept, None, profile)
+        return [(cost, FloatPlan(kind="decimals", exponent=exponent, integers=plan))]
+    return []
+
+
+def _decimal_size(kept: NDArray, profile: Profile) -> float:
+    residual = (kept - kept.min()).view(np.uint64)
+    size: float = planes_size(residual, int(residual.max()), profile)[0]
+    if len(kept) > 1:
+        deltas = np.diff(kept)
+        residual = (deltas - deltas.min()).view(np.uint64)
+        size = min(size, planes_size(residual, int(residual.max()), profile)[0] * 1.04)
+    return size
+
+
+def _dictionary_candidates(bits: NDArray, count: int, profile: Profile) -> list[Candidate]:
+    distinct, counts = np.unique(bits, return_counts=True)
+    if len(distinct) * 2 >= len(bits):
+        return []
+    singletons = int(np.count_nonzero(counts == 1))
+    expected = estimate_distinct(len(distinct), singletons, len(bits), count)
+    if expected >= min(count / 8, MAX_NUMBER_DICTIONARY):
+        return []
+    codes = np.searchsorted(distinct, bits).astype(np.uint64)
+    size, _ = planes_size(codes, max(len(distinct) - 1, 1), profile)
+    table = expected * bits.dtype.itemsize * len(bits) / count
+    return [(size * 1.03 + table, FloatPlan(kind="dictionary"))]

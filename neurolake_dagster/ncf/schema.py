@@ -1,0 +1,139 @@
+"""The schema: Arrow IPC both ways, its limits, and what NCF keeps in field metadata.
+
+``ncf.semantic`` (a `SemanticType` value), ``ncf.pii`` (``true``) and ``ncf.description`` live in
+the metadata of a top-level field.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import pyarrow as pa
+
+from neurolake_dagster.ncf.checks import Damage
+
+MAX_COLUMNS = 10_000
+MAX_NESTING = 32
+SEMANTIC_KEY, PII_KEY, DESCRIPTION_KEY = b"ncf.semantic", b"ncf.pii", b"ncf.description"
+
+
+class SemanticType(Enum):
+    """What a column means, beyond its type; the 16 values of NCF v1."""
+
+    UNKNOWN = "unknown"
+    PII_EMAIL = "pii_email"
+    PII_PHONE = "pii_phone"
+    PII_SSN = "pii_ssn"
+    PII_NAME = "pii_name"
+    PII_ADDRESS = "pii_address"
+    GEOGRAPHIC_LAT = "geo_lat"
+    GEOGRAPHIC_LON = "geo_lon"
+    TEMPORAL_DATE = "temporal_date"
+    TEMPORAL_TIMESTAMP = "temporal_timestamp"
+    IDENTIFIER_UUID = "id_uuid"
+    IDENTIFIER_KEY = "id_key"
+    CATEGORICAL = "categorical"
+    NUMERICAL = "numerical"
+    TEXT_DESCRIPTION = "text_description"
+    TEXT_TITLE = "text_title"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnNotes:
+    """What the metadata of a field says of a column."""
+
+    semantic: str | None = None
+    pii: bool = False
+    description: str | None = None
+
+
+def column_notes(field: Any) -> ColumnNotes:
+    """Return the notes in a field's metadata."""
+    stored = field.metadata or {}
+    semantic, text = stored.get(SEMANTIC_KEY), stored.get(DESCRIPTION_KEY)
+    return ColumnNotes(
+        semantic=None if semantic is None else semantic.decode("utf-8", "replace"),
+        pii=stored.get(PII_KEY) == b"true",
+        description=None if text is None else text.decode("utf-8", "replace"),
+    )
+
+
+def annotate_schema(schema: Any, notes: Mapping[str, Mapping[str, Any]] | None) -> Any:
+    """Return ``schema`` with notes in its fields' metadata.
+
+    Parameters
+    ----------
+    notes
+        Per column name any of ``semantic`` (`SemanticType` or its value), ``pii`` (bool) and
+        ``description`` (text); a ``ncf.`` before the key is allowed.
+    """
+    fields = list(schema)
+    for name, values in (notes or {}).items():
+        index = schema.get_field_index(name)
+        if index < 0:
+            raise ValueError(f"column_metadata: no single column {name!r} in {schema.names}")
+        fields[index] = fields[index].with_metadata(
+            {**(fields[index].metadata or {}), **_encode_notes(name, values)}
+        )
+    return pa.schema(fields, schema.metadata)
+
+
+def _encode_notes(name: str, values: Mapping[str, Any]) -> dict[bytes, bytes]:
+    stored = {}
+    for key, value in values.items():
+        match key.removeprefix("ncf."):
+            case "semantic":
+                stored[SEMANTIC_KEY] = SemanticType(value).value.encode()
+            case "pii":
+                stored[PII_KEY] = b"true" if value in (True, "true") else b"false"
+            case "description":
+                stored[DESCRIPTION_KEY] = str(value).encode()
+            case _:
+                raise ValueError(
+                    f"column_metadata: {name!r}: expected semantic, pii or description, got {key!r}"
+                )
+    return stored
+
+
+def encode_schema(schema: Any) -> bytes:
+    """Return the Arrow IPC schema message."""
+    _check_limits(schema)
+    message: bytes = schema.serialize().to_pybytes()
+    return message
+
+
+def decode_schema(raw: bytes) -> Any:
+    """Return the schema of an Arrow IPC message."""
+    try:
+        schema = pa.ipc.read_schema(pa.py_buffer(raw))
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as exc:
+        raise Damage(f"schema: {exc}") from exc
+    try:
+        _check_limits(schema)
+    except ValueError as exc:
+        raise Damage(str(exc)) from exc
+    return schema
+
+
+def _check_limits(schema: Any) -> None:
+    if len(schema) > MAX_COLUMNS:
+        raise ValueError(f"schema: {len(schema)} columns, at most {MAX_COLUMNS}")
+    for column in schema:
+        _check_nesting(column.type, 1, column.name)
+
+
+def _check_nesting(kind: Any, depth: int, name: str) -> None:
+    if depth > MAX_NESTING:
+        raise ValueError(f"schema: column {name!r} is nested more than {MAX_NESTING} deep")
+    for child in child_types(kind):
+        _check_nesting(child, depth + 1, name)
+
+
+def child_types(kind: Any) -> list[Any]:
+    """Return the types right below a nested type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return [kind.storage_type]
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return [kind.value_type]
+    return [kind.field(i).type for i in range(kind.num_fields)]

@@ -1,0 +1,127 @@
+"""Where bytes come from: paths, buffers, file objects, ranged objects. Owns the opening."""
+
+import os
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+
+@runtime_checkable
+class RangedSource(Protocol):
+    """Anything that gives byte ranges, from several threads at once."""
+
+    name: str
+
+    def size(self) -> int:
+        """Return the bytes in all."""
+
+    def read_at(self, offset: int, length: int) -> Any:
+        """Return exactly ``length`` bytes from ``offset`` on, as any buffer."""
+
+
+class _PathSource:
+    """A local file, read by `os.pread`: no shared position, the GIL released."""
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._size = os.fstat(self._file).st_size
+
+    def size(self) -> int:
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        found = os.pread(self._file, length, offset)
+        while len(found) < length:
+            more = os.pread(self._file, length - len(found), offset + len(found))
+            if not more:
+                break
+            found += more
+        return found
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class _BufferSource:
+    """Bytes in memory: ranges are views."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data if isinstance(data, pa.Buffer) else pa.py_buffer(data)
+        self.name = f"<{self._data.size} bytes>"
+
+    def size(self) -> int:
+        return int(self._data.size)
+
+    def read_at(self, offset: int, length: int) -> Any:
+        return self._data.slice(offset, length)
+
+    def close(self) -> None:
+        """Do nothing: the caller owns the bytes."""
+
+
+class _FileSource:
+    """A seekable binary file object; its position is not kept."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._lock = Lock()
+        self.name = str(getattr(file, "name", f"<{type(file).__name__}>"))
+        self._size = int(file.seek(0, os.SEEK_END))
+
+    def size(self) -> int:
+        return self._size
+
+    def read_at(self, offset: int, length: int) -> Any:
+        with self._lock:
+            self._file.seek(offset)
+            found = self._file.read(length)
+            while len(found) < length:
+                more = self._file.read(length - len(found))
+                if not more:
+                    break
+                found += more
+        return found
+
+    def close(self) -> None:
+        """Do nothing: the caller opened the file."""
+
+
+def open_source(source: Any) -> Any:
+    """Return a ranged source over what the caller gave.
+
+    Raises
+    ------
+    TypeError
+        If it is none of: path, bytes-like, `pyarrow.Buffer`, seekable binary file, ranged object.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _PathSource(str(Path(source)))
+    if isinstance(source, (bytes, bytearray, memoryview, pa.Buffer)):
+        return _BufferSource(source)
+    if hasattr(source, "read_at") and hasattr(source, "size") and not _is_arrow_file(source):
+        return source
+    if hasattr(source, "read") and hasattr(source, "seek"):
+        return _FileSource(source)
+    raise TypeError(
+        f"source: expected a path, bytes, a binary file or an object with size() and read_at(), "
+        f"got {type(source).__name__}"
+    )
+
+
+def _is_arrow_file(source: Any) -> bool:
+    """Whether this is a `pyarrow.NativeFile`, whose ``read_at`` takes its arguments swapped."""
+    return isinstance(source, pa.NativeFile)
+
+
+def close_source(source: Any, given: Any) -> None:
+    """Close what `open_source` opened; an object of the caller's stays open."""
+    if source is not given and hasattr(source, "close"):
+        source.close()

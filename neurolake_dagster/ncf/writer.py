@@ -1,0 +1,258 @@
+"""Writing: tables and batches into row groups, row groups into a sink. Owns the buffering.
+
+Memory: the rows of the row group being filled, and the encoded bytes of the one being written.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import xxhash
+
+from neurolake_dagster.ncf.arrow import combine
+from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS
+from neurolake_dagster.ncf.column import ChunkJob, Submit, encode_chunk
+from neurolake_dagster.ncf.compression import build_profile
+from neurolake_dagster.ncf.footer import (
+    Footer,
+    RowGroupEntry,
+    Section,
+    column_entry,
+    encode_footer,
+    encode_zones,
+)
+from neurolake_dagster.ncf.layout import encode_header, encode_tail, padding
+from neurolake_dagster.ncf.pool import THREADS, pool
+from neurolake_dagster.ncf.schema import annotate_schema
+from neurolake_dagster.ncf.sink import open_sink
+from neurolake_dagster.ncf.statistics import Stats
+
+ROW_GROUP_ROWS = 1 << 20
+PAGE_ROWS = 1 << 17
+MAX_ROW_GROUP_BYTES = 256 << 20
+# Below this, handing work to other threads costs more than it saves.
+_MIN_PARALLEL_BYTES = 1 << 18
+
+SortingColumn = str | tuple[str, str] | tuple[str, bool, bool]
+
+
+class NCFWriter:
+    """Writes one NCF file, row group by row group, strictly forward.
+
+    As a context manager it publishes on success; after an exception nothing appears at the
+    path, and an older file there stays.
+
+    Parameters
+    ----------
+    where
+        A path, or a writable binary file object that the caller closes.
+    schema
+        Every table and batch must have it.
+    compression, compression_level
+        "zstd" (default), "fast", "archive" (smallest) or "none"; the zstd level of text.
+    row_group_size, page_rows
+        In rows; a row group also ends at 256 MiB of Arrow memory.
+    sorting_columns
+        Columns the rows are sorted by, as names, (name, "ascending" | "descending") or
+        (name, descending, nulls first). Stated, not enforced.
+    column_metadata
+        Per column any of ``semantic``, ``pii``, ``description``.
+    """
+
+    def __init__(
+        self,
+        where: Any,
+        schema: Any,
+        *,
+        compression: str | None = "zstd",
+        compression_level: int | None = None,
+        row_group_size: int = ROW_GROUP_ROWS,
+        page_rows: int = PAGE_ROWS,
+        sorting_columns: Sequence[SortingColumn] | None = None,
+        column_metadata: Mapping[str, Mapping[str, Any]] | None = None,
+        use_threads: bool = True,
+    ) -> None:
+        if row_group_size < 1 or not 1 <= page_rows <= MAX_PAGE_ROWS:
+            raise ValueError(
+                f"row_group_size and page_rows: expected at least 1 and pages of at most "
+                f"{MAX_PAGE_ROWS} rows, got {row_group_size!r} and {page_rows!r}"
+            )
+        self._profile = build_profile(compression, compression_level)
+        self.schema = annotate_schema(schema, column_metadata)
+        self._given_schema = schema
+        self._sorting = [_sorting_key(key, schema) for key in sorting_columns or ()]
+        self._row_group_rows = row_group_size
+        self._page_rows = page_rows
+        self._use_threads = use_threads and THREADS > 1
+        self._pending: list[Any] = []
+        self._pending_rows = self._pending_bytes = 0
+        self._groups: list[RowGroupEntry] = []
+        self._zones: list[list[list[tuple[int, Stats]]]] = [[] for _ in schema]
+        self._rows = 0
+        self._closed = False
+        self._sink = open_sink(where)
+        self._position = 0
+        self._write([encode_header()])
+
+    def write_table(self, table: Any) -> None:
+        """Append a table; full row groups are written at once."""
+        self._check(table.schema)
+        for batch_or_table in self._split(table):
+            self._append(batch_or_table)
+
+    def write_batch(self, batch: Any) -> None:
+        """Append a record batch."""
+        self.write_table(pa.Table.from_batches([batch]))
+
+    def write_reader(self, reader: Iterable[Any]) -> None:
+        """Append every batch of a `pyarrow.RecordBatchReader`, or of any iterable of batches."""
+        for batch in reader:
+            self.write_batch(batch)
+
+    def close(self) -> None:
+        """Write what is pending, the zone maps, the footer and the tail; then publish."""
+        if self._closed:
+            return
+        try:
+            self._flush()
+            self._finish()
+        except BaseException:
+            self.abort()
+            raise
+        self._closed = True
+        self._sink.publish()
+
+    def abort(self) -> None:
+        """Give the file up: nothing is published."""
+        if not self._closed:
+            self._closed = True
+            self._sink.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _check(self, schema: Any) -> None:
+        if self._closed:
+            raise ValueError(f"{self._sink.name}: the writer is closed")
+        if not schema.equals(self._given_schema) and not schema.equals(self.schema):
+            raise ValueError(
+                f"{self._sink.name}: rows of another schema, expected\n{self._given_schema}\n"
+                f"got\n{schema}"
+            )
+
+    def _split(self, table: Any) -> Iterable[Any]:
+        """Yield slices that end where row groups end, by rows and by bytes."""
+        if table.num_rows == 0:
+            return
+        row_bytes = max(table.nbytes / table.num_rows, 1e-9)
+        start = 0
+        while start < table.num_rows:
+            free_rows = self._row_group_rows - self._pending_rows
+            free_bytes = MAX_ROW_GROUP_BYTES - self._pending_bytes
+            rows = min(free_rows, max(int(free_bytes / row_bytes), 1), table.num_rows - start)
+            yield table.slice(start, rows)
+            start += rows
+
+    def _append(self, table: Any) -> None:
+        self._pending.append(table)
+        self._pending_rows += table.num_rows
+        self._pending_bytes += table.nbytes
+        full = self._pending_rows >= self._row_group_rows
+        if full or self._pending_bytes >= MAX_ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Encode and write the pending rows as one row group."""
+        if not self._pending_rows:
+            return
+        tables, rows, size = self._pending, self._pending_rows, self._pending_bytes
+        table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
+        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+        del tables
+        parallel = self._use_threads and size >= _MIN_PARALLEL_BYTES
+        jobs = self._encode(table, pool().submit if parallel else None)
+        columns = []
+        for index, job in enumerate(jobs):
+            chunk = (job.result() if parallel else job).finish()
+            self._write([padding(self._position)])
+            columns.append(column_entry(chunk, self._position))
+            self._zones[index].append(chunk.page_stats)
+            self._write(chunk.parts)
+        self._groups.append(RowGroupEntry(rows, columns))
+        self._rows += rows
+
+    def _encode(self, table: Any, submit: Submit | None) -> list[Any]:
+        """Start all columns, the dearest first so that no thread is left with one at the end."""
+        order = sorted(range(table.num_columns), key=lambda i: -_price(table.column(i)))
+        jobs: dict[int, Any] = {}
+        for index in order:
+            if submit is None:
+                jobs[index] = self._encode_column(table.column(index), None)
+            else:
+                jobs[index] = submit(self._encode_column, table.column(index), submit)
+        return [jobs[index] for index in range(table.num_columns)]
+
+    def _encode_column(self, column: Any, submit: Submit | None) -> ChunkJob:
+        return encode_chunk(combine(column), self._profile, self._page_rows, submit)
+
+    def _finish(self) -> None:
+        zones = [self._write_zone(groups) for groups in self._zones]
+        footer = Footer(self.schema, self._rows, self._groups, zones, sorting=self._sorting)
+        body, tail = encode_footer(footer, self._position)
+        self._write([body, encode_tail(tail)])
+
+    def _write_zone(self, groups: list[list[tuple[int, Stats]]]) -> Section | None:
+        if all(len(pages) < 2 for pages in groups):
+            return None
+        raw = encode_zones(groups)
+        section = Section(self._position, len(raw), xxhash.xxh3_64_intdigest(raw))
+        self._write([raw])
+        return section
+
+    def _write(self, parts: list[Any]) -> None:
+        self._sink.write(parts)
+        self._position += sum(len(part) for part in parts)
+
+
+def _price(column: Any) -> int:
+    """Return how dear a column is to encode, roughly: nested first, then text, then bytes."""
+    kind = column.type
+    if kind.num_fields:
+        return 1 << 50
+    return int(column.nbytes) * (4 if pa.types.is_string(kind) else 1)
+
+
+def _sorting_key(key: SortingColumn, schema: Any) -> tuple[str, bool, bool]:
+    match key:
+        case str(name):
+            found = (name, False, False)
+        case (str(name), "ascending" | "descending" as direction):
+            found = (name, direction == "descending", False)
+        case (str(name), bool(descending), bool(nulls_first)):
+            found = (name, descending, nulls_first)
+        case _:
+            raise ValueError(
+                f"sorting_columns: expected a name, (name, direction) or (name, descending, "
+                f"nulls_first), got {key!r}"
+            )
+    if schema.get_field_index(found[0]) < 0:
+        raise ValueError(f"sorting_columns: no column {found[0]!r} in {schema.names}")
+    return found
+
+
+def write_table(table: Any, where: Any, **options: Any) -> None:
+    """Write a table as one NCF file; options as `NCFWriter` takes them."""
+    with NCFWriter(where, table.schema, **options) as writer:
+        writer.write_table(table)
