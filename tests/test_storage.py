@@ -21,9 +21,7 @@ from neurolake_dagster.errors import (
     StorageUnavailableError,
 )
 from neurolake_dagster.storage import Storage, StorageOptions
-from tests.s3_server import S3Server, open_client, s3_server
-
-__all__ = ["s3_server"]
+from tests.s3_server import S3Server, open_client
 
 TOLD_WITHIN_S = 15
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 PREVIEW_ROWS = 5
 PREVIEW_TEXT = 80
-DESCRIPTION_KEYS = (b"description", b"comment")
-PII_KEY = b"pii"
+DESCRIPTION_KEYS = (b"ncf.description", b"description", b"comment")
+PII_KEYS = (b"ncf.pii", b"pii")
 
 Metadata = dict[str, dg.MetadataValue[Any]]
 
@@ -49,7 +49,8 @@ def table_metadata(
     preview
         A few rows; columns flagged as PII are dropped here.
     column_descriptions
-        Win over the ``description`` or ``comment`` in an Arrow field's metadata.
+        Win over what an Arrow field's metadata says (``ncf.description``, ``description``,
+        ``comment``).
     pii_columns
         Beside the fields whose Arrow metadata says ``pii``.
     """
@@ -165,8 +166,8 @@ def _described(field: pa.Field) -> str | None:
 
 
 def _is_pii(field: pa.Field) -> bool:
-    flag = (field.metadata or {}).get(PII_KEY, b"")
-    return flag.lower() not in (b"", b"0", b"false", b"no")
+    flags = [(field.metadata or {}).get(key, b"") for key in PII_KEYS]
+    return any(flag.lower() not in (b"", b"0", b"false", b"no") for flag in flags)
 
 
 def _flagged_as_pii(schema: pa.Schema) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from neurolake_dagster.ncf import FileMetadata
 from neurolake_dagster.tables.snapshot import ColumnBounds
 
 TEXT_LIMIT = 64
@@ -48,6 +49,22 @@ def bounds_of_parquet(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str,
                 _bounds_of_chunk(one, field.type, group.num_rows)
                 for one, group in zip(statistics, groups, strict=True)
             )
+    return found
+
+
+def bounds_of_ncf(metadata: FileMetadata) -> dict[str, ColumnBounds]:
+    """The statistics of an NCF file's columns, over all row groups."""
+    found = {}
+    for index, field in enumerate(metadata.schema):
+        chunks = [group.columns[index].statistics for group in metadata.row_groups]
+        found[field.name] = merge_bounds(
+            ColumnBounds(
+                minimum=encode_bound(chunk.min, field.type),
+                maximum=encode_bound(chunk.max, field.type),
+                null_count=chunk.null_count,
+            )
+            for chunk in chunks
+        )
     return found
 
 

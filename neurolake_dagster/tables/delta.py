@@ -5,12 +5,19 @@ DataFrames go through delta-spark in `neurolake_dagster.io_managers.delta`.
 """
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import (
     CommitFailedError,
     DeltaError,
@@ -65,6 +72,11 @@ class DeltaDataset:
         """The table's address as users see it: a local path or ``s3://bucket/key``."""
         return self.storage.uri(self.path)
 
+    @property
+    def spark_uri(self) -> str:
+        """The table's address as Spark takes it."""
+        return self.storage.spark_uri(self.path)
+
     def exists(self) -> bool:
         """Whether a Delta log lies there."""
         return DeltaTable.is_deltatable(self.uri, self.storage.deltalake_options())
@@ -95,6 +107,22 @@ class DeltaDataset:
             file_count=actions.num_rows,
             partition_columns=tuple(table.metadata().partition_columns),
         )
+
+    def paths(self) -> dict[str, int]:
+        """The live files with their size in bytes; none where there is no table."""
+        if not self.exists():
+            return {}
+        actions = pa.table(self.open().get_add_actions(flatten=True))
+        return dict(
+            zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True)
+        )
+
+    def rows_written(self) -> int | None:
+        """Rows that the newest commit says it wrote; None where it does not say."""
+        (newest,) = self.open().history(1)
+        metrics = newest.get("operationMetrics") or {}
+        found = metrics.get("num_added_rows", metrics.get("numOutputRows"))
+        return None if found is None else int(found)
 
     def scan(
         self,
@@ -128,6 +156,7 @@ class DeltaDataset:
         partition_by: Sequence[str] = (),
         schema_mode: str | None = None,
         properties: dict[str, str] | None = None,
+        transaction: str | None = None,
     ) -> DeltaSnapshot:
         """Write rows in one commit; a failure leaves the former version as it was.
 
@@ -146,24 +175,60 @@ class DeltaDataset:
             None (the schema must match), ``merge`` or ``overwrite``.
         properties
             Kept with the commit (``commitInfo``), for example the run's id.
+        transaction
+            Names this piece of work: if a commit carries it already, nothing is written.
 
         Raises
         ------
         SchemaMismatchError, CommitConflictError, TableError
         """
+        if transaction is not None and self._has_transaction(transaction):
+            return self.snapshot()
+        marks = None if transaction is None else [Transaction(transaction, 1)]
         options: dict[str, Any] = {
             "mode": mode,
             "partition_by": list(partition_by) or None,
             "schema_mode": schema_mode,
             "storage_options": self.storage.deltalake_options(),
             "writer_properties": WriterProperties(compression="ZSTD", compression_level=ZSTD_LEVEL),
-            "commit_properties": CommitProperties(custom_metadata=properties or {}),
+            "commit_properties": CommitProperties(
+                custom_metadata=properties or {}, app_transactions=marks
+            ),
         }
         if where is not None:
             options["predicate"] = where
+        noted = _Noted(data)
         with _translated(self.uri):
-            write_deltalake(self.uri, data, **options)
+            try:
+                write_deltalake(self.uri, noted.reader(), **options)
+            except DeltaError as exc:
+                # The engine wraps what the rows' own source raised in its text.
+                if noted.failure is not None:
+                    raise noted.failure from exc
+                raise
         return self.snapshot()
+
+    def _has_transaction(self, transaction: str) -> bool:
+        return self.exists() and self.open().transaction_version(transaction) is not None
+
+
+class _Noted:
+    """Rows on their way into the engine, and what their source raised."""
+
+    def __init__(self, data: pa.Table | pa.RecordBatchReader) -> None:
+        self.failure: Exception | None = None
+        self._data = data.to_reader() if isinstance(data, pa.Table) else data
+
+    def reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self._data.schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._data
+        finally:
+            found = sys.exc_info()[1]
+            if isinstance(found, Exception):
+                self.failure = found
 
 
 def _with_plain_strings(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:

@@ -14,9 +14,10 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from neurolake_dagster import ncf
 from neurolake_dagster.errors import StorageError, StorageNotFoundError, TableError
 from neurolake_dagster.storage import Storage, StorageWriter
-from neurolake_dagster.tables.bounds import bounds_of_parquet
+from neurolake_dagster.tables.bounds import bounds_of_ncf, bounds_of_parquet
 from neurolake_dagster.tables.snapshot import ColumnBounds, TableFormat
 
 ROW_GROUP_ROWS = 1 << 20
@@ -41,8 +42,8 @@ class PartWriter(Protocol):
     def write(self, batch: pa.RecordBatch) -> None:
         """Take rows; at most one row group is held back."""
 
-    def close(self) -> FileFacts:
-        """Write what is held back and the footer."""
+    def close(self) -> FileFacts | None:
+        """Write what is held back and the footer; None: only the finished file tells its facts."""
 
     def abandon(self) -> None:
         """Let go of the sink, which is about to be aborted."""
@@ -143,6 +144,54 @@ class _ParquetWriter:
         self._held, self._held_rows, self._held_bytes = [], 0, 0
 
 
+class NCFFormat:
+    """NCF v2 through `neurolake_dagster.ncf`."""
+
+    suffix = "ncf"
+
+    def open_writer(self, sink: StorageWriter, schema: pa.Schema) -> PartWriter:
+        """Begin an NCF file."""
+        return _NCFWriter(sink, schema)
+
+    def scan(
+        self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream some columns of the rows that match, one row group after the other."""
+        with _told(storage, key), ncf.NCFFile(_ncf_source(storage, key)) as file:
+            for index in range(file.metadata.num_row_groups):
+                group = file.read_row_group(index, _needed(columns, filters, file.schema))
+                yield from _filtered(group, columns, filters).to_batches()
+
+    def read(
+        self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
+    ) -> pa.Table:
+        """Read some columns of the rows that match."""
+        with _told(storage, key), ncf.NCFFile(_ncf_source(storage, key)) as file:
+            found = file.read(_needed(columns, filters, file.schema))
+            return _filtered(found, columns, filters)
+
+    def describe(self, storage: Storage, key: str) -> FileFacts:
+        """Read the footer."""
+        with _told(storage, key), ncf.NCFFile(_ncf_source(storage, key)) as file:
+            return FileFacts(
+                row_count=file.num_rows, schema=file.schema, bounds=bounds_of_ncf(file.metadata)
+            )
+
+
+class _NCFWriter:
+    def __init__(self, sink: StorageWriter, schema: pa.Schema) -> None:
+        self._writer = ncf.NCFWriter(sink, schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def abandon(self) -> None:
+        self._writer.abort()
+
+
 def as_expression(filters: Filters | None) -> pc.Expression | None:
     """A filter in any of pyarrow's forms as one expression."""
     if filters is None or isinstance(filters, pc.Expression):
@@ -168,7 +217,27 @@ def _told(storage: Storage, key: str) -> Iterator[None]:
         raise TableError(f"{storage.uri(key)}: not a readable part file: {exc}") from exc
 
 
-_FORMATS: dict[TableFormat, FileFormat] = {"parquet": ParquetFormat()}
+def _ncf_source(storage: Storage, key: str) -> object:
+    return storage.local_path(key) or storage.open_input(key)
+
+
+def _needed(columns: Sequence[str], filters: Filters | None, schema: pa.Schema) -> list[str]:
+    """The columns to decode: those asked for and those the filter looks at."""
+    if filters is None:
+        return list(columns)
+    if isinstance(filters, pc.Expression):
+        return list(schema.names)
+    terms = [term for item in filters for term in (item if isinstance(item, list) else [item])]
+    return list(dict.fromkeys([*columns, *(term[0] for term in terms)]))
+
+
+def _filtered(found: pa.Table, columns: Sequence[str], filters: Filters | None) -> pa.Table:
+    expression = as_expression(filters)
+    kept = found if expression is None else found.filter(expression)
+    return kept.select(list(columns))
+
+
+_FORMATS: dict[TableFormat, FileFormat] = {"ncf": NCFFormat(), "parquet": ParquetFormat()}
 
 
 def _fragment(storage: Storage, key: str) -> ds.Fragment:

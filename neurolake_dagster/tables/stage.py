@@ -4,6 +4,7 @@ Owns the folder until its files are committed or discarded. Readers of the table
 readers of the folder, do not look there.
 """
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,6 +16,7 @@ from neurolake_dagster.errors import TableError
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.formats import FileFacts, FileFormat
 from neurolake_dagster.tables.partitions import Partition, PartitionLike, as_partition
+from neurolake_dagster.tables.parts import PartFiles
 from neurolake_dagster.tables.snapshot import DataFile
 
 FOOTERS_AT_ONCE = 8
@@ -85,6 +87,34 @@ class Stage:
             for entry, fact in zip(found, facts, strict=True)
         )
         return Staged(files=files, schema=self._one_schema(facts))
+
+    def collect_partitions(self, folders: Mapping[Partition, str]) -> Staged:
+        """The part files of several partitions, each in its own folder of the stage.
+
+        A partition whose folder is empty or missing gets an empty file.
+        """
+        found = {
+            place: self.collect(sub, place) for place, sub in folders.items() if self.has_files(sub)
+        }
+        if not found:
+            raise TableError(f"{self.uri}: no {self._format.suffix} file was written here")
+        schema = next(iter(found.values())).schema
+        files = [file for staged in found.values() for file in staged.files]
+        empty = self.write_empty([place for place in folders if place not in found], schema)
+        return Staged(files=(*files, *empty), schema=schema)
+
+    def write_empty(self, places: Sequence[Partition], schema: pa.Schema) -> tuple[DataFile, ...]:
+        """An empty part file for each partition: written without rows is not missing."""
+        parts = PartFiles(self._folder, self._format, schema, folder=self.path)
+        for place in places:
+            parts.ensure(place)
+        parts.close()
+        return tuple(parts.files)
+
+    def has_files(self, subfolder: str) -> bool:
+        """Whether part files lie in a folder of the stage."""
+        found = self._folder.list(f"{self.path}/{subfolder}")
+        return any(entry.key.endswith(f".{self._format.suffix}") for entry in found)
 
     def discard(self) -> None:
         """Delete everything that still lies in the stage."""

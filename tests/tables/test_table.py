@@ -20,11 +20,9 @@ from neurolake_dagster.errors import (
 )
 from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.tables import Partition, Table
-from tests.s3_server import S3Server, s3_server
+from tests.s3_server import S3Server
 
-__all__ = ["s3_server"]
-
-FORMATS = ["parquet"]
+FORMATS = ["ncf", "parquet"]
 ODD_KEYS = [
     "../../evil", "/abs", "..", ".", "a/b", "a%2Fb", "a*[x]?", "2013-01-01-00:00", "é", "_a",
 ]  # fmt: skip

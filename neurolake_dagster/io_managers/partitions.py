@@ -1,0 +1,77 @@
+"""From Dagster's partition keys to a scope: what the rows of each key look like."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from neurolake_dagster.errors import PartitionError
+from neurolake_dagster.tables.partitions import DEFAULT_DIMENSION
+from neurolake_dagster.tables.scope import Key, Member, Scope, Window
+
+PARTITION_EXPR = ("partition_expr", "partition_by")
+
+
+def scope_of(
+    definition: dg.PartitionsDefinition[Any], keys: Sequence[str], metadata: Mapping[str, Any]
+) -> Scope:
+    """The scope of some partition keys of an asset.
+
+    Parameters
+    ----------
+    metadata
+        The asset's definition metadata, for ``partition_expr`` or ``partition_by``: a column,
+        or one per dimension of a multi-partition.
+    """
+    dimensions = _dimensions(definition)
+    asked = [metadata[name] for name in PARTITION_EXPR if metadata.get(name)]
+    return Scope(
+        keys=tuple(_key(definition, dimensions, key) for key in keys),
+        columns=_columns(asked[0], dimensions) if asked else (),
+    )
+
+
+def _dimensions(
+    definition: dg.PartitionsDefinition[Any],
+) -> dict[str, dg.PartitionsDefinition[Any]]:
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        return {one.name: one.partitions_def for one in definition.partitions_defs}
+    return {DEFAULT_DIMENSION: definition}
+
+
+def _key(
+    definition: dg.PartitionsDefinition[Any],
+    dimensions: Mapping[str, dg.PartitionsDefinition[Any]],
+    key: str,
+) -> Key:
+    if isinstance(definition, dg.MultiPartitionsDefinition):
+        parts = definition.get_partition_key_from_str(str(key)).keys_by_dimension
+        place = tuple((f"{DEFAULT_DIMENSION}_{name}", parts[name]) for name in dimensions)
+        members = tuple(_member(dimensions[name], parts[name]) for name in dimensions)
+    else:
+        place = ((DEFAULT_DIMENSION, str(key)),)
+        members = (_member(definition, str(key)),)
+    return Key(name=str(key), place=place, members=members)
+
+
+def _member(definition: dg.PartitionsDefinition[Any], key: str) -> Member:
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        window = definition.time_window_for_partition_key(key)
+        return Window(start=window.start, end=window.end)
+    return key
+
+
+def _columns(expr: object, dimensions: Mapping[str, object]) -> tuple[str, ...]:
+    names: list[object]
+    if isinstance(expr, Mapping):
+        names = [expr.get(dimension) for dimension in dimensions]
+    elif isinstance(expr, (list, tuple)):
+        names = list(expr)
+    else:
+        names = [expr]
+    if len(names) != len(dimensions) or not all(isinstance(name, str) for name in names):
+        raise PartitionError(
+            f"partition_expr {expr!r}: expected one column for each dimension of "
+            f"{list(dimensions)!r}"
+        )
+    return tuple(str(name) for name in names)

@@ -1,0 +1,100 @@
+"""Spark DataFrames on their way into tables: which key a row belongs to, and who writes it.
+
+Owns the key's expression and the one Spark job that writes part files on the executors.
+Imports pyspark only when a DataFrame is at hand.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from neurolake_dagster import errors
+from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
+from neurolake_dagster.tables.schemas import plain_schema
+from neurolake_dagster.tables.scope import Scope
+from neurolake_dagster.tables.tasks import RECORD_COLUMN, ReadParts, WriteParts, read_records
+
+NUMBER_COLUMN = "__neurolake_key"
+STRAY = -1
+_OURS = re.compile(r"neurolake_dagster\.errors\.(PartitionError|SchemaMismatchError): (.*)")
+
+
+def with_key_numbers(frame: Any, scope: Scope) -> Any:
+    """The frame with a column that holds the index of each row's key, `STRAY` for none."""
+    from pyspark.sql import functions as sf
+
+    schema = column_types(frame, scope.columns)
+    number = sf.lit(STRAY)
+    for index, one in reversed(list(enumerate(scope.single()))):
+        number = sf.when(sf.expr(one.predicate(schema)), index).otherwise(number)
+    return frame.withColumn(NUMBER_COLUMN, number)
+
+
+def column_types(frame: Any, columns: tuple[str, ...]) -> pa.Schema:
+    """The Arrow types of some columns; no Spark job runs."""
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    known = [name for name in columns if name in frame.columns]
+    return to_arrow_schema(frame.select(*known).schema)
+
+
+def write_parts(
+    frame: Any, table: Table, stage: Stage, schema: pa.Schema, scope: Scope | None
+) -> Staged:
+    """Have the executors write part files into the stage: one job, all partitions at once.
+
+    A partition without rows gets an empty file, and so does a frame without any.
+    """
+    plain = plain_schema(schema)
+    task = WriteParts(
+        folder=table.folder, stage=stage.path, format=table.format, schema=plain, scope=scope
+    )
+    with told_by_task():
+        records = frame.mapInArrow(task, f"{RECORD_COLUMN} string").collect()
+    files = read_records(record[RECORD_COLUMN] for record in records)
+    written = {file.partition for file in files}
+    places = [()] if scope is None else [key.place for key in scope.keys]
+    empty = stage.write_empty([place for place in places if place not in written], plain)
+    return Staged(files=(*files, *empty), schema=plain)
+
+
+@contextmanager
+def told_by_task() -> Iterator[None]:
+    """Give back our own errors, which Spark wraps in its own with the worker's traceback."""
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except PySparkException as exc:
+        found = _OURS.search(str(exc))
+        if found is None:
+            raise
+        kind = getattr(errors, found.group(1))
+        raise kind(found.group(2)) from exc
+
+
+def read_parts(
+    session: Any,
+    table: Table,
+    snapshot: Snapshot,
+    files: Sequence[DataFile],
+    columns: tuple[str, ...] | None,
+) -> Any:
+    """Files of a snapshot as a DataFrame: the executors read them, one task for each."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    task = ReadParts(
+        folder=table.folder,
+        format=table.format,
+        snapshot=replace(snapshot, files=tuple(files)),
+        columns=columns,
+    )
+    schema = from_arrow_schema(task.schema)
+    if not files:
+        return session.createDataFrame([], schema)
+    numbers = session.range(0, len(files), 1, len(files))
+    return numbers.mapInArrow(task, schema)

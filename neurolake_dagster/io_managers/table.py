@@ -1,0 +1,121 @@
+"""Assets as snapshot tables: what the IO managers for NCF and Parquet share.
+
+Owns the way from a plan to one commit of a `Table`, and from a snapshot to rows.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from neurolake_dagster.io_managers.base import (
+    LakehouseIOManager,
+    ReadPlan,
+    WritePlan,
+    Written,
+    missing_partitions,
+)
+from neurolake_dagster.io_managers.paths import dataset_path
+from neurolake_dagster.tables import Commit, Partition, Snapshot, Table
+from neurolake_dagster.tables.snapshot import TableFormat
+
+
+class TableIOManager(LakehouseIOManager):
+    """Assets as snapshot tables of part files, one folder per partition key."""
+
+    @property
+    @abstractmethod
+    def _format(self) -> TableFormat:
+        """The format of the part files."""
+
+    def table(self, asset_key: dg.AssetKey | Sequence[str]) -> Table:
+        """The table of an asset; it need not exist yet."""
+        return self._table(dataset_path(asset_key))
+
+    def _table(self, path: str) -> Table:
+        return Table(self.dataset_storage(), path, self._format)
+
+    def _write_arrow(
+        self, plan: WritePlan, data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table]
+    ) -> Written:
+        table = self._table(plan.path)
+        before = table.log.try_snapshot()
+        options: dict[str, Any] = {
+            "mode": plan.mode,
+            "properties": plan.properties,
+            "transaction": plan.transaction,
+        }
+        if plan.scope is None:
+            assert not isinstance(data, Mapping)
+            return self._written(plan, table, before, table.write(data, **options))
+        if isinstance(data, Mapping):
+            commit = table.write(_by_place(plan, data), **options)
+        else:
+            plan.scope.require_columns(data.schema, plan.where)
+            places = [key.place for key in plan.scope.keys]
+            commit = table.write(data, split=plan.scope.divide, partitions=places, **options)
+        return self._written(plan, table, before, commit)
+
+    def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
+        table = self._table(plan.path)
+        return table.scan(columns=plan.columns, partitions=self._places(plan, table.snapshot()))
+
+    def _has_partition(self, plan: ReadPlan) -> bool:
+        assert plan.scope is not None
+        snapshot = self._table(plan.path).log.try_snapshot()
+        return snapshot is not None and plan.scope.keys[0].place in snapshot.partitions
+
+    def _places(self, plan: ReadPlan, snapshot: Snapshot) -> list[Partition] | None:
+        """The partitions to read; None for all."""
+        if plan.scope is None:
+            return None
+        written = set(snapshot.partitions)
+        missing = [key.name for key in plan.scope.keys if key.place not in written]
+        if missing and not plan.allow_missing:
+            raise missing_partitions(plan.where, missing, len(plan.scope.keys) - len(missing))
+        return [key.place for key in plan.scope.keys if key.place in written]
+
+    def _written(
+        self, plan: WritePlan, table: Table, before: Snapshot | None, commit: Commit
+    ) -> Written:
+        after = table.snapshot(commit.version)
+        by_partition: dict[str, tuple[int, int]] = {}
+        if plan.scope is not None:
+            for key in plan.scope.keys:
+                files = [file for file in commit.files_added if file.partition == key.place]
+                by_partition[key.name] = (
+                    sum(file.row_count for file in files),
+                    sum(file.bytes for file in files),
+                )
+        return Written(
+            uri=table.uri,
+            version=commit.version,
+            schema=after.schema,
+            row_count=commit.table_row_count,
+            written_rows=commit.row_count,
+            bytes=commit.bytes,
+            files=len(commit.files_added),
+            by_partition=by_partition,
+            replaced=_replaced(plan, before, commit),
+        )
+
+
+def _by_place(plan: WritePlan, data: Mapping[str, pa.Table]) -> dict[Partition, pa.Table]:
+    assert plan.scope is not None
+    return {key.place: data[key.name] for key in plan.scope.keys}
+
+
+def _replaced(plan: WritePlan, before: Snapshot | None, commit: Commit) -> str:
+    """What the write took away, in words; empty where there was nothing."""
+    if before is None or not commit.files_removed:
+        return ""
+    gone = set(commit.files_removed)
+    files = [file for file in before.files if file.path in gone]
+    rows, size = sum(file.row_count for file in files), sum(file.bytes for file in files)
+    what = f"{len(files)} files, {rows:,} rows, {size:,} bytes of version {before.version}"
+    if plan.scope is None:
+        return f"replaced the whole table: {what}"
+    partitions = len({file.partition for file in files})
+    return f"replaced {partitions} of {len(before.partitions)} partitions: {what}"

@@ -1,0 +1,201 @@
+"""The types an asset may return or ask for, to Arrow and back.
+
+Owns the list of them. Written by runtime type, read by annotation; rows are streamed where
+the type allows it, and handed over without a copy where the libraries do.
+"""
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_origin
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from neurolake_dagster.errors import UnsupportedTypeError
+
+KNOWN_TYPES = (
+    "pyspark.sql.DataFrame, pyarrow.Table, pyarrow.RecordBatchReader, pyarrow.dataset.Dataset, "
+    "pandas.DataFrame, polars.DataFrame, polars.LazyFrame"
+)
+
+
+PEEKED_ROWS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What an input's annotation asks for.
+
+    Parameters
+    ----------
+    type
+        One of the known types.
+    is_optional
+        ``Optional[T]``: None where nothing was written yet.
+    is_by_partition
+        ``dict[str, T]``: one value per partition key.
+    """
+
+    type: type
+    is_optional: bool = False
+    is_by_partition: bool = False
+
+    @property
+    def is_spark(self) -> bool:
+        """Whether a Spark DataFrame is asked for."""
+        return _is_spark_type(self.type)
+
+
+class Peek:
+    """The first rows of Arrow data on its way to a table, for the preview.
+
+    Parameters
+    ----------
+    data
+        Replaced by a reader that notes its first rows where it can be read only once.
+    """
+
+    def __init__(self, data: pa.Table | pa.RecordBatchReader) -> None:
+        self.rows: pa.Table | None = None
+        self.data = data
+        if isinstance(data, pa.Table):
+            self.rows = data.slice(0, PEEKED_ROWS)
+        else:
+            self.data = pa.RecordBatchReader.from_batches(data.schema, self._noting(data))
+
+    def _noting(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            if self.rows is None and batch.num_rows:
+                self.rows = pa.Table.from_batches([batch.slice(0, PEEKED_ROWS)])
+            yield batch
+
+
+def is_spark(value: object) -> bool:
+    """Whether it is a Spark DataFrame, classic or Connect; does not import pyspark."""
+    return _is_spark_type(type(value))
+
+
+def wanted_type(annotation: Any, where: str) -> Wanted:
+    """Read an input's annotation; none at all means `pyarrow.Table`.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        Naming the known types.
+    """
+    if annotation is Any or annotation is None:
+        return Wanted(type=pa.Table)
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType) and len(inner) == 2 and type(None) in inner:
+        found = wanted_type(next(arg for arg in inner if arg is not type(None)), where)
+        return Wanted(type=found.type, is_optional=True, is_by_partition=found.is_by_partition)
+    if origin is dict and inner[0] is str:
+        found = wanted_type(inner[1], where)
+        return Wanted(type=found.type, is_by_partition=True)
+    if isinstance(annotation, type) and (annotation in _READERS or _is_spark_type(annotation)):
+        return Wanted(type=annotation)
+    raise UnsupportedTypeError(
+        f"{where}: annotated {annotation!r}, expected one of {KNOWN_TYPES}, Optional of one, "
+        "or dict[str, one] for a value per partition"
+    )
+
+
+def to_arrow(value: object, where: str) -> pa.Table | pa.RecordBatchReader:
+    """The rows of an output as Arrow.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        Naming the known types; for None with the advice to annotate.
+    """
+    for known, convert in _WRITERS.items():
+        if isinstance(value, known):
+            return convert(value)
+    if value is None:
+        raise UnsupportedTypeError(
+            f"{where}: returned None; annotate the asset `-> None` if it writes by itself, "
+            f"else return one of {KNOWN_TYPES}"
+        )
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise UnsupportedTypeError(f"{where}: returned {kind}, expected one of {KNOWN_TYPES}")
+
+
+def from_arrow(reader: pa.RecordBatchReader, wanted: type) -> Any:
+    """The rows of an input in the type asked for; a reader goes through unread."""
+    return _READERS[wanted](reader)
+
+
+def _is_spark_type(type_: type) -> bool:
+    sql = sys.modules.get("pyspark.sql")
+    return sql is not None and issubclass(type_, sql.DataFrame)
+
+
+def _from_pandas(frame: pd.DataFrame) -> pa.Table:
+    """A named index becomes a column; an unnamed one carries nothing and is left out."""
+    keep = any(name is not None for name in frame.index.names)
+    return pa.Table.from_pandas(frame, preserve_index=keep)
+
+
+def _to_pandas(reader: pa.RecordBatchReader) -> pd.DataFrame:
+    """Integers and booleans with nulls become pandas' nullable types, not floats and objects."""
+    table = reader.read_all()
+    nullable = {
+        column.type
+        for column in table.columns
+        if column.null_count and (pa.types.is_integer(column.type) or column.type == pa.bool_())
+    }
+    whole: pd.DataFrame = table.to_pandas()
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if column.type in nullable and column.null_count:
+            dtype = _NULLABLE[str(column.type)]
+            whole[name] = column.to_pandas(types_mapper={column.type: dtype}.get)
+    return whole
+
+
+def _from_polars(frame: pl.DataFrame) -> pa.Table:
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _from_lazy(frame: pl.LazyFrame) -> pa.Table:
+    return _from_polars(frame.collect())
+
+
+def _to_polars(reader: pa.RecordBatchReader) -> pl.DataFrame:
+    found = pl.from_arrow(reader.read_all())
+    assert isinstance(found, pl.DataFrame)
+    return found
+
+
+_NULLABLE: dict[str, Any] = {
+    "int8": pd.Int8Dtype(),
+    "int16": pd.Int16Dtype(),
+    "int32": pd.Int32Dtype(),
+    "int64": pd.Int64Dtype(),
+    "uint8": pd.UInt8Dtype(),
+    "uint16": pd.UInt16Dtype(),
+    "uint32": pd.UInt32Dtype(),
+    "uint64": pd.UInt64Dtype(),
+    "bool": pd.BooleanDtype(),
+}
+
+_WRITERS: dict[type, Callable[[Any], pa.Table | pa.RecordBatchReader]] = {
+    pa.Table: lambda value: value,
+    pa.RecordBatchReader: lambda value: value,
+    ds.Dataset: lambda value: value.scanner().to_reader(),
+    pd.DataFrame: _from_pandas,
+    pl.DataFrame: _from_polars,
+    pl.LazyFrame: _from_lazy,
+}
+
+_READERS: dict[type, Callable[[pa.RecordBatchReader], Any]] = {
+    pa.Table: lambda reader: reader.read_all(),
+    pa.RecordBatchReader: lambda reader: reader,
+    ds.Dataset: lambda reader: ds.dataset(reader.read_all()),
+    pd.DataFrame: _to_pandas,
+    pl.DataFrame: _to_polars,
+    pl.LazyFrame: lambda reader: _to_polars(reader).lazy(),
+}
