@@ -3,11 +3,16 @@
 Owns the partitions and the asset. One run takes one day or, as a single run, a range of days.
 """
 
+import warnings
+
 import dagster as dg
 import polars as pl
 
 from neurolake_dagster.assets.analytics import FLIGHTS
 from neurolake_dagster.assets.conversions import OWNERS
+
+# Single-run ranges are in beta since 2023; saying so at every command helps nobody.
+warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=dg.BetaWarning)
 
 days_of_2013 = dg.DailyPartitionsDefinition(start_date="2013-01-01", end_date="2014-01-01")
 

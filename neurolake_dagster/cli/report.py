@@ -6,9 +6,11 @@ Owns how run metadata is read back from Dagster's instance and laid out on a ter
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import click
 import dagster as dg
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -143,24 +145,31 @@ def human_bytes(count: int) -> str:
 
 
 def _table(facts: Sequence[AssetFacts]) -> Table:
-    table = Table(title="Last materialization of each asset", title_justify="left")
-    for heading in ("asset", "rows", "size", "seconds", "of its source", "checks", "path"):
-        is_number = heading in ("rows", "size", "seconds")
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
+    table = Table(title="Last materialization of each asset", title_justify="left", box=SIMPLE)
+    for heading in ("asset", "rows", "size", "seconds"):
+        table.add_column(heading, justify="left" if heading == "asset" else "right", no_wrap=True)
+    for heading in ("of its source", "checks"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("path", overflow="fold")
     for fact in facts:
         table.add_row(*_cells(fact))
     return table
 
 
 def _cells(fact: AssetFacts) -> list[str]:
-    partitions = f" ({fact.partition_count} partitions)" if fact.partition_count else ""
     failed = f", [red]{fact.checks_failed} failed[/]" if fact.checks_failed else ""
     return [
-        fact.asset + partitions,
+        fact.asset + (f" ({fact.partition_count} partitions)" if fact.partition_count else ""),
         "" if fact.row_count is None else f"{fact.row_count:,}",
         "" if fact.bytes is None else human_bytes(fact.bytes),
         "" if fact.seconds is None else f"{fact.seconds:.2f}",
         "" if fact.size_ratio is None else f"{fact.size_ratio:.2f} of {fact.source}",
-        f"{fact.checks_passed} passed{failed}" if fact.checks_passed or fact.checks_failed else "",
-        fact.uri or "",
+        f"{fact.checks_passed} passed{failed}" if fact.checks_passed or failed else "",
+        _short_path(fact.uri) if fact.uri else "",
     ]
+
+
+def _short_path(uri: str) -> str:
+    """A local path below the working directory, relative to it; another address as it is."""
+    path = Path(uri)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else uri
