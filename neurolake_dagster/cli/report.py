@@ -120,18 +120,20 @@ def asset_facts(materialization: dg.AssetMaterialization) -> AssetFacts:
         asset=materialization.asset_key.to_user_string(),
         row_count=_number(rows if rows is not None else metadata.get("dagster/row_count")),
         bytes=_number(metadata.get("bytes")),
-        seconds=metadata["seconds"] if isinstance(metadata.get("seconds"), float) else None,
+        seconds=_fraction(metadata.get("seconds")),
         uri=str(metadata["dagster/uri"]) if "dagster/uri" in metadata else None,
         source=source.to_user_string() if isinstance(source, dg.AssetKey) else None,
-        size_ratio=metadata["size_ratio"]
-        if isinstance(metadata.get("size_ratio"), float)
-        else None,
+        size_ratio=_fraction(metadata.get("size_ratio")),
         partition_count=int(is_partition),
     )
 
 
 def _number(value: object) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _fraction(value: object) -> float | None:
+    return value if isinstance(value, float) else None
 
 
 def human_bytes(count: int) -> str:
