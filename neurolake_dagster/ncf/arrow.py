@@ -271,12 +271,22 @@ def fixed_list_child_of(array: Any) -> Any:
     return array.values.slice(array.offset * size, len(array) * size)
 
 
-def views_as_lists(array: Any) -> Any:
-    """Return a list_view array as list, a large_list_view as large_list. A copy."""
-    kind = array.type
-    if types.is_large_list_view(kind):
-        return array.cast(pa.large_list(kind.value_field))
-    return array.cast(pa.list_(kind.value_field))
+def view_lists_of(array: Any) -> tuple[NDArray, Any]:
+    """Return offsets (int64, from 0) and the child rows of a list view, in row order.
+
+    Arrow's own cast to list leaves out the last offset (pyarrow 26).
+    """
+    width = "<i8" if types.is_large_list_view(array.type) else "<i4"
+    _, starts_buffer, sizes_buffer = array.buffers()[:3]
+    at = array.offset * np.dtype(width).itemsize
+    starts = np.frombuffer(starts_buffer, width, len(array), at).astype(np.int64)
+    sizes = np.frombuffer(sizes_buffer, width, len(array), at).astype(np.int64)
+    mask = validity_of(array)
+    if mask is not None:
+        sizes = np.where(mask, sizes, 0)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
+    return offsets, take_rows(array.values, rows)
 
 
 def build_nested(kind: Any, count: int, buffers: list[Any], nulls: int, children: list[Any]) -> Any:
@@ -373,3 +383,18 @@ def build_dictionary(indices: Any, table: Any, kind: Any) -> Any:
 def cast_array(array: Any, kind: Any) -> Any:
     """Return ``array`` as another layout of the same values."""
     return array.cast(kind)
+
+
+def concat_rows(column: Any) -> Any:
+    """Return a chunked array as one array, of no rows too."""
+    if column.num_chunks == 0:
+        return pa.chunked_array([pa.nulls(0, column.type)]).chunk(0)
+    return combine(column)
+
+
+def matching_rows(table: Any, expression: Any) -> NDArray:
+    """Return the row numbers of a table that pass a filter expression, ascending."""
+    name = "\0row"
+    numbered = table.append_column(name, pa.array(np.arange(table.num_rows)))
+    passing: NDArray = numbered.filter(expression)[name].to_numpy()
+    return passing

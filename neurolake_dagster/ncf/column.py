@@ -39,9 +39,10 @@ from threading import RLock
 from typing import Any
 
 import msgpack
+import numpy as np
 import xxhash
 
-from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS, Damage, Node, need_int, need_list
+from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS, Damage, NDArray, Node, need_int, need_list
 from neurolake_dagster.ncf.compression import Profile, StreamReader, StreamWriter
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext, Prepared
 from neurolake_dagster.ncf.kinds.dispatch import decode_array, prepare_array
@@ -91,7 +92,9 @@ class _TableWriter:
     encoded: list[EncodedPage] = field(default_factory=list)
 
     def add(self, array: Any) -> int:
-        prepared = prepare_array(PrepareContext(self.profile, self, prepare_array), array)
+        prepared = prepare_array(
+            PrepareContext(self.profile, self, prepare_array, share_values=False), array
+        )
         self.encoded.append(_encode_page(prepared, self.profile, 0, len(array), stats=False))
         return len(self.encoded) - 1
 
@@ -207,6 +210,15 @@ class ChunkMeta:
         if total != rows:
             raise Damage(f"chunk meta: pages hold {total} rows, the chunk {rows}")
 
+    def split_rows(self, rows: NDArray) -> Iterator[tuple[int, NDArray]]:
+        """Yield each page that holds some of the ascending ``rows``, and its own row numbers."""
+        first = 0
+        for index, page in enumerate(self.pages):
+            start, stop = np.searchsorted(rows, (first, first + page.rows))
+            if stop > start:
+                yield index, rows[start:stop] - first
+            first += page.rows
+
 
 def _entries(stored: object, position: int, limit: int, max_rows: int) -> Iterator[PageEntry]:
     for entry in need_list(stored, None, "chunk meta entries"):
@@ -220,18 +232,25 @@ def _entries(stored: object, position: int, limit: int, max_rows: int) -> Iterat
 
 def unpack(raw: Any, size: int) -> Any:
     """Return the object in msgpack bytes; maps must have string keys, no extension types."""
+    limits = {
+        "strict_map_key": True,
+        "max_str_len": size,
+        "max_bin_len": size,
+        "max_array_len": size,
+        "max_map_len": size,
+        "max_ext_len": 0,
+    }
     try:
-        return msgpack.unpackb(
-            raw,
-            strict_map_key=True,
-            max_str_len=size,
-            max_bin_len=size,
-            max_array_len=size,
-            max_map_len=size,
-            max_ext_len=0,
-        )
+        # Unpacking allocates a list as its header claims it; skipping first allocates nothing
+        # and fails where the items are not there.
+        probe = msgpack.Unpacker(None, max_buffer_size=max(size, 1), **limits)
+        probe.feed(raw)
+        probe.skip()
+        if probe.tell() != size:
+            raise Damage(f"msgpack: ends at byte {probe.tell()} of {size}")
+        return msgpack.unpackb(raw, **limits)
     except (msgpack.UnpackException, ValueError, UnicodeDecodeError) as exc:
-        raise Damage(f"msgpack: {exc}") from exc
+        raise Damage(f"msgpack: {type(exc).__name__} {exc}") from exc
 
 
 class ChunkDecoder:

@@ -39,6 +39,8 @@ MIN_FILE_BYTES = HEADER_BYTES + TAIL_BYTES
 MAX_FOOTER_BYTES = 64 << 20
 MAX_FOOTER_RAW_BYTES = 256 << 20
 MAX_FOOTER_RATIO = 1000
+# A raw footer takes many times its size as Python objects: small files get small footers.
+FREE_FOOTER_RAW_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ def decode_tail(raw: bytes, file_bytes: int, name: str) -> Tail:
         )
     if size > MAX_FOOTER_BYTES or raw_size > MAX_FOOTER_RAW_BYTES:
         raise Damage(f"tail: footer of {size} bytes ({raw_size} raw) is too large")
-    if raw_size > MAX_FOOTER_RATIO * size:
+    if raw_size > min(MAX_FOOTER_RATIO * size, FREE_FOOTER_RAW_BYTES + file_bytes):
         raise Damage(f"tail: footer of {size} bytes cannot hold {raw_size}")
     return Tail(
         footer_offset=offset,

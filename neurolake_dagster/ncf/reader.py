@@ -1,65 +1,23 @@
-"""Reading: opens a file tail first, decodes chunks, names the place of every fault.
-
-The one place where faults of the bytes become `NCFCorruptError`.
-"""
+"""Reading: the front over one file. Decides which rows of which chunks are decoded."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
-import xxhash
 
-from neurolake_dagster.errors import NCFCorruptError, NotNCFError
-from neurolake_dagster.ncf.checks import Damage
-from neurolake_dagster.ncf.column import ChunkDecoder, ChunkMeta
-from neurolake_dagster.ncf.footer import Footer, decode_footer
-from neurolake_dagster.ncf.layout import (
-    HEADER_BYTES,
-    MAGIC,
-    MIN_FILE_BYTES,
-    TAIL_BYTES,
-    Tail,
-    decode_header,
-    decode_tail,
-)
+from neurolake_dagster.ncf import pruning
+from neurolake_dagster.ncf.arrow import concat_rows, matching_rows, take_rows
+from neurolake_dagster.ncf.checks import NDArray
+from neurolake_dagster.ncf.chunks import Chunks, Place
 from neurolake_dagster.ncf.memory import Budget
 from neurolake_dagster.ncf.metadata import FileMetadata, build_metadata
-from neurolake_dagster.ncf.pool import THREADS, pool
 from neurolake_dagster.ncf.source import close_source, open_source
 
-# One request for the end of the file: on S3 latency dwarfs 64 KiB, and most footers fit.
-_SUFFIX_BYTES = 64 << 10
-_DECODE_LIMIT_BYTES = 16 << 30
-_DECODE_LIMIT_RATIO = 64
-# Below this, handing work to other threads costs more than it saves.
-_MIN_PARALLEL_BYTES = 1 << 19
-_MIN_PARALLEL_ROWS = 1 << 17
-
-# What numpy, Arrow and Python raise when bytes are not what they should be. MemoryError: a
-# forged size within the budget may still be more than the machine gives.
-_FAULTS = (
-    Damage,
-    pa.ArrowException,
-    ValueError,
-    TypeError,
-    IndexError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A chunk to read: row group and column, by index."""
-
-    group: int
-    column: int
+DECODE_LIMIT_BYTES = 16 << 30
+DECODE_LIMIT_RATIO = 64
 
 
 class NCFFile:
@@ -74,7 +32,8 @@ class NCFFile:
         Whether to compare every checksum before decoding. Without, only structure is checked,
         and text is checked to be UTF-8.
     decode_limit_bytes
-        What one request may allocate; 16 GiB or 64 times the file, whichever is more, by default.
+        What one request (one row group of `iter_batches` and `scan`) may allocate; 16 GiB or 64
+        times the file, whichever is more, by default.
 
     Raises
     ------
@@ -86,37 +45,29 @@ class NCFFile:
         self, source: Any, *, verify: bool = True, decode_limit_bytes: int | None = None
     ) -> None:
         self._given = source
-        self._verify = verify
         self._source = open_source(source)
         try:
-            with self._faults():
-                self._size = int(self._source.size())
-                self._footer, self._tail = self._open()
+            self._chunks = Chunks(self._source, verify=verify)
         except BaseException:
             self.close()
             raise
-        default = max(_DECODE_LIMIT_BYTES, _DECODE_LIMIT_RATIO * self._size)
+        default = max(DECODE_LIMIT_BYTES, DECODE_LIMIT_RATIO * self._chunks.size)
         self._limit = default if decode_limit_bytes is None else decode_limit_bytes
-
-    @property
-    def name(self) -> str:
-        """Return the source's name, as errors give it."""
-        return str(getattr(self._source, "name", "<source>"))
 
     @property
     def schema(self) -> Any:
         """Return the Arrow schema, metadata included."""
-        return self._footer.schema
+        return self._chunks.footer.schema
 
     @property
     def num_rows(self) -> int:
         """Return the rows in all."""
-        return self._footer.rows
+        return self._chunks.footer.rows
 
     @cached_property
     def metadata(self) -> FileMetadata:
         """Return rows, row groups, encodings, sizes and typed statistics."""
-        return build_metadata(self._footer, self._tail.minor, self._size)
+        return build_metadata(self._chunks.footer, self._chunks.tail.minor, self._chunks.size)
 
     def read(
         self,
@@ -125,21 +76,89 @@ class NCFFile:
         *,
         use_threads: bool = True,
     ) -> Any:
-        """Return the rows as a table: only some columns, only rows that pass ``filters``."""
+        """Return the rows as a table: only some columns, only rows that pass ``filters``.
+
+        Parameters
+        ----------
+        filters
+            A pyarrow expression, ``[(column, op, value), ...]`` (and) or a list of such lists
+            (or). Row groups and pages are ruled out by statistics first.
+        """
+        selected = self._select(columns)
+        budget = Budget(self._limit)
         if filters is None:
-            groups = list(range(len(self._footer.row_groups)))
-            return self._read_groups(groups, self._select(columns), use_threads=use_threads)
-        raise ValueError("filters are not available yet")
+            groups = list(range(len(self._chunks.footer.row_groups)))
+            return self._read_groups(groups, selected, budget, use_threads=use_threads)
+        parts = list(self._filtered(filters, selected, budget, use_threads=use_threads))
+        schema = self._projected(selected)
+        return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def read_row_group(
         self, index: int, columns: Sequence[str] | None = None, *, use_threads: bool = True
     ) -> Any:
         """Return one row group as a table."""
-        if not 0 <= index < len(self._footer.row_groups):
-            raise IndexError(
-                f"{self.name}: row group {index} of {len(self._footer.row_groups)} asked for"
+        count = len(self._chunks.footer.row_groups)
+        if not 0 <= index < count:
+            raise IndexError(f"{self._chunks.name}: row group {index} of {count} asked for")
+        selected, budget = self._select(columns), Budget(self._limit)
+        return self._read_groups([index], selected, budget, use_threads=use_threads)
+
+    def iter_batches(
+        self,
+        batch_size: int = 1 << 17,
+        columns: Sequence[str] | None = None,
+        filters: Any = None,
+        *,
+        row_groups: Sequence[int] | None = None,
+        use_threads: bool = True,
+    ) -> Iterator[Any]:
+        """Yield record batches of at most ``batch_size`` rows, in order.
+
+        One row group at a time is in memory: its stored bytes and some decoded pages.
+        """
+        selected = self._select(columns)
+        if filters is not None:
+            budget = Budget(self._limit)
+            tables = self._filtered(
+                filters, selected, budget, use_threads=use_threads, row_groups=row_groups
             )
-        return self._read_groups([index], self._select(columns), use_threads=use_threads)
+        else:
+            tables = self._windows(selected, row_groups, use_threads=use_threads)
+        for table in tables:
+            yield from _batches(table, batch_size)
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        filters: Any = None,
+        batch_size: int = 1 << 17,
+        *,
+        row_groups: Sequence[int] | None = None,
+    ) -> Any:
+        """Return a `pyarrow.RecordBatchReader` over `iter_batches`."""
+        schema = self._projected(self._select(columns))
+        batches = self.iter_batches(batch_size, columns, filters, row_groups=row_groups)
+        return pa.RecordBatchReader.from_batches(schema, batches)
+
+    def take(
+        self, indices: Any, columns: Sequence[str] | None = None, *, use_threads: bool = True
+    ) -> Any:
+        """Return the rows of these numbers, in this order, decoding only their pages."""
+        wanted = np.asarray(indices, np.int64)
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < self.num_rows):
+            raise IndexError(
+                f"{self._chunks.name}: rows {wanted.min()}..{wanted.max()} of {self.num_rows}"
+            )
+        selected = self._select(columns)
+        rows, inverse = np.unique(wanted, return_inverse=True)
+        by_group = self._by_group(rows)
+        table = self._read_rows(by_group, selected, Budget(self._limit), use_threads=use_threads)
+        if len(rows) == len(wanted) and (inverse[:-1] < inverse[1:]).all():
+            return table
+        taken = [take_rows(concat_rows(column), inverse) for column in table.columns]
+        if not selected:
+            return _rowless_table(len(wanted), self._projected(selected))
+        return pa.Table.from_arrays(taken, schema=table.schema)
 
     def close(self) -> None:
         """Close what this object opened."""
@@ -156,31 +175,6 @@ class NCFFile:
     ) -> None:
         self.close()
 
-    def _open(self) -> tuple[Footer, Tail]:
-        if self._size < MIN_FILE_BYTES:
-            head = self._read_at(0, min(4, self._size)).to_pybytes()
-            if head != MAGIC[: len(head)] or not head:
-                raise NotNCFError(f"{self.name}: not an NCF file, it begins with {head!r}")
-            raise Damage(f"{self._size} bytes are too few for an NCF file")
-        decode_header(self._read_at(0, HEADER_BYTES).to_pybytes(), self.name)
-        suffix_at = max(HEADER_BYTES, self._size - _SUFFIX_BYTES)
-        suffix = self._read_at(suffix_at, self._size - suffix_at)
-        raw_tail = suffix.slice(suffix.size - TAIL_BYTES).to_pybytes()
-        tail = decode_tail(raw_tail, self._size, self.name)
-        if tail.footer_offset >= suffix_at:
-            body = suffix.slice(tail.footer_offset - suffix_at, tail.footer_bytes)
-        else:
-            body = self._read_at(tail.footer_offset, tail.footer_bytes)
-        return decode_footer(body, tail, self.name), tail
-
-    def _read_at(self, offset: int, length: int) -> Any:
-        """Return exactly ``length`` bytes as a buffer."""
-        found = self._source.read_at(offset, length)
-        data = found if isinstance(found, pa.Buffer) else pa.py_buffer(found)
-        if data.size != length:
-            raise Damage(f"source: {length} bytes asked for at {offset}, got {data.size}")
-        return data
-
     def _select(self, columns: Sequence[str] | None) -> list[int]:
         """Return the indexes of the named columns, in the order asked for."""
         if columns is None:
@@ -189,126 +183,162 @@ class NCFFile:
         if -1 in found:
             wrong = [name for name, at in zip(columns, found, strict=True) if at < 0]
             raise ValueError(
-                f"{self.name}: no single column {', '.join(map(repr, wrong))}, the file has "
-                f"{', '.join(self.schema.names[:50])}"
+                f"{self._chunks.name}: no single column {', '.join(map(repr, wrong))}, the file "
+                f"has {', '.join(self.schema.names[:50])}"
             )
         return found
 
-    @contextmanager
-    def _faults(self, place: _Place | None = None) -> Iterator[None]:
-        """Turn every fault of the bytes into one `NCFCorruptError` that says where."""
-        try:
-            yield
-        except (NCFCorruptError, NotNCFError):
-            raise
-        except _FAULTS as exc:
-            reason = str(exc) if isinstance(exc, Damage) else f"{type(exc).__name__}: {exc}"
-            group, column = (None, None) if place is None else (place.group, place.column)
-            raise NCFCorruptError(
-                self.name,
-                reason,
-                row_group=group,
-                column=None if column is None else self.schema.field(column).name,
-                page=exc.page if isinstance(exc, Damage) else None,
-            ) from exc
+    def _projected(self, selected: Sequence[int]) -> Any:
+        return pa.schema([self.schema.field(i) for i in selected], self.schema.metadata)
 
-    def _read_groups(self, groups: list[int], selected: list[int], *, use_threads: bool) -> Any:
+    def _read_groups(
+        self, groups: list[int], selected: list[int], budget: Budget, *, use_threads: bool
+    ) -> Any:
         """Decode whole row groups into a table."""
-        budget = Budget(self._limit)
-        places = [_Place(group, column) for column in selected for group in groups]
-        rows = sum(self._footer.row_groups[group].rows for group in groups)
-        stored = sum(self._entry(place).size for place in places)
-        small = stored < _MIN_PARALLEL_BYTES and rows < _MIN_PARALLEL_ROWS
-        if small or not use_threads or THREADS == 1 or not places:
-            arrays = {place: self._decode_chunk(place, budget) for place in places}
-        else:
-            arrays = self._decode_parallel(places, budget)
-        schema = pa.schema([self.schema.field(i) for i in selected], self.schema.metadata)
+        return self._read_rows([(g, None) for g in groups], selected, budget, use_threads)
+
+    def _read_rows(
+        self,
+        wanted: list[tuple[int, NDArray | None]],
+        selected: list[int],
+        budget: Budget,
+        use_threads: bool,
+    ) -> Any:
+        """Decode rows (None = all) of row groups into a table."""
+        places = [(Place(g, column), rows) for column in selected for g, rows in wanted]
+        arrays = self._chunks.decode_rows(places, budget, use_threads)
+        schema = self._projected(selected)
         if not selected:
-            return _table_without_columns(rows, schema)
+            groups = self._chunks.footer.row_groups
+            count = sum(groups[g].rows if rows is None else len(rows) for g, rows in wanted)
+            return _rowless_table(count, schema)
         columns = [
             pa.chunked_array(
-                [page for group in groups for page in arrays[_Place(group, column)]],
+                [page for g, _ in wanted for page in arrays[Place(g, column)]],
                 self.schema.field(column).type,
             )
             for column in selected
         ]
         return pa.Table.from_arrays(columns, schema=schema)
 
-    def _entry(self, place: _Place) -> Any:
-        return self._footer.row_groups[place.group].columns[place.column]
+    def _by_group(self, rows: NDArray) -> list[tuple[int, NDArray | None]]:
+        """Split ascending row numbers of the file by row group."""
+        found: list[tuple[int, NDArray | None]] = []
+        first = 0
+        for index, group in enumerate(self._chunks.footer.row_groups):
+            start, stop = np.searchsorted(rows, (first, first + group.rows))
+            if stop > start:
+                found.append((index, rows[start:stop] - first))
+            first += group.rows
+        return found
 
-    def _decoder(self, place: _Place, budget: Budget) -> ChunkDecoder:
-        """Read a chunk in one request and check its meta."""
-        entry = self._entry(place)
-        chunk = self._read_at(entry.offset, entry.size)
-        data_size = entry.size - entry.meta_size
-        raw_meta = chunk.slice(data_size, entry.meta_size)
-        computed = xxhash.xxh3_64_intdigest(raw_meta)
-        if self._verify and computed != entry.meta_digest:
-            raise Damage(
-                f"chunk meta: checksum 0x{entry.meta_digest:016x} stored, 0x{computed:016x} "
-                f"computed"
+    def _windows(
+        self, selected: list[int], row_groups: Sequence[int] | None, *, use_threads: bool
+    ) -> Iterator[Any]:
+        """Yield decoded pages as tables, a few at a time where all columns' pages agree."""
+        groups = range(len(self._chunks.footer.row_groups)) if row_groups is None else row_groups
+        for group in groups:
+            budget = Budget(self._limit)
+            places = [Place(group, column) for column in selected]
+            if not selected:
+                yield self._read_groups([group], selected, budget, use_threads=use_threads)
+                continue
+            schema = self._projected(selected)
+            for pages in self._chunks.page_windows(places, budget, use_threads=use_threads):
+                arrays = [pa.chunked_array(pages[place]) for place in places]
+                yield pa.Table.from_arrays(arrays, schema=schema)
+
+    def _filtered(
+        self,
+        filters: Any,
+        selected: list[int],
+        budget: Budget,
+        *,
+        use_threads: bool,
+        row_groups: Sequence[int] | None = None,
+    ) -> Iterator[Any]:
+        """Yield the passing rows of each row group that statistics leave over."""
+        expression = pruning.build_filter(filters)
+        pruning.check_filter(expression, self.schema)
+        names = pruning.mentioned_columns(expression, self.schema.names)
+        mentioned = [i for i, name in enumerate(self.schema.names) if name in names]
+        if any(self.schema.get_field_index(self.schema.names[i]) < 0 for i in mentioned):
+            raise ValueError(f"{self._chunks.name}: the filter names a column that occurs twice")
+        for group, rows in self._candidates(expression, mentioned, row_groups):
+            tested = self._read_rows([(group, rows)], mentioned, budget, use_threads)
+            passing = matching_rows(tested, expression)
+            if len(passing) == 0:
+                continue
+            if len(passing) < tested.num_rows:
+                rows = passing if rows is None else rows[passing]
+            if set(selected) <= set(mentioned):
+                yield _keep_rows(tested.select([self.schema.names[i] for i in selected]), passing)
+            else:
+                yield self._read_rows([(group, rows)], selected, budget, use_threads)
+
+    def _candidates(
+        self, expression: Any, mentioned: list[int], row_groups: Sequence[int] | None
+    ) -> Iterator[tuple[int, NDArray | None]]:
+        """Yield row groups, and the rows of the pages in them, that may pass the filter."""
+        stored = self._chunks.footer.row_groups
+        groups = list(range(len(stored)) if row_groups is None else row_groups)
+        fields = [self.schema.field(i) for i in mentioned]
+        promises = [
+            pruning.guarantee_all(
+                fields, [(stored[g].rows, stored[g].columns[i].stats) for i in mentioned]
             )
-        meta = ChunkMeta(raw_meta, self._footer.row_groups[place.group].rows, data_size)
-        kind = self.schema.field(place.column).type
-        return ChunkDecoder(meta, kind, chunk.slice, budget, verify=self._verify)
+            for g in groups
+        ]
+        for kept in pruning.surviving(expression, self.schema, promises):
+            yield from self._candidate_pages(groups[kept], expression, mentioned)
 
-    def _decode_chunk(self, place: _Place, budget: Budget) -> list[Any]:
-        with self._faults(place):
-            decoder = self._decoder(place, budget)
-            return [decoder.decode_page(index) for index in range(len(decoder.meta.pages))]
-
-    def _decode_parallel(self, places: list[_Place], budget: Budget) -> dict[_Place, list[Any]]:
-        """Decode chunks on the shared pool; by pages where there are few chunks."""
-        threads = pool()
-        fan_out = len(places) < 4 * THREADS
-        if not fan_out:
-            jobs = {place: threads.submit(self._decode_chunk, place, budget) for place in places}
-            return _collect(jobs)
-        largest_first = sorted(places, key=lambda place: -self._entry(place).size)
-        starts = {
-            place: threads.submit(self._start_pages, place, budget) for place in largest_first
-        }
-        opened = _collect(starts)
-        pages = {
-            place: [threads.submit(self._decode_page, place, decoder, index) for index in indexes]
-            for place, (decoder, indexes) in opened.items()
-        }
-        flat = {
-            (place, index): job for place, jobs in pages.items() for index, job in enumerate(jobs)
-        }
-        done = _collect(flat)
-        return {place: [done[place, i] for i in range(len(pages[place]))] for place in places}
-
-    def _start_pages(self, place: _Place, budget: Budget) -> tuple[ChunkDecoder, list[int]]:
-        with self._faults(place):
-            decoder = self._decoder(place, budget)
-            return decoder, list(range(len(decoder.meta.pages)))
-
-    def _decode_page(self, place: _Place, decoder: ChunkDecoder, index: int) -> Any:
-        with self._faults(place):
-            return decoder.decode_page(index)
+    def _candidate_pages(
+        self, group: int, expression: Any, mentioned: list[int]
+    ) -> Iterator[tuple[int, NDArray | None]]:
+        """Yield the rows of one row group whose pages may pass; nothing if none may."""
+        zones = [self._chunks.zones(column)[group] for column in mentioned]
+        bounds = [[rows for rows, _ in pages] for pages in zones]
+        if not zones or len(bounds[0]) < 2 or any(b != bounds[0] for b in bounds):
+            yield group, None
+            return
+        fields = [self.schema.field(i) for i in mentioned]
+        promises = [
+            pruning.guarantee_all(fields, [zone[page] for zone in zones])
+            for page in range(len(bounds[0]))
+        ]
+        kept = pruning.surviving(expression, self.schema, promises)
+        if len(kept) == len(promises):
+            yield group, None
+        elif kept:
+            edges = np.concatenate([[0], np.cumsum(bounds[0])])
+            yield group, np.concatenate([np.arange(edges[i], edges[i + 1]) for i in kept])
 
 
-def _collect(jobs: dict[Any, "Future[Any]"]) -> dict[Any, Any]:
-    """Wait for all jobs; after a failure none of them runs on behind the caller's back."""
-    try:
-        return {key: job.result() for key, job in jobs.items()}
-    except BaseException:
-        for job in jobs.values():
-            job.cancel()
-        for job in jobs.values():
-            if not job.cancelled():
-                job.exception()
-        raise
+def _keep_rows(table: Any, rows: NDArray) -> Any:
+    if len(rows) == table.num_rows:
+        return table
+    arrays = [take_rows(concat_rows(column), rows) for column in table.columns]
+    return pa.Table.from_arrays(arrays, schema=table.schema)
 
 
-def _table_without_columns(rows: int, schema: Any) -> Any:
-    """Return a table of no columns that still has its row count."""
+def _batches(table: Any, batch_size: int) -> Iterator[Any]:
+    """Yield a table as record batches; one without columns keeps its rows."""
+    if table.num_columns:
+        yield from table.to_batches(max_chunksize=batch_size)
+        return
+    for start in range(0, table.num_rows, batch_size):
+        rows = min(batch_size, table.num_rows - start)
+        yield _rowless_batch(rows, table.schema)
+
+
+def _rowless_batch(rows: int, schema: Any) -> Any:
+    """Return a record batch of no columns that still has its row count."""
     filler = pa.schema([pa.field("", pa.null())], schema.metadata)
-    batch = pa.record_batch([pa.nulls(rows)], schema=filler)
-    return pa.Table.from_batches([batch.select([])])
+    return pa.record_batch([pa.nulls(rows)], schema=filler).select([])
+
+
+def _rowless_table(rows: int, schema: Any) -> Any:
+    return pa.Table.from_batches([_rowless_batch(rows, schema)])
 
 
 def read_table(

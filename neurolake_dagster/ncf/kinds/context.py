@@ -38,11 +38,14 @@ class PrepareContext:
     ----------
     prepare_array
         Prepares a child of any type.
+    share_values
+        Whether numbers and text may use tables; not within a table.
     """
 
     profile: Profile
     tables: Tables
     prepare_array: Callable[["PrepareContext", Any], Prepared]
+    share_values: bool = True
 
     def prepare(self, array: Any) -> Prepared:
         """Prepare a child array."""

@@ -23,7 +23,7 @@ from neurolake_dagster.ncf.arrow import (
     list_offsets_of,
     offset_dtype,
     validity_of,
-    views_as_lists,
+    view_lists_of,
 )
 from neurolake_dagster.ncf.checks import MAX_CHILD_ROWS, Damage, NDArray, Node, need_int, need_list
 from neurolake_dagster.ncf.compression import StreamWriter
@@ -130,19 +130,21 @@ class ListChunk:
 
 def prepare_list(context: PrepareContext, array: Any) -> ListChunk:
     """Prepare a list, large_list or map array and its child."""
-    return _prepare_list(context, array, LIST)
+    offsets = list_offsets_of(array)
+    child = list_child_of(array, offsets)
+    return _prepare_list(context, array, LIST, offsets - offsets[0], child)
 
 
 def prepare_list_view(context: PrepareContext, array: Any) -> ListChunk:
     """Prepare a list view array: its lists are laid out in row order first. A copy."""
-    return _prepare_list(context, views_as_lists(array), LIST_VIEW)
+    return _prepare_list(context, array, LIST_VIEW, *view_lists_of(array))
 
 
-def _prepare_list(context: PrepareContext, array: Any, kind: int) -> ListChunk:
-    offsets = list_offsets_of(array)
-    child = context.prepare(list_child_of(array, offsets))
+def _prepare_list(
+    context: PrepareContext, array: Any, kind: int, offsets: NDArray, child: Any
+) -> ListChunk:
     plan = plan_integers(np.diff(offsets), None, context.profile)
-    return ListChunk(kind, offsets - offsets[0], child, validity_of(array), plan)
+    return ListChunk(kind, offsets, context.prepare(child), validity_of(array), plan)
 
 
 def decode_list(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:

@@ -120,7 +120,7 @@ def _signed(values: NDArray) -> NDArray:
 def prepare_integers(context: PrepareContext, array: Any, *, ordered: bool = True) -> NumberChunk:
     """Prepare an integer-like array."""
     values, mask = words_of(array), validity_of(array)
-    dictionary = len(array) >= _MIN_DICTIONARY_ROWS
+    dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_integers(_signed(values), mask, context.profile, dictionary=dictionary)
     return _with_table(context, array.type, NumberChunk(INT, values, mask, plan, ordered))
 
@@ -129,7 +129,7 @@ def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
     """Prepare a float32 or float64 array."""
     values = fixed_of(array, f"<f{array.type.bit_width // 8}")
     mask = validity_of(array)
-    dictionary = len(array) >= _MIN_DICTIONARY_ROWS
+    dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_floats(values, mask, context.profile, dictionary=dictionary)
     return _with_table(context, array.type, NumberChunk(FLOAT, values, mask, plan))
 

@@ -87,7 +87,7 @@ class TextChunk:
 
 def prepare_text(context: PrepareContext, array: Any) -> Prepared:
     """Prepare a (large) string or binary array."""
-    plan = plan_text(array, context.profile)
+    plan = plan_text(array, context.profile, dictionary=context.share_values)
     if plan.kind == "dictionary":
         table = prepare_text_table(context, array)
         if table is not None:

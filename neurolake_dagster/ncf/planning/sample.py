@@ -20,7 +20,7 @@ def sample_ranges(count: int, length: int = 1024) -> list[tuple[int, int]]:
     if count <= RUNS * length:
         return [(0, count)]
     step = count // RUNS
-    return [(i * step + (i * 7919) % (step - length), length) for i in range(RUNS)]
+    return [(i * step + (i * 7919) % (step - length + 1), length) for i in range(RUNS)]
 
 
 def sample_runs(values: NDArray, mask: NDArray | None) -> list[NDArray]:

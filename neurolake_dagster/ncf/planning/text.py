@@ -43,7 +43,7 @@ class TextPlan:
 Candidate = tuple[float, TextPlan]
 
 
-def plan_text(array: Any, profile: Profile) -> TextPlan:
+def plan_text(array: Any, profile: Profile, *, dictionary: bool) -> TextPlan:
     """Choose the encoding of a (large) string or binary array."""
     if len(array) == 0:
         return TextPlan(level=profile.text_level)
@@ -59,7 +59,8 @@ def plan_text(array: Any, profile: Profile) -> TextPlan:
     candidates: list[Candidate] = [(size + lengths_size + 0.02 * len(body), plain)]
     fixed = int(lengths[0]) if lengths_size == 0 else 0
     candidates += _nibble_candidates(body, fixed, lengths_size, lengths_plan, profile)
-    candidates += _dictionary_candidates(sample, len(array), len(body), profile)
+    if dictionary:
+        candidates += _dictionary_candidates(sample, len(array), len(body), profile)
     return min(candidates, key=lambda candidate: candidate[0])[1]
 
 

@@ -1,0 +1,90 @@
+"""Filters: pyarrow expressions or DNF lists, and which rows statistics can rule out.
+
+Arrow's own simplifier decides: every page becomes a fragment of a dataset that is never opened,
+whose guarantee is what the statistics say, and the dataset drops the fragments whose guarantee
+contradicts the filter. So pruning means exactly what filtering means.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from neurolake_dagster.ncf.statistics import Stats, typed_bound
+
+_ANY = pc.scalar(True)
+
+
+def build_filter(filters: Any) -> Any:
+    """Return an expression from one, or from DNF: ``[("a", ">", 1)]`` or a list of such lists."""
+    if filters is None or isinstance(filters, pc.Expression):
+        return filters
+    if not isinstance(filters, (list, tuple)) or not filters:
+        raise ValueError(
+            f"filters: expected a pyarrow expression or a list of (column, op, value), "
+            f"got {filters!r}"
+        )
+    return pq.filters_to_expression(filters)
+
+
+def mentioned_columns(expression: Any, names: Sequence[str]) -> list[str]:
+    """Return at least the columns that an expression refers to.
+
+    Arrow gives no way to ask; its text holds every name as it is, so a name that does not
+    occur in it is not referred to. One too many only costs reading it.
+    """
+    text = str(expression)
+    if "FieldPath" in text:
+        return list(names)
+    return [name for name in names if name in text]
+
+
+def guarantee(field: Any, rows: int, stats: Stats) -> Any:
+    """Return what statistics promise of every row of a page, as an expression."""
+    column = pc.field(field.name)
+    if stats.null_count == rows:
+        return column.is_null()
+    if stats.nan_count:
+        # NaN lies outside the bounds, yet passes filters such as ~(x < 1).
+        return _ANY
+    low, high = typed_bound(stats.min, field.type), typed_bound(stats.max, field.type)
+    promises = []
+    if low is not None:
+        promises.append(column >= low)
+    if high is not None:
+        promises.append(column <= high)
+    if not promises:
+        return _ANY
+    promise = promises[0] if len(promises) == 1 else promises[0] & promises[1]
+    return promise | column.is_null() if stats.null_count else promise
+
+
+def surviving(expression: Any, schema: Any, guarantees: Sequence[Any]) -> list[int]:
+    """Return the indexes of the guarantees that do not rule the filter out."""
+    store, form = fs.LocalFileSystem(), ds.ParquetFileFormat()
+    fragments = [
+        form.make_fragment(str(index), store, partition_expression=promise)
+        for index, promise in enumerate(guarantees)
+    ]
+    dataset = ds.FileSystemDataset(fragments, schema, form, store)
+    return sorted(int(fragment.path) for fragment in dataset.get_fragments(filter=expression))
+
+
+def guarantee_all(fields: Sequence[Any], stats: Sequence[tuple[int, Stats]]) -> Any:
+    """Return what (rows, statistics) of several columns promise of the same rows together."""
+    whole = _ANY
+    for field, (rows, known) in zip(fields, stats, strict=True):
+        whole = whole & guarantee(field, rows, known)
+    return whole
+
+
+def check_filter(expression: Any, schema: Any) -> None:
+    """Refuse a filter that names unknown columns or compares what cannot be compared."""
+    try:
+        schema.empty_table().filter(expression)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as exc:
+        raise ValueError(f"filters: {exc}") from exc

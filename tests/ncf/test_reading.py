@@ -1,0 +1,145 @@
+"""Parts of a file: filters, batches, scans, single rows."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from neurolake_dagster import ncf
+
+ROWS = 20_000
+
+
+@pytest.fixture(scope="module")
+def table() -> pa.Table:
+    rng = np.random.default_rng(5)
+    numbers = rng.normal(0, 100, ROWS)
+    numbers[::97] = np.nan
+    return pa.table(
+        {
+            "sorted": np.arange(ROWS),
+            "number": pa.array(numbers, mask=rng.random(ROWS) < 0.2),
+            "word": pa.array([f"w{i % 13}" * (i % 4) for i in range(ROWS)]),
+            "list": pa.array([[i] * (i % 3) for i in range(ROWS)]),
+            "view": pa.array([f"a longer text {i}" for i in range(ROWS)], pa.string_view()),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def data(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    ncf.write_table(table, file, row_group_size=6000, page_rows=1000)
+    return file.getvalue()
+
+
+class Counting:
+    """A ranged source that counts what is asked of it."""
+
+    name = "counting"
+    coalesce_bytes = 0
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.bytes = 0
+
+    def size(self) -> int:
+        return len(self.data)
+
+    def read_at(self, offset: int, length: int) -> memoryview:
+        self.bytes += length
+        return memoryview(self.data)[offset : offset + length]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        pc.field("sorted") < 50,
+        (pc.field("sorted") > 5990) & (pc.field("sorted") < 6010),
+        ~(pc.field("number") < 150.0),
+        pc.field("number").is_null(),
+        pc.field("number").is_nan(),
+        pc.field("word").isin(["w3", "w12w12"]),
+        (pc.field("word") == "") | (pc.field("sorted") == 19_999),
+        pc.field("sorted") > ROWS,
+        pc.field("number") * 2 > 500,
+    ],
+    ids=str,
+)
+def test_filter_keeps_the_rows_arrow_keeps(table: pa.Table, data: bytes, expression: Any) -> None:
+    expected = table.drop_columns(["view"]).filter(expression)
+    got = ncf.read_table(data, columns=expected.column_names, filters=expression)
+    assert got.num_rows == expected.num_rows
+    for name in expected.column_names:
+        assert (
+            got[name].to_numpy().tolist().__repr__()
+            == expected[name].to_numpy().tolist().__repr__()
+        )
+
+
+def test_filter_returns_types_arrow_cannot_filter(table: pa.Table, data: bytes) -> None:
+    got = ncf.read_table(data, columns=["view"], filters=pc.field("sorted").isin([3, 7000]))
+    assert got["view"].to_pylist() == ["a longer text 3", "a longer text 7000"]
+
+
+def test_filter_by_lists_means_or_of_ands(table: pa.Table, data: bytes) -> None:
+    got = ncf.read_table(data, filters=[[("sorted", "<", 3)], [("sorted", ">", ROWS - 2)]])
+    assert got["sorted"].to_pylist() == [0, 1, 2, ROWS - 1]
+
+
+def test_filter_on_a_sorted_column_reads_few_bytes(data: bytes) -> None:
+    source = Counting(data)
+    with ncf.NCFFile(source) as file:
+        opening = source.bytes
+        assert file.read(["number"], pc.field("sorted") == 7777).num_rows == 1
+    assert source.bytes - opening < 0.06 * len(data)
+
+
+def test_filter_on_an_unknown_column_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        ncf.read_table(data, filters=pc.field("nowhere") == 1)
+
+
+def test_projection_reads_only_its_chunks(data: bytes) -> None:
+    source = Counting(data)
+    with ncf.NCFFile(source) as file:
+        opening = source.bytes
+        stored = sum(group.columns[0].compressed_bytes for group in file.metadata.row_groups)
+        file.read(["sorted"])
+    assert source.bytes - opening == stored
+
+
+@pytest.mark.parametrize("batch_size", [1, 999, 1000, 1 << 20])
+def test_batches_make_up_the_table(table: pa.Table, data: bytes, batch_size: int) -> None:
+    with ncf.NCFFile(data) as file:
+        batches = list(file.iter_batches(batch_size, columns=["word", "sorted"]))
+    assert all(0 < batch.num_rows <= batch_size for batch in batches)
+    assert pa.Table.from_batches(batches).equals(table.select(["word", "sorted"]))
+
+
+def test_scan_is_a_reader_with_projection_and_filter(table: pa.Table, data: bytes) -> None:
+    with ncf.NCFFile(data) as file:
+        reader = file.scan(["word"], pc.field("sorted") < 10)
+        assert reader.schema.names == ["word"]
+        assert reader.read_all().equals(table.slice(0, 10).select(["word"]))
+
+
+def test_take_gives_rows_in_the_order_asked_for(table: pa.Table, data: bytes) -> None:
+    rows = [19_999, 0, 7, 7, 12_345, 3]
+    with ncf.NCFFile(data) as file:
+        got = file.take(rows, columns=["sorted", "word", "list"])
+    assert got.equals(table.select(["sorted", "word", "list"]).take(rows).combine_chunks())
+
+
+def test_take_outside_the_file_is_refused(data: bytes) -> None:
+    with ncf.NCFFile(data) as file, pytest.raises(IndexError, match=f"of {ROWS}"):
+        file.take([0, ROWS])
+
+
+def test_row_groups_split_a_scan(table: pa.Table, data: bytes) -> None:
+    with ncf.NCFFile(data) as file:
+        second = file.scan(["sorted"], row_groups=[1]).read_all()
+    assert second["sorted"].to_pylist() == list(range(6000, 12_000))
