@@ -25,9 +25,9 @@ def test_the_rooms_import_only_what_lies_below() -> None:
     ("module", "unwanted"),
     [
         ("neurolake_dagster", {"dagster", "pyspark", "pyarrow", "numpy"}),
-        ("neurolake_dagster.ncf", {"dagster", "pyspark", "pandas"}),
-        ("neurolake_dagster.tables", {"dagster", "pyspark", "pandas"}),
-        ("neurolake_dagster.conversion", {"dagster", "pyspark", "pandas"}),
+        ("neurolake_dagster.ncf", {"dagster", "pyspark"}),
+        ("neurolake_dagster.tables", {"dagster", "pyspark"}),
+        ("neurolake_dagster.conversion", {"dagster", "pyspark"}),
         ("neurolake_dagster.storage", {"dagster", "pyspark"}),
         ("neurolake_dagster.spark", {"dagster"}),
         ("neurolake_dagster.cli", {"dagster", "pyspark", "pyarrow"}),

@@ -6,14 +6,14 @@ problem at once. Moves no rows.
 
 import dataclasses
 import io
+import tempfile
 from typing import Literal, get_args
 
-import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neurolake_dagster.conversion.parity import logical_type
-from neurolake_dagster.errors import ConversionError
+from neurolake_dagster.errors import ConversionError, TableError
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
@@ -125,16 +125,23 @@ class ConversionPlan:
 def _held_type(field: pa.Field, target: Format) -> pa.DataType | str:
     """The type that a column has once it was written, or why it can't be.
 
-    The libraries themselves are asked, so that a new version's types need no list of ours.
+    An empty table is really written: a list of ours would be wrong with the next version, and
+    deltalake's own schema conversion promises nanoseconds that its writer does not keep.
     """
     schema = pa.schema([field])
     try:
         if target == "delta":
-            return pa.schema(deltalake.Schema.from_arrow(schema).to_arrow()).field(0).type
+            return _written_to_delta(schema).field(0).type
         if target == "parquet":
             sink = io.BytesIO()
             pq.write_table(schema.empty_table(), sink)
             return pq.read_schema(sink).field(0).type
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, deltalake.exceptions.DeltaError) as exc:
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, TableError) as exc:
         return str(exc).splitlines()[0]
     return field.type
+
+
+def _written_to_delta(schema: pa.Schema) -> pa.Schema:
+    """The schema of an empty Delta table that was written with this one."""
+    with tempfile.TemporaryDirectory() as folder:
+        return DeltaDataset(Storage(folder), "probe").write(schema.empty_table()).schema

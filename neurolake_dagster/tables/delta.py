@@ -251,3 +251,8 @@ def _translated(uri: str) -> Iterator[None]:
         raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
     except (DeltaError, DeltaProtocolError) as exc:
         raise TableError(f"{uri}: {exc}") from exc
+    except Exception as exc:
+        # deltalake raises the bare class, no subclass of it, for a type that Delta lacks.
+        if type(exc) is not Exception:
+            raise
+        raise TableError(f"{uri}: {str(exc).splitlines()[0]}") from exc

@@ -14,7 +14,7 @@ AIRLINES = TABLES[0]
 
 @pytest.mark.parametrize(
     ("table", "row_count"),
-    zip(TABLES, (16, 1_458, 336_776, 3_322, 26_115), strict=True),
+    list(zip(TABLES, (16, 1_458, 336_776, 3_322, 26_115), strict=True)),
     ids=[table.name for table in TABLES],
 )
 def test_a_source_is_read_whole_with_its_types(table: SourceTable, row_count: int) -> None:
