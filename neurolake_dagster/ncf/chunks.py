@@ -26,6 +26,7 @@ from neurolake_dagster.ncf.footer import (
 from neurolake_dagster.ncf.layout import (
     HEADER_BYTES,
     MAGIC,
+    MAJOR,
     MIN_FILE_BYTES,
     TAIL_BYTES,
     Tail,
@@ -78,6 +79,8 @@ class Chunks:
     verify
         Whether to compare every checksum before decoding.
     """
+
+    major = MAJOR
 
     def __init__(self, source: Any, *, verify: bool) -> None:
         self.source = source

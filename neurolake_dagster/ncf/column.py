@@ -43,7 +43,7 @@ import numpy as np
 import xxhash
 
 from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS, Damage, NDArray, Node, need_int, need_list
-from neurolake_dagster.ncf.compression import Profile, StreamReader, StreamWriter
+from neurolake_dagster.ncf.compression import PROFILES, Profile, StreamReader, StreamWriter
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext, Prepared
 from neurolake_dagster.ncf.kinds.dispatch import decode_array, prepare_array
 from neurolake_dagster.ncf.memory import Budget
@@ -115,6 +115,13 @@ def _encode_page(
         node,
         prepared.stats(start, stop) if stats else None,
     )
+
+
+def measure_stats(array: Any) -> Stats:
+    """Return the statistics that a page of these rows would get."""
+    tables = _TableWriter(PROFILES["none"])
+    prepared = prepare_array(PrepareContext(tables.profile, tables, prepare_array), array)
+    return prepared.stats(0, len(array))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neurolake_dagster.ncf.footer import ColumnEntry, Footer
-from neurolake_dagster.ncf.layout import MAJOR
 from neurolake_dagster.ncf.schema import ColumnNotes, column_notes
 from neurolake_dagster.ncf.statistics import Stats, typed_bound
 
@@ -82,7 +81,7 @@ class FileMetadata:
         return len(self.row_groups)
 
 
-def build_metadata(footer: Footer, minor: int, file_bytes: int) -> FileMetadata:
+def build_metadata(footer: Footer, version: str, file_bytes: int) -> FileMetadata:
     """Return the public view on a footer."""
     groups = tuple(
         RowGroupMetadata(
@@ -99,7 +98,7 @@ def build_metadata(footer: Footer, minor: int, file_bytes: int) -> FileMetadata:
         schema=footer.schema,
         row_groups=groups,
         file_bytes=file_bytes,
-        format_version=f"{MAJOR}.{minor}",
+        format_version=version,
         created_by=footer.writer,
         sorting_columns=tuple(footer.sorting),
         notes={column.name: column_notes(column) for column in footer.schema},

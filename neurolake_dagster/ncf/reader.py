@@ -11,10 +11,12 @@ import pyarrow as pa
 from neurolake_dagster.ncf import pruning
 from neurolake_dagster.ncf.arrow import concat_rows, matching_rows, take_rows
 from neurolake_dagster.ncf.checks import NDArray
-from neurolake_dagster.ncf.chunks import Chunks, Place
+from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.ncf.memory import Budget
 from neurolake_dagster.ncf.metadata import FileMetadata, build_metadata
 from neurolake_dagster.ncf.source import close_source, open_source
+from neurolake_dagster.ncf.v1_file import open_chunks
+from neurolake_dagster.ncf.verifying import VerifyReport, verify_chunks
 
 DECODE_LIMIT_BYTES = 16 << 30
 DECODE_LIMIT_RATIO = 64
@@ -47,7 +49,7 @@ class NCFFile:
         self._given = source
         self._source = open_source(source)
         try:
-            self._chunks = Chunks(self._source, verify=verify)
+            self._chunks = open_chunks(self._source, verify=verify)
         except BaseException:
             self.close()
             raise
@@ -67,7 +69,8 @@ class NCFFile:
     @cached_property
     def metadata(self) -> FileMetadata:
         """Return rows, row groups, encodings, sizes and typed statistics."""
-        return build_metadata(self._chunks.footer, self._chunks.tail.minor, self._chunks.size)
+        version = f"{self._chunks.major}.{self._chunks.tail.minor}"
+        return build_metadata(self._chunks.footer, version, self._chunks.size)
 
     def read(
         self,
@@ -159,6 +162,19 @@ class NCFFile:
         if not selected:
             return _rowless_table(len(wanted), self._projected(selected))
         return pa.Table.from_arrays(taken, schema=table.schema)
+
+    def verify(self) -> VerifyReport:
+        """Decode everything, with every checksum, and compare it with the statistics.
+
+        Raises
+        ------
+        NCFCorruptError
+            At the first fault.
+        """
+        chunks = self._chunks
+        if not chunks.verify:
+            chunks = open_chunks(self._source, verify=True)
+        return verify_chunks(chunks, self._limit)
 
     def close(self) -> None:
         """Close what this object opened."""

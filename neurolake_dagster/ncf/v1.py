@@ -16,7 +16,7 @@ Layout, little-endian::
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -76,44 +76,32 @@ class V1File:
     statistics: Mapping[str, Mapping[str, object]]
 
 
-def read_v1_table(
-    source: RangedSource, columns: Sequence[str] | None = None, *, verify: bool = True
-) -> pa.Table:
-    """Read a v1 file, all rows of the asked columns.
+def load_v1(source: RangedSource, *, verify: bool = True) -> tuple[V1File, pa.Table]:
+    """Read a v1 file whole.
 
     Parameters
     ----------
     source
         The whole file.
-    columns
-        Names, in the order wanted; None is all, in the order of the file.
     verify
-        Check the SHA-256 over everything before the footer, which reads the whole file.
+        Check the SHA-256 over everything before the footer.
 
     Returns
     -------
-    The table. A string slot of no bytes reads as null: the file cannot say whether it was null or
-    empty. Meaning is in the field metadata `ncf.semantic`, `ncf.pii` and `ncf.description`.
+    What the file says of itself, and its columns in the order of the file, one array each. A
+    string slot of no bytes reads as null: the file cannot say whether it was null or empty.
+    Meaning is in the field metadata `ncf.semantic`, `ncf.pii` and `ncf.description`.
     """
     reader = _Reader(source, verify=verify)
     file = reader.open()
-    chunks = {chunk.column.name: chunk for chunk in file.chunks}
-    wanted = list(chunks) if columns is None else list(columns)
-    if unknown := [name for name in wanted if name not in chunks]:
-        raise KeyError(f"{source.name}: no columns {unknown}, it has {list(chunks)}")
-    arrays = [reader.decode(chunks[name], file.row_count) for name in wanted]
-    fields = [_field(chunks[name].column, a) for name, a in zip(wanted, arrays, strict=True)]
+    arrays = [reader.decode(chunk, file.row_count) for chunk in file.chunks]
+    fields = [_field(c.column, a) for c, a in zip(file.chunks, arrays, strict=True)]
     metadata = {
         "ncf.version": "1",
         "ncf.v1.table_name": file.table_name,
         "ncf.v1.zero_length_strings": "read as null: the file cannot tell null from empty",
     }
-    return pa.table(arrays, schema=pa.schema(fields, metadata))
-
-
-def read_v1_file(source: RangedSource, *, verify: bool = True) -> V1File:
-    """Read what a v1 file says of itself, no values."""
-    return _Reader(source, verify=verify).open()
+    return file, pa.table(arrays, schema=pa.schema(fields, metadata))
 
 
 def _field(column: V1Column, array: pa.Array) -> pa.Field:
