@@ -1,0 +1,170 @@
+"""Which format a file has, and its rows in and out of it: the file tools' only reader and writer.
+
+Rows stream through as Arrow record batches in bounded memory. pyarrow's own errors become one
+line here; NCF's are clear already.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+import click
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.ipc as pa_ipc
+import pyarrow.parquet as pq
+
+from neurolake_dagster import ncf
+
+Format = Literal["ncf", "parquet", "arrow", "csv"]
+
+LABELS: dict[str, str] = {"ncf": "NCF", "parquet": "Parquet", "arrow": "Arrow IPC", "csv": "CSV"}
+SUFFIXES: dict[str, Format] = {
+    ".ncf": "ncf",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".csv": "csv",
+}
+_MAGIC: dict[bytes, Format] = {b"NCF": "ncf", b"PAR1": "parquet", b"ARROW1": "arrow"}
+
+
+def detect_format(path: Path) -> Format:
+    """Tell a file's format by its first bytes; CSV has none, so there its name decides."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    for magic, name in _MAGIC.items():
+        if start.startswith(magic):
+            return name
+    if SUFFIXES.get(path.suffix.lower()) == "csv":
+        return "csv"
+    raise click.ClickException(
+        f"{path}: neither NCF, Parquet nor Arrow IPC by its first bytes {start!r}, "
+        "and not named .csv"
+    )
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Word what pyarrow and the file system say about `path` as one line."""
+    try:
+        yield
+    except pa.ArrowException as exc:
+        raise click.ClickException(f"{path}: not readable: {exc}") from exc
+    except KeyError as exc:
+        raise click.ClickException(f"{path}: {exc.args[0]}") from exc
+    except OSError as exc:
+        raise click.ClickException(f"{path}: {exc.strerror or exc}") from exc
+
+
+@contextmanager
+def open_rows(
+    path: Path, columns: Sequence[str] | None = None
+) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    """Open any file that `detect_format` knows, as a schema and its record batches.
+
+    Parameters
+    ----------
+    columns
+        Names in the order wanted; None is all.
+    """
+    opener = {"ncf": _ncf_rows, "parquet": _parquet_rows, "arrow": _arrow_rows, "csv": _csv_rows}
+    wanted = None if columns is None else list(columns)
+    with translated(path), opener[detect_format(path)](path, wanted) as rows:
+        yield rows
+
+
+_Rows = Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]
+
+
+@contextmanager
+def _ncf_rows(path: Path, columns: list[str] | None) -> _Rows:
+    with ncf.NCFFile(path) as file:
+        yield _selected(file.schema, columns), file.iter_batches(columns=columns)
+
+
+@contextmanager
+def _parquet_rows(path: Path, columns: list[str] | None) -> _Rows:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        schema = _selected(file.schema_arrow, columns)
+        batches = file.iter_batches(columns=columns, batch_size=131_072)
+        yield schema, (batch.select(schema.names) for batch in batches)
+
+
+@contextmanager
+def _arrow_rows(path: Path, columns: list[str] | None) -> _Rows:
+    with pa.memory_map(os.fspath(path)) as source, pa_ipc.open_file(source) as file:
+        schema = _selected(file.schema, columns)
+        batches = (file.get_batch(index) for index in range(file.num_record_batches))
+        yield schema, (batch.select(schema.names) for batch in batches)
+
+
+@contextmanager
+def _csv_rows(path: Path, columns: list[str] | None) -> _Rows:
+    with pa_csv.open_csv(path) as file:
+        schema = _selected(file.schema, columns)
+        yield schema, (batch.select(schema.names) for batch in file)
+
+
+def _selected(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
+    if columns is None:
+        return schema
+    if unknown := [name for name in columns if schema.get_field_index(name) < 0]:
+        raise KeyError(f"no columns {unknown}, it has {schema.names}")
+    return pa.schema([schema.field(name) for name in columns], schema.metadata)
+
+
+class RowWriter:
+    """Writes record batches to a file beside the target and moves it there when all went well.
+
+    Parameters
+    ----------
+    path
+        The target; it keeps what it held until then, also when the process dies.
+    kind
+        "ncf", "parquet" or "arrow".
+    options
+        Keyword arguments of `ncf.NCFWriter`, or `compression` for the others.
+    """
+
+    def __init__(self, path: Path, kind: Format, schema: pa.Schema, options: dict[str, Any]):
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+        self._writer = _open_writer(self._part, kind, schema, options)
+        self._write = getattr(self._writer, "write_batch", None) or self._writer.write
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append one batch."""
+        self._write(batch)
+
+    def __enter__(self) -> "RowWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self._writer.close()
+            self._part.replace(self._path)
+            return
+        self._writer.__exit__(kind, *rest)
+        self._part.unlink(missing_ok=True)
+
+
+def _open_writer(path: Path, kind: Format, schema: pa.Schema, options: dict[str, Any]) -> Any:
+    if kind == "ncf":
+        return ncf.NCFWriter(path, schema, **options)
+    if kind == "parquet":
+        return pq.ParquetWriter(
+            path,
+            schema,
+            compression=options.get("compression", "zstd"),
+            compression_level=options.get("compression_level"),
+            write_page_checksum=True,
+        )
+    compression = options.get("compression", "zstd")
+    codec = None if compression == "none" else compression
+    return pa_ipc.new_file(path, schema, options=pa_ipc.IpcWriteOptions(compression=codec))

@@ -1,0 +1,235 @@
+"""The file tools: what they print, and how they end."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.ipc as pa_ipc
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from neurolake_dagster import __version__, ncf
+from neurolake_dagster.cli import COMMANDS, main
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def sample(rows: int = 30) -> pa.Table:
+    labels = {"ncf.semantic": "pii_email", "ncf.pii": "true", "ncf.description": "where to write"}
+    schema = pa.schema(
+        [
+            pa.field("id", pa.int64(), nullable=False),
+            pa.field("mail", pa.string(), metadata=labels),
+            pa.field("price", pa.decimal128(9, 2)),
+            pa.field("at", pa.timestamp("us", "UTC")),
+            pa.field("tags", pa.list_(pa.string())),
+            pa.field("raw", pa.binary()),
+        ]
+    )
+    return pa.table(
+        {
+            "id": range(rows),
+            "mail": [None if i % 7 == 0 else f"u{i}@x.org" for i in range(rows)],
+            "price": [Decimal(i) / 4 for i in range(rows)],
+            "at": [datetime(2024, 1, 1, i % 24, tzinfo=UTC) for i in range(rows)],
+            "tags": [["a", None], [], None] * (rows // 3),
+            "raw": [b"\x00\xff"] * rows,
+        },
+        schema=schema,
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    table = sample()
+    paths = {kind: tmp_path / f"t.{kind}" for kind in ("ncf", "parquet", "arrow", "csv")}
+    ncf.write_table(table, paths["ncf"], row_group_size=12)
+    pq.write_table(table, paths["parquet"], row_group_size=12)
+    with pa_ipc.new_file(paths["arrow"], table.schema) as writer:
+        writer.write_table(table, max_chunksize=12)
+    pa_csv.write_csv(table.select(["id", "mail"]), paths["csv"])
+    return paths
+
+
+@pytest.mark.parametrize("kind", ["ncf", "parquet", "arrow"])
+def test_inspect_shows_schema_labels_groups_and_statistics(
+    kind: str, files: dict[str, Path]
+) -> None:
+    result = run("inspect", files[kind])
+    assert result.exit_code == 0
+    for word in ("30 rows", "pii_email", "where to write", "not null", "Row groups", "list<"):
+        assert word in result.output
+    if kind != "arrow":
+        assert "u10@x.org" in result.output
+
+
+@pytest.mark.parametrize("kind", ["ncf", "parquet", "arrow", "csv"])
+def test_inspect_as_json(kind: str, files: dict[str, Path]) -> None:
+    found = json.loads(run("inspect", "--json", files[kind]).output)
+    assert found["format"] == kind
+    assert found["columns"][0]["name"] == "id"
+    assert found["bytes"] == files[kind].stat().st_size
+    if kind != "csv":
+        assert [group["rows"] for group in found["row_groups"]] == [12, 12, 6]
+        assert found["columns"][1]["pii"] is True
+    if kind in ("ncf", "parquet"):
+        chunk = found["row_groups"][1]["columns"][0]
+        assert (chunk["column"], chunk["low"], chunk["high"]) == ("id", 12, 23)
+        assert chunk["encoding"]
+
+
+def test_inspect_shows_a_v1_file() -> None:
+    from tests.ncf.v1_files import FIXTURES
+
+    result = run("inspect", FIXTURES / "groups_pii.ncf")
+    assert result.exit_code == 0
+    for word in ("NCF 1", "3 rows", "contact address", "pii_name"):
+        assert word in result.output
+
+
+@pytest.mark.parametrize("kind", ["ncf", "parquet", "arrow", "csv"])
+def test_head_prints_the_first_rows(kind: str, files: dict[str, Path]) -> None:
+    result = run("head", "-n", 15, "-c", "mail,id", "--json", files[kind])
+    rows = [json.loads(line) for line in result.output.splitlines()]
+    assert [row["id"] for row in rows] == list(range(15))
+    assert next(iter(rows[1].items())) == ("mail", "u1@x.org")
+    assert "u3@x.org" in run("head", "-n", 4, files[kind]).output
+
+
+def test_cat_prints_every_row_as_csv(files: dict[str, Path]) -> None:
+    result = run("cat", files["ncf"])
+    rows = list(csv.DictReader(io.StringIO(result.output)))
+    assert len(rows) == 30
+    assert rows[1]["mail"] == "u1@x.org"
+    assert rows[1]["price"] == "0.25"
+    assert rows[0]["tags"] == '["a", null]'
+    assert rows[0]["raw"] == "AP8="
+    assert rows[3]["at"] == "2024-01-01 03:00:00+00:00"
+
+
+@pytest.mark.parametrize("kind", ["ncf", "parquet", "arrow"])
+@pytest.mark.parametrize("target", ["ncf", "parquet", "arrow"])
+def test_convert_keeps_every_value(
+    kind: str, target: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / f"new.{target}"
+    result = run("convert", "--json", files[kind], path)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["rows"] == 30
+    again = tmp_path / "again.arrow"
+    assert run("convert", path, again).exit_code == 0
+    with pa_ipc.open_file(again) as file:
+        assert file.read_all().equals(sample())
+
+
+def test_convert_reads_csv_with_chosen_columns(files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "new.ncf"
+    assert run("convert", "-c", "mail", files["csv"], path).exit_code == 0
+    assert ncf.read_table(path).column_names == ["mail"]
+
+
+def test_convert_replaces_only_when_told(files: dict[str, Path]) -> None:
+    refused = run("convert", files["ncf"], files["parquet"])
+    assert refused.exit_code == 2
+    assert "--overwrite" in refused.output
+    assert run("convert", "--overwrite", files["csv"], files["parquet"]).exit_code == 0
+    assert pq.read_schema(files["parquet"]).names == ["id", "mail"]
+
+
+def test_a_failing_convert_leaves_the_target(files: dict[str, Path]) -> None:
+    whole = files["ncf"].read_bytes()
+    files["ncf"].write_bytes(whole[:100] + b"\xff" * 8 + whole[108:])
+    before = files["parquet"].read_bytes()
+    result = run("convert", "--overwrite", files["ncf"], files["parquet"])
+    assert result.exit_code == 1
+    assert files["parquet"].read_bytes() == before
+    assert not list(files["ncf"].parent.glob("*.part"))
+
+
+def test_verify_tells_sound_from_damaged(files: dict[str, Path]) -> None:
+    assert run("verify", *files.values()).exit_code == 0
+    for kind in ("ncf", "parquet", "arrow"):
+        whole = files[kind].read_bytes()
+        files[kind].write_bytes(whole[: len(whole) // 2])
+    result = run("verify", "--json", *files.values())
+    found = {row["path"]: row for row in map(json.loads, result.output.splitlines())}
+    assert result.exit_code == 1
+    assert [found[str(path)]["ok"] for path in files.values()] == [False, False, False, True]
+
+
+def bad_calls(files: dict[str, Path]) -> dict[str, tuple[tuple[Any, ...], int, str]]:
+    other = files["ncf"].with_name("other.bin")
+    other.write_bytes(b"what is this")
+    return {
+        "missing file": (("inspect", "no/such/file"), 2, "does not exist"),
+        "other format": (("inspect", other), 1, "neither NCF, Parquet nor Arrow"),
+        "no such column": (("head", "-c", "nope", files["ncf"]), 1, "nope"),
+        "no such column in parquet": (("cat", "-c", "nope", files["parquet"]), 1, "nope"),
+        "unknown suffix": (("convert", files["ncf"], "x.txt"), 2, "--to"),
+        "unknown option": (("head", "--rowz", "3", files["ncf"]), 2, "--rows"),
+        "unknown command": (("inspekt", files["ncf"]), 2, "No such command"),
+        "unknown codec": (
+            ("convert", "--compression", "zip9", files["csv"], files["ncf"].with_name("z.parquet")),
+            1,
+            "z.parquet",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "missing file",
+        "other format",
+        "no such column",
+        "no such column in parquet",
+        "unknown suffix",
+        "unknown option",
+        "unknown command",
+        "unknown codec",
+    ],
+)
+def test_wrong_calls_end_with_one_clear_error(name: str, files: dict[str, Path]) -> None:
+    arguments, code, words = bad_calls(files)[name]
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+def test_help_lists_every_command() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        assert name in result.output
+    assert __version__ in run("--version").output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_loads_and_says_how_it_is_used(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_the_file_tools_import_neither_dagster_nor_spark(files: dict[str, Path]) -> None:
+    code = (
+        "import sys\n"
+        "from neurolake_dagster.cli import main\n"
+        f"main(['inspect', {str(files['ncf'])!r}], standalone_mode=False)\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "print(sorted({'dagster', 'pyspark', 'deltalake'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
