@@ -39,7 +39,7 @@ def column_types(frame: Any, columns: tuple[str, ...]) -> pa.Schema:
     from pyspark.sql.pandas.types import to_arrow_schema
 
     known = [name for name in columns if name in frame.columns]
-    return to_arrow_schema(frame.select(*known).schema)
+    return to_arrow_schema(frame.select(*known).schema, timezone="UTC")
 
 
 def write_parts(
