@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from obstore.exceptions import BaseError
 
 from neurolake_dagster.errors import (
+    NeuroLakeError,
     StorageAccessError,
     StorageError,
     StorageExistsError,
@@ -22,7 +23,7 @@ def translated(uri: str) -> Iterator[None]:
     """Translate what obstore raises inside the block; `uri` says where it happened."""
     try:
         yield
-    except StorageError:
+    except NeuroLakeError:
         raise
     except (BaseError, OSError, ValueError) as exc:
         raise _translate(exc, uri) from exc

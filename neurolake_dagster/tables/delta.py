@@ -28,11 +28,12 @@ from deltalake.exceptions import (
 
 from neurolake_dagster.errors import (
     CommitConflictError,
+    NeuroLakeError,
     SchemaMismatchError,
     TableError,
     TableNotFoundError,
 )
-from neurolake_dagster.storage import Storage
+from neurolake_dagster.storage import Storage, translated
 
 ZSTD_LEVEL = 3
 
@@ -79,7 +80,8 @@ class DeltaDataset:
 
     def exists(self) -> bool:
         """Whether a Delta log lies there."""
-        return DeltaTable.is_deltatable(self.uri, self.storage.deltalake_options())
+        with _translated(self.uri):
+            return DeltaTable.is_deltatable(self.uri, self.storage.deltalake_options())
 
     def open(self, version: int | None = None) -> DeltaTable:
         """Open the table.
@@ -243,6 +245,11 @@ def _translated(uri: str) -> Iterator[None]:
     """Turn deltalake's errors into ours, once."""
     try:
         yield
+    except NeuroLakeError:
+        raise
+    except OSError:
+        with translated(uri):
+            raise
     except DeltaTableNotFoundError as exc:
         raise TableNotFoundError(f"{uri}: no Delta table or no such version: {exc}") from exc
     except DeltaSchemaMismatchError as exc:
