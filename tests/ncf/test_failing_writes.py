@@ -1,0 +1,100 @@
+"""A write that fails in any way leaves the old file or none, never a part of the new one."""
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from neurolake_dagster import ncf
+
+OLD = pa.table({"n": [1, 2, 3]})
+BATCH = pa.record_batch({"n": pa.array(range(1000), pa.int64())})
+
+
+def failing_reader(after: int) -> pa.RecordBatchReader:
+    def batches() -> Iterator[pa.RecordBatch]:
+        for _ in range(after):
+            yield BATCH
+        raise RuntimeError("the source broke")
+
+    return pa.RecordBatchReader.from_batches(BATCH.schema, batches())
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["over a file", "anew"])
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_a_source_that_breaks_publishes_nothing(tmp_path: Path, there: bool, after: int) -> None:
+    path = tmp_path / "t.ncf"
+    if there:
+        ncf.write_table(OLD, path)
+    before = sorted(tmp_path.iterdir())
+    writer = ncf.NCFWriter(path, BATCH.schema, row_group_size=1500)
+    with pytest.raises(RuntimeError, match="the source broke"), writer:
+        writer.write_reader(failing_reader(after))
+    assert sorted(tmp_path.iterdir()) == before
+    if there:
+        assert ncf.read_table(path).equals(OLD)
+
+
+def test_a_sink_that_breaks_raises_its_own_error() -> None:
+    class Full(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        ncf.write_table(OLD, Full())
+
+
+WRITE = """
+import resource, sys
+import numpy as np, pyarrow as pa
+from neurolake_dagster import ncf
+path, limit = sys.argv[1], int(sys.argv[2])
+table = pa.table({"n": np.random.default_rng(1).integers(0, 2**62, 200_000)})
+if limit:
+    import signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+with ncf.NCFWriter(path, table.schema, row_group_size=10_000) as writer:
+    print("writing", flush=True)
+    for _ in range(1 if limit else 10_000):
+        writer.write_table(table)
+"""
+
+
+@pytest.mark.parametrize("limit", [1000, 100_000, 1_000_000])
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, limit: int) -> None:
+    path = tmp_path / "t.ncf"
+    ncf.write_table(OLD, path)
+    command = [sys.executable, "-c", WRITE, str(path), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "OSError" in done.stderr or "StorageError" in done.stderr
+    assert ncf.read_table(path).equals(OLD)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["over a file", "anew"])
+def test_a_killed_writer_leaves_the_old_file_or_none(tmp_path: Path, there: bool) -> None:
+    path = tmp_path / "t.ncf"
+    if there:
+        ncf.write_table(OLD, path)
+    command = [sys.executable, "-c", WRITE, str(path), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+    if there:
+        assert ncf.read_table(path).equals(OLD)
+    else:
+        assert not path.exists()
