@@ -9,7 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import dagster as dg
 import pyarrow as pa
@@ -32,7 +32,7 @@ from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.scope import Scope
 
 Mode = Literal["overwrite", "append", "error", "ignore"]
-MODES: tuple[Mode, ...] = ("overwrite", "append", "error", "ignore")
+MODES = ("overwrite", "append", "error", "ignore", "create_or_replace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +196,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         """Whether the one partition in scope was written."""
 
     def _load(self, plan: ReadPlan, wanted: Wanted) -> Any:
+        """Read a value; before the first partition of an asset that reads its own past, none."""
+        is_before_first = plan.scope is not None and not plan.scope.keys
+        if is_before_first and wanted.is_optional:
+            return None
         try:
             if wanted.is_spark:
                 return self._read_spark(plan, self._session(plan.where))
@@ -203,6 +207,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         except TableNotFoundError:
             if wanted.is_optional:
                 return None
+            if is_before_first and not wanted.is_spark:
+                return from_arrow(pa.RecordBatchReader.from_batches(pa.schema([]), []), wanted.type)
             raise
 
     def _session(self, where: str) -> Any:
@@ -246,9 +252,16 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             ("mode", "write_mode"), context.output_metadata or {}, context.definition_metadata or {}
         )
         name = getattr(asked, "value", asked) or self.mode
-        for known in MODES:
+        if name == "create_or_replace":
+            if context.has_asset_partitions:
+                raise TableError(
+                    f"{where}: mode 'create_or_replace' would drop all partitions of the asset; "
+                    "use 'overwrite', which replaces those of the run"
+                )
+            return "overwrite"
+        for known in get_args(Mode):
             if name == known:
-                return known
+                return known  # type: ignore[no-any-return]
         raise TableError(f"{where}: mode {name!r}, expected one of {MODES}")
 
     def _read_plan(self, context: dg.InputContext, wanted: Wanted) -> ReadPlan:
@@ -264,8 +277,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         if not context.has_asset_partitions:
             return plan
         upstream = context.upstream_output
-        keys = context.asset_partition_keys
         definition = context.asset_partitions_def
+        keys = _keys_of_run(context) or context.asset_partition_keys
         scope = scope_of(definition, keys, (upstream and upstream.definition_metadata) or {})
         covers_all = len(keys) >= len(
             definition.get_partition_keys(dynamic_partitions_store=context.instance)
@@ -307,6 +320,19 @@ def _strongest(names: Sequence[str], *places: Mapping[str, Any]) -> Any:
                 value = place[name]
                 return value.value if isinstance(value, dg.MetadataValue) else value
     return None
+
+
+def _keys_of_run(context: dg.InputContext) -> Sequence[str]:
+    """The run's own partitions, for an asset check: Dagster hands an unpartitioned one all."""
+    step = context.step_context
+    if not step.is_asset_check_step:
+        return []
+    if step.has_partition_key:
+        return [key for key in context.asset_partition_keys if key == step.partition_key]
+    if step.has_partition_key_range:
+        asked = context.asset_partitions_def.get_partition_keys_in_range(step.partition_key_range)
+        return [key for key in context.asset_partition_keys if key in set(asked)]
+    return []
 
 
 def _output_place(context: dg.OutputContext) -> tuple[str, str]:

@@ -47,6 +47,7 @@ class DeltaIOManager(LakehouseIOManager):
     ) -> Written:
         dataset = self._dataset(plan.path)
         rows = _in_one(data, plan)
+        before = dataset.paths()
         options: dict[str, Any] = {
             "mode": plan.mode,
             "transaction": plan.transaction,
@@ -54,12 +55,12 @@ class DeltaIOManager(LakehouseIOManager):
         }
         if plan.scope is not None:
             _require_columns(plan, rows.schema)
-            options["partition_by"] = _physical(plan.scope, rows.schema)
+            if not before:
+                options["partition_by"] = _physical(plan.scope, rows.schema)
             if plan.mode == "overwrite":
                 options["where"] = plan.scope.predicate(rows.schema)
         elif plan.mode == "overwrite":
             options["schema_mode"] = "overwrite"
-        before = dataset.paths()
         for attempt in range(ATTEMPTS):
             try:
                 dataset.write(_checked(rows, plan), **options)
@@ -141,11 +142,13 @@ def _physical(scope: Scope, schema: pa.Schema) -> list[str]:
 
     Writers of different keys then touch different files, and do not conflict.
     """
-    return [
+    found = [
         column
         for column, member in zip(scope.columns, scope.keys[0].members, strict=True)
         if not isinstance(member, Window) or pa.types.is_date(schema.field(column).type)
     ]
+    # A file holds the other columns: there must be one.
+    return found if len(found) < len(schema) else []
 
 
 def _in_one(
