@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.storage import StorageOptions
 
 # Option -> Spark key, where the value is handed on as it is.
 KEYS: dict[str, str] = {
@@ -63,7 +64,8 @@ ALWAYS: dict[str, str] = {
     # Arrow carries rows between the JVM and Python; DataFrames of Arrow data need it.
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.sources.useV1SourceList": "avro,csv,json,kafka,orc,parquet,text",
-    "spark.redaction.regex": "(?i)secret|password|token|access[.]?key|credential",
+    "spark.redaction.regex": "(?i)secret|password|token|access[._]?key|credential",
+    "spark.sql.redaction.options.regex": "(?i)url|secret|password|token|access[._]?key",
 }
 GIB = 1 << 30
 
@@ -145,21 +147,34 @@ def _delta_conf(settings: SparkSettings) -> dict[str, str]:
     return conf
 
 
-def _s3_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, str]:
-    """S3A's keys; unset options inherit from the storage's settings."""
+def s3_options(settings: SparkSettings, storage: StorageSettings) -> StorageOptions:
+    """How S3 is reached: Spark's own options, and the storage's where they are not set."""
     access = settings.s3_access_key or storage.access_key
     secret = settings.s3_secret_key or storage.secret_key
     token = settings.s3_session_token or storage.session_token
     tls = storage.uses_tls if settings.s3_ssl_enabled is None else settings.s3_ssl_enabled
+    return StorageOptions(
+        endpoint=_without_scheme(settings.s3_endpoint or storage.endpoint),
+        access_key=access.get_secret_value() if access else None,
+        secret_key=secret.get_secret_value() if secret else None,
+        session_token=token.get_secret_value() if token else None,
+        region=settings.s3_region or storage.region,
+        secure=tls,
+    )
+
+
+def _s3_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, str]:
+    """S3A's keys."""
+    options = s3_options(settings, storage)
     values: dict[str, object | None] = {
         "impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-        "endpoint": _without_scheme(settings.s3_endpoint or storage.endpoint),
-        "endpoint.region": settings.s3_region or storage.region,
-        "access.key": access.get_secret_value() if access else None,
-        "secret.key": secret.get_secret_value() if secret else None,
-        "session.token": token.get_secret_value() if token else None,
+        "endpoint": options.endpoint,
+        "endpoint.region": options.region,
+        "access.key": options.access_key,
+        "secret.key": options.secret_key,
+        "session.token": options.session_token,
         "path.style.access": settings.s3_path_style_access,
-        "connection.ssl.enabled": tls,
+        "connection.ssl.enabled": options.secure,
         "connection.maximum": settings.s3_max_connections,
         "multipart.threshold": settings.s3_multipart_threshold,
         "multipart.size": settings.s3_multipart_size,
@@ -170,7 +185,7 @@ def _s3_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, str
         "retry.limit": 2,
         "connection.establish.timeout": "5s",
     }
-    if token is not None:
+    if options.session_token is not None:
         values["aws.credentials.provider"] = (
             "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from neurolake_dagster.errors import SessionConflictError
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
-from neurolake_dagster.spark.conf import build_conf, jar_conf
+from neurolake_dagster.spark.conf import build_conf, jar_conf, s3_options
 from neurolake_dagster.spark.jars import find_jars
 from neurolake_dagster.spark.java import require_java
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pyspark.sql import SparkSession
+
+# A server does not tell how many tasks it runs at once.
+REMOTE_TASKS = 8
 
 _lock = threading.RLock()
 _started: dict[str, str] = {}
@@ -57,7 +60,7 @@ def get_session(
         _started.clear()
         _started.update(conf)
         if settings.neurolake_ncf_enabled:
-            _register_ncf(session)
+            _register_ncf(session, settings, storage)
         return session
 
 
@@ -135,7 +138,17 @@ def _connect(settings: SparkSettings) -> "SparkSession":
     return SparkSession.builder.remote(settings.remote).getOrCreate()
 
 
-def _register_ncf(session: "SparkSession") -> None:
-    from neurolake_dagster.spark.datasource import NCFDataSource
+def _register_ncf(
+    session: "SparkSession", settings: SparkSettings, storage: StorageSettings
+) -> None:
+    """Offer the format ``ncf`` with this session's settings."""
+    from neurolake_dagster.spark.datasource import configured
 
-    session.dataSource.register(NCFDataSource)
+    parallelism = REMOTE_TASKS if settings.remote else session.sparkContext.defaultParallelism
+    session.dataSource.register(
+        configured(
+            s3_options(settings, storage),
+            parallelism=parallelism,
+            pushdown=settings.neurolake_pushdown_enabled,
+        )
+    )

@@ -1,0 +1,241 @@
+"""Reading NCF in Spark: which row groups each task reads, and reading them.
+
+Owns the division into tasks and the pruning by bounds. Holds only picklable values; files are
+opened inside `NCFReader.read`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import and_
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql.datasource import DataSourceReader, Filter, InputPartition
+
+from neurolake_dagster.errors import SchemaMismatchError
+from neurolake_dagster.ncf import NCFFile, RowGroupMetadata
+from neurolake_dagster.spark.filters import Bounds, Term, read_filter
+from neurolake_dagster.spark.locations import FOOTERS_AT_ONCE, Location
+from neurolake_dagster.spark.types import fit_table
+from neurolake_dagster.tables.bounds import encode_bound
+
+PARTITION_BYTES = 128 << 20
+OPEN_COST_BYTES = 4 << 20
+# A smaller file is one piece of work: its footer is read by its task, not by the driver.
+WHOLE_FILE_BYTES = 8 << 20
+BATCH_ROWS = 1 << 17
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanPlan:
+    """What is to be read.
+
+    Parameters
+    ----------
+    schema
+        Of the batches, as Spark wants them.
+    parallelism
+        Tasks that run at once.
+    partition_bytes
+        Stored bytes that one task reads at most, but for a single larger row group.
+    allows_missing
+        Whether a column that a file lacks is null there; else that is an error.
+    table_schema
+        Of the table that the files are of, if they are.
+    terms
+        What the rows must pass, all of them.
+    """
+
+    files: tuple[Location, ...]
+    schema: pa.Schema
+    parallelism: int
+    partition_bytes: int
+    allows_missing: bool
+    table_schema: pa.Schema | None = None
+    terms: tuple[Term, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Row groups of one file; None is all of them, chosen by the task."""
+
+    file: Location
+    groups: tuple[int, ...] | None
+    bytes: int
+
+
+@dataclass
+class NCFPartition(InputPartition):
+    """What one task reads."""
+
+    pieces: tuple[Piece, ...]
+
+
+class NCFReader(DataSourceReader):
+    """Reads the columns of a plan, row group by row group."""
+
+    def __init__(self, plan: ScanPlan) -> None:
+        self.plan = plan
+
+    def partitions(self) -> list[InputPartition]:
+        """Divide the row groups that may match among tasks, by their stored size."""
+        files = [file for file in self.plan.files if self._file_may_match(file)]
+        with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+            pieces = [piece for found in pool.map(self._pieces, files) for piece in found]
+        return [NCFPartition(tuple(group)) for group in _pack(pieces, self._target(pieces))]
+
+    def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        """Read the pieces of one task."""
+        for piece in getattr(partition, "pieces", ()):
+            yield from self._read_piece(piece)
+
+    def _target(self, pieces: Sequence[Piece]) -> int:
+        """Bytes for a task: as Spark's own file formats divide, twice as fine.
+
+        Row groups cannot be divided, so finer tasks even out what they leave uneven.
+        """
+        total = sum(piece.bytes for piece in pieces)
+        return min(
+            self.plan.partition_bytes, max(OPEN_COST_BYTES, total // (2 * self.plan.parallelism))
+        )
+
+    def _pieces(self, location: Location) -> list[Piece]:
+        size = location.bytes
+        if size is not None and size < WHOLE_FILE_BYTES:
+            return [Piece(file=location, groups=None, bytes=size)]
+        with location.open() as file:
+            names = {name for name in self._sources(location, file) if name is not None}
+            return [
+                Piece(
+                    file=location,
+                    groups=(index,),
+                    bytes=sum(one.compressed_bytes for one in group.columns if one.name in names),
+                )
+                for index, group in enumerate(file.metadata.row_groups)
+                if self._group_may_match(location, group)
+            ]
+
+    def _read_piece(self, piece: Piece) -> Iterator[pa.RecordBatch]:
+        """Read row groups; the core skips their pages by what it can be asked directly."""
+        schema = self.plan.schema
+        with piece.file.open() as file:
+            sources = self._sources(piece.file, file)
+            direct, rest = self._divide_terms(file.schema, sources)
+            batches = file.iter_batches(
+                BATCH_ROWS,
+                [name for name in dict.fromkeys(sources) if name is not None],
+                _joined(direct),
+                row_groups=piece.groups,
+            )
+            left = _joined(rest)
+            for batch in batches:
+                rows = fit_table(pa.Table.from_batches([batch]), schema, sources)
+                kept = rows if left is None else rows.filter(left)
+                yield from (one for one in kept.to_batches() if one.num_rows)
+
+    def _divide_terms(
+        self, held: pa.Schema, sources: list[str | None]
+    ) -> tuple[list[Term], list[Term]]:
+        """Terms on columns that the file holds under that name and type, and the others."""
+        direct: list[Term] = []
+        rest: list[Term] = []
+        for term in self.plan.terms:
+            index = self.plan.schema.get_field_index(term.column)
+            same = sources[index] == term.column and (
+                held.field(term.column).type == self.plan.schema.field(index).type
+            )
+            (direct if same else rest).append(term)
+        return direct, rest
+
+    def _sources(self, location: Location, file: NCFFile) -> list[str | None]:
+        """For each asked column the file's own, None where it has none."""
+        names = [location.renames.get(name, name) for name in self.plan.schema.names]
+        held = set(file.schema.names)
+        missing = [name for name in names if name is not None and name not in held]
+        if missing and not self.plan.allows_missing:
+            raise SchemaMismatchError(
+                f"{location.uri}: no columns {missing!r}, the file has {file.schema.names!r}; "
+                'option("mergeSchema", true) reads them as null'
+            )
+        return [name if name in held else None for name in names]
+
+    def _file_may_match(self, location: Location) -> bool:
+        """Judge a table's file by what the log knows of it."""
+        schema = self.plan.table_schema
+        if schema is None or location.row_count is None:
+            return True
+        for term in self.plan.terms:
+            known = location.bounds.get(term.column)
+            if known is None:
+                continue
+            kind = schema.field(term.column).type
+            values = [encode_bound(value.as_py(), kind) for value in term.values]
+            bounds = Bounds(
+                row_count=location.row_count,
+                low=known.minimum,
+                high=known.maximum,
+                null_count=known.null_count,
+                may_have_nan=term.is_float,
+            )
+            if None not in values and not term.may_match(bounds, values):
+                return False
+        return True
+
+    def _group_may_match(self, location: Location, group: RowGroupMetadata) -> bool:
+        """Judge a row group by its footer's statistics."""
+        statistics = {column.name: column.statistics for column in group.columns}
+        for term in self.plan.terms:
+            known = statistics.get(location.renames.get(term.column, term.column) or "")
+            if known is None:
+                continue
+            bounds = Bounds(
+                row_count=group.num_rows,
+                low=known.min,
+                high=known.max,
+                null_count=known.null_count,
+                may_have_nan=bool(known.nan_count),
+            )
+            if not term.may_match(bounds):
+                return False
+        return True
+
+
+class FilteringReader(NCFReader):
+    """A reader that takes Spark's filters; Spark refuses this method while push-down is off."""
+
+    def pushFilters(self, filters: list[Filter]) -> Iterable[Filter]:  # noqa: N802  # Spark's name
+        """Take the filters that are answered exactly here; give the others back."""
+        types = {field.name: field.type for field in self.plan.schema}
+        taken = []
+        for asked in filters:
+            term = read_filter(asked, types)
+            if term is None:
+                yield asked
+            else:
+                taken.append(term)
+        self.plan = replace(self.plan, terms=tuple(taken))
+
+
+def _joined(terms: Sequence[Term]) -> pc.Expression | None:
+    return reduce(and_, (term.expression() for term in terms)) if terms else None
+
+
+def _pack(pieces: Sequence[Piece], target: int) -> Iterator[list[Piece]]:
+    """Join neighbours while they stay below the target; neighbours of one file become one."""
+    current: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if current and size + piece.bytes > target:
+            yield current
+            current, size = [], 0
+        last = current[-1] if current else None
+        if last is not None and last.file is piece.file and last.groups and piece.groups:
+            joined = last.bytes + piece.bytes
+            current[-1] = Piece(file=last.file, groups=last.groups + piece.groups, bytes=joined)
+        else:
+            current.append(piece)
+        size += piece.bytes
+    if current:
+        yield current

@@ -1,0 +1,162 @@
+"""Arrow types as Spark takes them, both ways: the only owner of that translation.
+
+Owns the refusal of types that the other side lacks. Moves no rows but by `fit_table`.
+"""
+
+from typing import Any
+
+import pyarrow as pa
+from pyspark.errors import PySparkException
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema, to_arrow_type
+from pyspark.sql.types import (
+    ArrayType,
+    DataType,
+    GeographyType,
+    GeometryType,
+    MapType,
+    StructType,
+    VariantType,
+)
+
+from neurolake_dagster.errors import SchemaMismatchError, UnsupportedTypeError
+
+# Arrow would carry these as bare structs, and they would come back as such.
+REFUSED = (VariantType, GeometryType, GeographyType)
+_PLAIN: dict[int, pa.DataType] = {
+    pa.lib.Type_UINT8: pa.int16(),
+    pa.lib.Type_UINT16: pa.int32(),
+    pa.lib.Type_UINT32: pa.int64(),
+    pa.lib.Type_UINT64: pa.decimal128(20, 0),
+    pa.lib.Type_HALF_FLOAT: pa.float32(),
+    pa.lib.Type_LARGE_STRING: pa.string(),
+    pa.lib.Type_STRING_VIEW: pa.string(),
+    pa.lib.Type_LARGE_BINARY: pa.binary(),
+    pa.lib.Type_BINARY_VIEW: pa.binary(),
+    pa.lib.Type_FIXED_SIZE_BINARY: pa.binary(),
+    pa.lib.Type_DATE64: pa.date32(),
+    pa.lib.Type_TIME32: pa.time64("ns"),
+    pa.lib.Type_TIME64: pa.time64("ns"),
+    pa.lib.Type_DURATION: pa.duration("us"),
+}
+
+
+def spark_schema(schema: pa.Schema) -> StructType:
+    """The Spark schema of a file's: every column nullable, names and order kept.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        Naming every column that Spark has no type for.
+    """
+    plain, problems = [], []
+    for field in schema:
+        try:
+            plain.append(pa.field(field.name, plain_type(field.type)))
+            from_arrow_schema(pa.schema([plain[-1]]))
+        except (PySparkException, UnsupportedTypeError):
+            problems.append(f"{field.name!r} ({field.type})")
+    if problems:
+        raise UnsupportedTypeError(
+            f"columns {', '.join(problems)}: Spark has no such type; leave them out by "
+            'option("columns", ...)'
+        )
+    return from_arrow_schema(pa.schema(plain))
+
+
+def arrow_schema(schema: StructType) -> pa.Schema:
+    """The Arrow schema of a Spark schema, exactly as Spark exchanges it with Python.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        Naming every column that a file cannot hold.
+    """
+    problems = []
+    for field in schema:
+        try:
+            to_arrow_type(field.dataType, timezone="UTC")
+            known = not _is_refused(field.dataType)
+        except PySparkException:
+            known = False
+        if not known:
+            problems.append(f"{field.name!r} ({field.dataType.simpleString()})")
+    if problems:
+        raise UnsupportedTypeError(
+            f"columns {', '.join(problems)}: NCF has no such type; cast them, for example to string"
+        )
+    return to_arrow_schema(schema, timezone="UTC")
+
+
+def _is_refused(kind: DataType) -> bool:
+    """Whether a type, or one inside it, is refused."""
+    if isinstance(kind, ArrayType):
+        return _is_refused(kind.elementType)
+    if isinstance(kind, MapType):
+        return _is_refused(kind.keyType) or _is_refused(kind.valueType)
+    if isinstance(kind, StructType):
+        return any(_is_refused(field.dataType) for field in kind)
+    return isinstance(kind, REFUSED)
+
+
+def plain_type(kind: Any) -> pa.DataType:
+    """The next Arrow type that Spark takes and that holds every value; nested too."""
+    types = pa.types
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if types.is_timestamp(kind):
+        return pa.timestamp("us", None if kind.tz is None else "UTC")
+    if types.is_decimal(kind):
+        return _plain_decimal(kind)
+    if types.is_map(kind):
+        return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
+    if types.is_struct(kind):
+        return pa.struct([pa.field(one.name, plain_type(one.type)) for one in kind])
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return pa.list_(pa.field("element", plain_type(kind.value_type)))
+    return _PLAIN.get(kind.id, kind)
+
+
+def _plain_decimal(kind: Any) -> pa.DataType:
+    if kind.precision > 38:
+        raise UnsupportedTypeError(f"{kind}: Spark's decimals have at most 38 digits")
+    return pa.decimal128(kind.precision, kind.scale)
+
+
+def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> pa.Table:
+    """The table in exactly the asked schema; nothing is copied where the types are the same.
+
+    Parameters
+    ----------
+    sources
+        For each field of `schema` the column of `table` that it is made of; None gives nulls.
+
+    Raises
+    ------
+    SchemaMismatchError
+        If a column's values do not fit the asked type.
+    """
+    columns = []
+    for field, source in zip(schema, sources, strict=True):
+        if source is None:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
+            continue
+        column = table.column(source)
+        if column.type != field.type:
+            column = _cast(column, field)
+        columns.append(column)
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    try:
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        # Nanoseconds are cut to the microseconds that Spark has; nothing else may lose.
+        finer = pa.types.is_temporal(column.type) and pa.types.is_temporal(field.type)
+        return column.cast(field.type, safe=not finer)
+    except pa.ArrowException as exc:
+        raise SchemaMismatchError(
+            f"column {field.name!r}: {column.type} in the file does not fit {field.type}: {exc}"
+        ) from exc

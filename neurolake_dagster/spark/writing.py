@@ -1,0 +1,177 @@
+"""Writing NCF from Spark: tasks write part files into a stage, the driver commits them.
+
+Owns nothing that stays: a failed, speculative or aborted task's files lie in the stage, which no
+reader looks at and which goes with the commit.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.errors import PySparkException
+from pyspark.sql.datasource import DataSourceArrowWriter, WriterCommitMessage
+
+from neurolake_dagster.errors import PartitionError, TableError
+from neurolake_dagster.tables import DataFile, PartFiles, Partition, Stage, Table
+from neurolake_dagster.tables.formats import file_format
+from neurolake_dagster.tables.parts import STAGING_FOLDER
+from neurolake_dagster.tables.schemas import fit_batch
+from neurolake_dagster.tables.table import Mode
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+# Spark gives the text of a worker's error only.
+_EXISTS = re.compile(r"errors\.TableError: (.*exists already.*)")
+# Hive's own name for a partition of nulls; readers of such folders know it.
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+def write_ncf(
+    frame: "DataFrame",
+    uri: str,
+    *,
+    mode: Literal["append", "overwrite", "errorifexists", "ignore"] = "errorifexists",
+    partition_by: Sequence[str] = (),
+) -> None:
+    """Write a DataFrame as a table at `uri`, in any of Spark's modes.
+
+    Spark itself refuses ``mode("errorifexists")``, its default, ``mode("ignore")`` and
+    ``partitionBy`` for formats written in Python; the format's own options do the same.
+
+    Raises
+    ------
+    TableError
+        If the mode is ``errorifexists`` and there is a table.
+    """
+    writer = frame.write.format("ncf").option("partitionBy", json.dumps(list(partition_by)))
+    if mode == "overwrite":
+        writer.mode("overwrite").save(uri)
+        return
+    try:
+        writer.mode("append").option("ifExists", mode).save(uri)
+    except PySparkException as exc:
+        told = _EXISTS.search(str(exc))
+        if told is None:
+            raise
+        raise TableError(told.group(1)) from exc
+
+
+@dataclass
+class WrittenFiles(WriterCommitMessage):
+    """What one task wrote."""
+
+    files: tuple[DataFile, ...]
+
+
+class NCFTableWriter(DataSourceArrowWriter):
+    """Writes one DataFrame as one version of a table.
+
+    Parameters
+    ----------
+    mode
+        ``append``, ``overwrite``, ``error`` (refuse an existing table) or ``ignore`` it.
+    partition_by
+        Columns whose values divide the rows into partitions; they stay in the files.
+    is_dynamic
+        Overwrite only the partitions that get rows.
+    """
+
+    def __init__(
+        self,
+        *,
+        table: Table,
+        schema: pa.Schema,
+        mode: Mode,
+        partition_by: tuple[str, ...],
+        is_dynamic: bool,
+    ) -> None:
+        unknown = [name for name in partition_by if name not in schema.names]
+        if unknown:
+            raise PartitionError(f"{table.uri}: partitionBy names no columns {unknown!r}")
+        self.table = table
+        self.schema = schema
+        self.mode = mode
+        self.partition_by = partition_by
+        self.is_dynamic = is_dynamic and bool(partition_by)
+        self.stage_path = f"{STAGING_FOLDER}/{uuid.uuid4().hex}"
+        # Told before a task runs: the driver makes the writer first.
+        self.skips = mode == "ignore" and table.exists()
+        table.done_before(mode, None)
+
+    def write(self, iterator: Iterator[pa.RecordBatch]) -> WriterCommitMessage:
+        """Write the rows of one task; on failure its files are deleted."""
+        if self.skips:
+            return WrittenFiles(files=())
+        parts = PartFiles(
+            self.table.folder, file_format("ncf"), self.schema, folder=self.stage_path
+        )
+        with parts:
+            for batch in iterator:
+                fitted = fit_batch(batch, self.schema)
+                for place, rows in self._divide(fitted):
+                    parts.write(place, rows)
+            parts.close()
+        return WrittenFiles(files=tuple(parts.files))
+
+    def commit(self, messages: list[WriterCommitMessage | None]) -> None:
+        """Make the files of all tasks the table's, at once."""
+        try:
+            if not self.skips:
+                self._commit(_files_of(messages))
+        finally:
+            self._stage.discard()
+
+    def abort(self, messages: list[WriterCommitMessage | None]) -> None:
+        """Delete whatever tasks have left."""
+        del messages
+        self._stage.discard()
+
+    @property
+    def _stage(self) -> Stage:
+        return Stage(self.table.folder, self.stage_path, file_format("ncf"))
+
+    def _commit(self, files: Sequence[DataFile]) -> None:
+        places = list(dict.fromkeys(file.partition for file in files)) if self.is_dynamic else []
+        if self.is_dynamic and not places and self.mode == "overwrite":
+            return
+        self.table.commit(files, schema=self.schema, partitions=places, mode=self.mode)
+
+    def _divide(self, batch: pa.RecordBatch) -> Iterator[tuple[Partition, pa.RecordBatch]]:
+        """Divide a batch by the values of the partition columns."""
+        if not self.partition_by:
+            yield (), batch
+            return
+        texts = [_texts(batch.column(name)) for name in self.partition_by]
+        keys = np.stack([one.to_numpy(zero_copy_only=False) for one in texts], axis=1)
+        found, numbers = np.unique(keys.astype(str), axis=0, return_inverse=True)
+        numbers = numbers.reshape(-1)
+        for index, values in enumerate(found.tolist()):
+            place = tuple(zip(self.partition_by, values, strict=True))
+            yield place, batch.filter(pa.array(numbers == index))
+
+
+def _texts(column: pa.Array) -> pa.Array:
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        raise PartitionError(
+            f"partitionBy: a column of type {column.type} has no text for a folder"
+        )
+    texts = column.cast(pa.string())
+    if pc.any(pc.equal(texts, "")).as_py():
+        raise PartitionError("partitionBy: an empty text cannot name a partition")
+    return pc.fill_null(texts, NULL_PARTITION)
+
+
+def _files_of(messages: Sequence[WriterCommitMessage | None]) -> list[DataFile]:
+    files: list[DataFile] = []
+    for message in messages:
+        if not isinstance(message, WrittenFiles):
+            raise TableError("a task of the write reported no files; nothing was committed")
+        files += message.files
+    return files

@@ -1,0 +1,276 @@
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession, functions as sf
+from pyspark.sql.types import StructType
+
+from neurolake_dagster import ncf
+from neurolake_dagster.errors import PartitionError, TableError
+from neurolake_dagster.spark.datasource import NCFDataSource, configured
+from neurolake_dagster.spark.types import arrow_schema
+from neurolake_dagster.spark.writing import NCFTableWriter, write_ncf
+from neurolake_dagster.storage import Storage, StorageOptions
+from neurolake_dagster.tables import Table
+from tests.s3_server import S3Server
+
+pytestmark = pytest.mark.spark
+
+ROWS = pa.table(
+    {
+        "id": pa.array(range(1000), pa.int64()),
+        "name": pa.array([f"n{i % 7}" if i % 10 else None for i in range(1000)]),
+        "value": pa.array([float("nan") if i % 100 == 0 else i / 2 for i in range(1000)]),
+        "day": pa.array([dt.date(2024, 1, 1) + dt.timedelta(i // 100) for i in range(1000)]),
+    }
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "rows.ncf"
+    ncf.write_table(ROWS, path, row_group_size=100, page_rows=50)
+    return str(path)
+
+
+def read(spark: SparkSession, *uris: str, **options: str) -> DataFrame:
+    return spark.read.format("ncf").options(**options).load(list(uris))
+
+
+def ids(frame: DataFrame) -> list[int]:
+    return sorted(row["id"] for row in frame.collect())
+
+
+def table_at(folder: Path) -> Table:
+    return Table(Storage(str(folder.parent)), folder.name, "ncf")
+
+
+def test_file_folder_glob_and_list_read_the_same_rows(spark: SparkSession, tmp_path: Path) -> None:
+    for number in range(3):
+        part = tmp_path / "parts" / f"p{number}.ncf"
+        part.parent.mkdir(exist_ok=True)
+        ncf.write_table(ROWS.slice(number * 100, 100), part)
+    (tmp_path / "parts" / "_hidden.ncf").write_bytes(b"no file of the data")
+    parts = f"{tmp_path}/parts"
+    assert ids(read(spark, f"{parts}/p1.ncf")) == list(range(100, 200))
+    assert ids(read(spark, parts)) == list(range(300))
+    assert ids(read(spark, f"{tmp_path}/pa*/p[12].ncf")) == list(range(100, 300))
+    assert ids(read(spark, f"{tmp_path}/{{parts,none}}")) == list(range(300))
+    assert ids(read(spark, f"file:{parts}/p0.ncf", f"{parts}/p2.ncf"))[99:101] == [99, 200]
+
+
+def test_columns_option_and_user_schema_prune(spark: SparkSession, file: str) -> None:
+    assert read(spark, file, columns="day,id").columns == ["day", "id"]
+    assert read(spark, file, columns='["id"]').count() == 1000
+    pruned = spark.read.format("ncf").schema("value double, id long").load(file)
+    assert pruned.where("id = 7").collect()[0].asDict() == {"value": 3.5, "id": 7}
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "id > 993",
+        "id <= 3 and name = 'n1'",
+        "name is null and id < 50",
+        "name <> 'n3' and id between 40 and 60",
+        "name not in ('n1', 'n2') and id < 30",
+        "name in ('n1', 'n2') and id < 30",
+        "value > 498",
+        "value < 2",
+        "value = double('NaN')",
+        "day = date'2024-01-04'",
+        "name like 'n6%' and id > 900",
+        "name <=> null and id >= 990",
+        "id > 5000",
+        "not (name is null) and id % 250 = 1",
+    ],
+)
+def test_pushed_filters_keep_what_spark_keeps(
+    spark: SparkSession, file: str, condition: str
+) -> None:
+    frame = read(spark, file)
+    expected = ids(spark.createDataFrame(ROWS).where(condition))
+    assert ids(frame.where(condition)) == expected
+
+
+def test_filters_skip_row_groups_and_are_reported(spark: SparkSession, file: str) -> None:
+    frame = read(spark, file).where("id >= 950 and id % 2 = 0")
+    assert frame.rdd.getNumPartitions() == 1
+    plan = frame._jdf.queryExecution().executedPlan().toString()
+    assert "(id#" in plan
+    assert ">= 950" not in plan.split("BatchScan")[0]
+    assert ids(frame) == list(range(950, 1000, 2))
+
+
+def test_a_big_file_is_never_one_task(spark: SparkSession, tmp_path: Path) -> None:
+    schema = pa.schema([("id", pa.int64()), ("noise", pa.binary(1024))])
+    noise = pa.array([bytes([i % 256]) * 4 + i.to_bytes(4, "big") * 255 for i in range(16_000)])
+    rows = pa.table([pa.array(range(16_000)), noise.cast(pa.binary(1024))], schema)
+    ncf.write_table(rows, tmp_path / "big.ncf", row_group_size=1000, compression="none")
+    frame = read(spark, str(tmp_path / "big.ncf"))
+    assert 3 <= frame.rdd.getNumPartitions() <= 5
+    assert frame.agg(sf.sum("id")).collect()[0][0] == sum(range(16_000))
+
+
+def test_merge_schema_reads_missing_columns_as_null(spark: SparkSession, tmp_path: Path) -> None:
+    ncf.write_table(pa.table({"a": [1]}), tmp_path / "1.ncf")
+    ncf.write_table(pa.table({"a": [2], "b": ["x"]}), tmp_path / "2.ncf")
+    merged = read(spark, str(tmp_path), mergeSchema="true").orderBy("a")
+    assert [tuple(row) for row in merged.collect()] == [(1, None), (2, "x")]
+    with pytest.raises(PySparkException, match=r"no columns \['b'\].*mergeSchema"):
+        spark.read.format("ncf").schema("a long, b string").load(str(tmp_path)).collect()
+
+
+def test_types_go_round(spark: SparkSession, tmp_path: Path) -> None:
+    frame = spark.sql(
+        """select true bo, 1Y by, 2S sh, 3 i, 4L lo, 1.5F fl, 2.5D do, 12.34BD de, 'ä' st,
+        X'00ff' bi, date'2024-02-29' da, timestamp'2024-02-29 12:00:00.123456' ts,
+        timestamp_ntz'2024-02-29 12:00:00.123456' tn, interval '1 02:03:04.5' day to second iv,
+        array(1, null) ar, map('k', array(1.5D)) ma, struct(1 as x, array('y') as y) sr,
+        cast(null as string) nu, cast(1 as decimal(38, 10)) bd"""
+    )
+    both = frame.union(frame.select(*(sf.lit(None).cast(f.dataType) for f in frame.schema)))
+    write_ncf(both, str(tmp_path / "t"))
+    again = read(spark, str(tmp_path / "t"))
+    assert again.dtypes == frame.dtypes
+    assert sorted(map(str, again.collect())) == sorted(map(str, both.collect()))
+
+
+def test_arrow_types_that_spark_lacks_are_widened(spark: SparkSession, tmp_path: Path) -> None:
+    rows = pa.table(
+        {
+            "u8": pa.array([255], pa.uint8()),
+            "u64": pa.array([2**64 - 1], pa.uint64()),
+            "ns": pa.array([1_001], pa.timestamp("ns")),
+            "word": pa.array(["a"]).dictionary_encode(),
+            "large": pa.array(["b"], pa.large_string()),
+        }
+    )
+    ncf.write_table(rows, tmp_path / "w.ncf")
+    found = read(spark, str(tmp_path / "w.ncf")).collect()[0]
+    moment = dt.datetime(1970, 1, 1, 0, 0, 0, 1)
+    assert tuple(found) == (255, Decimal(2**64 - 1), moment, "a", "b")
+
+
+def test_variant_is_refused_by_name(spark: SparkSession, tmp_path: Path) -> None:
+    frame = spark.sql("select 1 i, parse_json('1') v")
+    with pytest.raises(PySparkException, match=r"'v' \(variant\).*cast them"):
+        write_ncf(frame, str(tmp_path / "t"))
+    assert not (tmp_path / "t").exists()
+
+
+def test_modes(spark: SparkSession, tmp_path: Path) -> None:
+    uri, frame = str(tmp_path / "t"), spark.range(5)
+    write_ncf(frame, uri)
+    with pytest.raises(TableError, match="exists already"):
+        write_ncf(frame, uri, mode="errorifexists")
+    write_ncf(spark.range(9), uri, mode="ignore")
+    assert read(spark, uri).count() == 5
+    frame.write.format("ncf").mode("append").save(uri)
+    assert read(spark, uri).count() == 10
+    frame.write.format("ncf").mode("overwrite").save(uri)
+    assert read(spark, uri).count() == 5
+    assert read(spark, uri, version="1").count() == 10
+    write_ncf(frame.limit(0), uri, mode="overwrite")
+    assert read(spark, uri).count() == 0
+    assert not list((tmp_path / "t" / "_staging").rglob("*.ncf"))
+
+
+def test_partition_by_and_dynamic_overwrite(spark: SparkSession, tmp_path: Path) -> None:
+    uri = str(tmp_path / "t")
+    frame = spark.range(30).withColumn("k", sf.when(sf.col("id") % 3 > 0, sf.col("id") % 3))
+    write_ncf(frame, uri, partition_by=["k"])
+    assert {dict(p)["k"] for p in table_at(tmp_path / "t").snapshot().partitions} == {
+        "1",
+        "2",
+        "__HIVE_DEFAULT_PARTITION__",
+    }
+    change = frame.where("k = 1").limit(1)
+    options = {"partitionBy": "k", "partitionOverwriteMode": "dynamic"}
+    change.write.format("ncf").mode("overwrite").options(**options).save(uri)
+    assert read(spark, uri).count() == 21
+    assert read(spark, uri).where("k = 1").count() == 1
+    with pytest.raises(PySparkException, match="names no columns"):
+        write_ncf(frame, uri, mode="append", partition_by=["nope"])
+
+
+def test_a_failing_task_leaves_the_former_version(spark: SparkSession, tmp_path: Path) -> None:
+    uri = str(tmp_path / "t")
+    write_ncf(spark.range(5), uri)
+    bad = spark.range(0, 1000, 1, 4).select(
+        sf.when(sf.col("id") == 999, sf.raise_error(sf.lit("boom"))).otherwise(sf.col("id")),
+    )
+    with pytest.raises(PySparkException, match="boom"):
+        bad.toDF("id").write.format("ncf").mode("overwrite").save(uri)
+    assert ids(read(spark, uri)) == list(range(5))
+    assert table_at(tmp_path / "t").snapshot().version == 0
+    assert not list((tmp_path / "t" / "_staging").rglob("*.ncf"))
+
+
+def test_a_speculative_attempt_leaves_nothing(tmp_path: Path) -> None:
+    writer = NCFTableWriter(
+        table=table_at(tmp_path / "t"),
+        schema=ROWS.schema,
+        mode="append",
+        partition_by=(),
+        is_dynamic=False,
+    )
+    first, _second = (writer.write(iter(ROWS.to_batches())) for _ in range(2))
+    writer.commit([first])
+    assert table_at(tmp_path / "t").read().num_rows == 1000
+    assert len(list((tmp_path / "t").rglob("*.ncf"))) == 1
+
+
+def test_an_empty_text_cannot_name_a_partition(tmp_path: Path) -> None:
+    rows = pa.table({"k": ["a", ""]})
+    writer = NCFTableWriter(
+        table=table_at(tmp_path / "t"),
+        schema=rows.schema,
+        mode="append",
+        partition_by=("k",),
+        is_dynamic=False,
+    )
+    with pytest.raises(PartitionError, match="empty text"):
+        writer.write(iter(rows.to_batches()))
+    assert not list(tmp_path.rglob("*.ncf"))
+
+
+def test_wrong_places_and_columns_are_told(spark: SparkSession, file: str) -> None:
+    with pytest.raises(PySparkException, match="no NCF file, no table and no folder"):
+        read(spark, f"{file}.gone").collect()
+    with pytest.raises(PySparkException, match=r"no columns \['nope'\]; expected some of"):
+        read(spark, file, columns="nope").collect()
+    with pytest.raises(PySparkException, match="no path"):
+        spark.read.format("ncf").load().collect()
+
+
+def test_s3_is_reached_without_keys_in_the_plan(spark: SparkSession, s3_server: S3Server) -> None:
+    keys = {
+        "endpoint": s3_server.endpoint,
+        "access_key": s3_server.access_key,
+        "secret_key": s3_server.secret_key,
+    }
+    uri = f"s3a://{s3_server.bucket}/spark/t"
+    spark.range(10).write.format("ncf").mode("overwrite").options(**keys).save(uri)
+    frame = read(spark, uri, **keys)
+    assert ids(frame) == list(range(10))
+    plan = frame._jdf.queryExecution().toString()
+    assert s3_server.secret_key not in plan
+    assert s3_server.access_key not in plan
+
+
+def test_session_keys_travel_with_the_format() -> None:
+    options = StorageOptions(endpoint="localhost:1", access_key="a", secret_key="hidden")
+    source = configured(options, parallelism=4, pushdown=False)
+    assert source.name() == NCFDataSource.name() == "ncf"
+    assert NCFDataSource.storage is None
+    assert "hidden" not in repr(source.storage)
+
+
+def test_arrow_schema_names_every_refused_column() -> None:
+    schema = StructType.fromDDL("a int, b variant, c interval year")
+    with pytest.raises(TypeError, match=r"'b' \(variant\), 'c' \(interval year\)"):
+        arrow_schema(schema)
