@@ -7,9 +7,12 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,8 +57,13 @@ class Project:
             assert result.returncode == 0, (result.stdout + result.stderr)[-8000:]
         return result
 
-    def instance(self) -> dg.DagsterInstance:
-        return dg.DagsterInstance.from_config(str(self.home))
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """Dagster's instance; dagster.yaml reads DAGSTER_HOME, so it is set for the while."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DAGSTER_HOME", str(self.home))
+            with dg.DagsterInstance.get() as opened:
+                yield opened
 
 
 def make_project(folder: Path) -> Project:

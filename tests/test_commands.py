@@ -110,8 +110,8 @@ class TestJobExecute:
             f"""select count(*) from (
               (from '{first}' except all from '{back}') union all
               (from '{back}' except all from '{first}'))"""
-        ).fetchone()
-        assert difference == (0,)
+        ).fetchall()
+        assert difference == [(0,)]
 
     def test_integers_with_nulls_stay_integers_and_times_are_times(
         self, converted: Project
@@ -149,7 +149,7 @@ class TestJobExecute:
     def test_the_report_shows_every_asset_with_its_ratio(self, converted: Project) -> None:
         output = converted.run("neurolake", "report").stdout
         assert "336,776" in output
-        assert "of parquet/flights" in output
+        assert "of delta/flights" in output
         assert output.count("passed") == 7
 
 

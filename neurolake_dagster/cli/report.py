@@ -5,6 +5,7 @@ Owns how run metadata is read back from Dagster's instance and laid out on a ter
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def report(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(fact) for fact in facts], indent=2))
         return
-    console = Console(highlight=False)
+    # A pipe has no width: a log is read on wide screens.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     console.print(_table(facts))
     console.print(
         "Graph, lineage, checks and history: [bold]make ui[/], then http://localhost:3000"
@@ -165,10 +167,17 @@ def _cells(fact: AssetFacts) -> list[str]:
         "" if fact.row_count is None else f"{fact.row_count:,}",
         "" if fact.bytes is None else human_bytes(fact.bytes),
         "" if fact.seconds is None else f"{fact.seconds:.2f}",
-        "" if fact.size_ratio is None else f"{fact.size_ratio:.2f} of {fact.source}",
+        "" if fact.size_ratio is None else f"{fact.size_ratio:.2f} of {_short_source(fact)}",
         f"{fact.checks_passed} passed{failed}" if fact.checks_passed or failed else "",
         _short_path(fact.uri) if fact.uri else "",
     ]
+
+
+def _short_source(fact: AssetFacts) -> str:
+    """The source's key, or only its format where the dataset's name is the same."""
+    source = fact.source or ""
+    form, _, dataset = source.partition("/")
+    return form if fact.asset.partition("/")[2] == dataset else source
 
 
 def _short_path(uri: str) -> str:

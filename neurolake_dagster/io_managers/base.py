@@ -31,6 +31,8 @@ from neurolake_dagster.resources import SparkResource, StorageResource
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.scope import Scope
 
+# Metadata that differs between the partitions of a single run: rows and bytes of each.
+PER_PARTITION = ("dagster/partition_row_count", "bytes")
 Mode = Literal["overwrite", "append", "error", "ignore"]
 MODES = ("overwrite", "append", "error", "ignore", "create_or_replace")
 
@@ -150,6 +152,9 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
                 for key, (count, size) in written.by_partition.items()
             ]
             found |= partitions_metadata(rows)
+            _describe_partitions(context, written)
+            # The whole run's numbers would hide each partition's own.
+            found = {key: value for key, value in found.items() if key not in PER_PARTITION}
         context.add_output_metadata(found)
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -285,6 +290,16 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         )
         allow_missing = plan.allow_missing or (covers_all and len(keys) > 1)
         return replace(plan, scope=scope, allow_missing=allow_missing)
+
+
+def _describe_partitions(context: dg.OutputContext, written: Written) -> None:
+    """Record rows and bytes of each partition of a single run on its own materialization."""
+    if not context.has_asset_key:
+        return
+    for key, (count, size) in written.by_partition.items():
+        context.step_context.add_asset_metadata(
+            dict(zip(PER_PARTITION, (count, size), strict=True)), context.asset_key, key
+        )
 
 
 def missing_partitions(where: str, missing: Sequence[str], written: int) -> PartitionError:
