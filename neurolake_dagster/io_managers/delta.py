@@ -4,6 +4,8 @@ Owns the replacement of partitions by predicate. A partition of a Delta asset is
 which `partition_expr` falls into the key; rows that do not are refused before the commit.
 """
 
+import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +24,8 @@ from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.scope import Scope, Window
 
-ATTEMPTS = 6
+ATTEMPTS = 20
+BACKOFF_S = 0.1
 
 
 class DeltaIOManager(LakehouseIOManager):
@@ -68,6 +71,7 @@ class DeltaIOManager(LakehouseIOManager):
             except CommitConflictError:
                 if isinstance(rows, pa.RecordBatchReader) or attempt == ATTEMPTS - 1:
                     raise
+                time.sleep(random.uniform(0, BACKOFF_S * (attempt + 1)))  # noqa: S311
         return _written(dataset, plan, before)
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:

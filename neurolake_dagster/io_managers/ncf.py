@@ -39,5 +39,6 @@ class NCFIOManager(TableIOManager):
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
         table = self._table(plan.path)
         snapshot = table.snapshot()
-        files = snapshot.files_of(self._places(plan, snapshot))
-        return read_parts(session, table, snapshot, files, plan.columns)
+        places = self._places(plan, snapshot)
+        files = None if places is None else snapshot.files_of(places)
+        return read_parts(session, table, files, plan.columns)

@@ -84,7 +84,7 @@ def _write_parquet(writer: Any, uri: str) -> None:
 
 def _read_parquet(table: Table, session: Any, paths: list[str]) -> Any:
     if not paths:
-        from pyspark.sql.pandas.types import from_arrow_schema
+        from neurolake_dagster.spark.types import spark_schema
 
-        return session.createDataFrame([], from_arrow_schema(table.snapshot().schema))
+        return session.createDataFrame([], spark_schema(table.snapshot().schema))
     return session.read.parquet(*[table.folder.spark_uri(path) for path in paths])

@@ -11,6 +11,7 @@ import pyarrow as pa
 from neurolake_dagster.errors import PartitionError
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables import DataFile
+from neurolake_dagster.tables.bounds import decode_bound
 from neurolake_dagster.tables.formats import FileFormat
 from neurolake_dagster.tables.scope import Scope
 
@@ -44,17 +45,12 @@ def _settled(scope: Scope, file: DataFile, schema: pa.Schema) -> bool:
             return False
         if bounds.maximum is None:
             return False
-        columns.append(_decoded([bounds.minimum, bounds.maximum], schema.field(name).type))
-    extremes = pa.RecordBatch.from_arrays(columns, names=list(scope.columns))
+        type_ = schema.field(name).type
+        extremes = [decode_bound(bound, type_) for bound in (bounds.minimum, bounds.maximum)]
+        columns.append(pa.array(extremes, type_))
+    rows = pa.RecordBatch.from_arrays(columns, names=list(scope.columns))
     try:
-        scope.check(extremes)
+        scope.check(rows)
     except PartitionError:
         return False
     return True
-
-
-def _decoded(values: list[bool | int | float | str], type_: pa.DataType) -> pa.Array:
-    if not pa.types.is_temporal(type_):
-        return pa.array(values, type_)
-    exact = pa.int32() if type_.bit_width == 32 else pa.int64()
-    return pa.array(values, exact).cast(type_)

@@ -4,19 +4,19 @@ Owns the key's expression and the one Spark job that writes part files on the ex
 Imports pyspark only when a DataFrame is at hand.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from neurolake_dagster import errors
-from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
+from neurolake_dagster.tables import DataFile, Stage, Staged, Table
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
-from neurolake_dagster.tables.tasks import RECORD_COLUMN, ReadParts, WriteParts, read_records
+from neurolake_dagster.tables.tasks import RECORD_COLUMN, WriteParts, read_records
 
 NUMBER_COLUMN = "__neurolake_key"
 STRAY = -1
@@ -36,10 +36,10 @@ def with_key_numbers(frame: Any, scope: Scope) -> Any:
 
 def column_types(frame: Any, columns: tuple[str, ...]) -> pa.Schema:
     """The Arrow types of some columns; no Spark job runs."""
-    from pyspark.sql.pandas.types import to_arrow_schema
+    from neurolake_dagster.spark.types import arrow_schema
 
     known = [name for name in columns if name in frame.columns]
-    return to_arrow_schema(frame.select(*known).schema, timezone="UTC")
+    return arrow_schema(frame.select(*known).schema)
 
 
 def write_parts(
@@ -78,23 +78,19 @@ def told_by_task() -> Iterator[None]:
 
 
 def read_parts(
-    session: Any,
-    table: Table,
-    snapshot: Snapshot,
-    files: Sequence[DataFile],
-    columns: tuple[str, ...] | None,
+    session: Any, table: Table, files: Sequence[DataFile] | None, columns: tuple[str, ...] | None
 ) -> Any:
-    """Files of a snapshot as a DataFrame: the executors read them, one task for each."""
-    from pyspark.sql.pandas.types import from_arrow_schema
+    """An NCF table, or some files of it, as a DataFrame through the format ``ncf``."""
+    from neurolake_dagster.spark.types import spark_schema
 
-    task = ReadParts(
-        folder=table.folder,
-        format=table.format,
-        snapshot=replace(snapshot, files=tuple(files)),
-        columns=columns,
-    )
-    schema = from_arrow_schema(task.schema)
-    if not files:
-        return session.createDataFrame([], schema)
-    numbers = session.range(0, len(files), 1, len(files))
-    return numbers.mapInArrow(task, schema)
+    schema = table.snapshot().schema
+    if files is not None and not files:
+        wanted = schema.names if columns is None else columns
+        empty = pa.schema([schema.field(name) for name in wanted])
+        return session.createDataFrame([], spark_schema(empty))
+    reader = session.read.format("ncf")
+    if columns is not None:
+        reader = reader.option("columns", json.dumps(columns))
+    if files is None:
+        return reader.load(table.uri)
+    return reader.load([table.folder.uri(file.path) for file in files])

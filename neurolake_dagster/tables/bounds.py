@@ -36,6 +36,16 @@ def encode_bound(value: object, type_: pa.DataType) -> Bound | None:
     return value if isinstance(value, (bool, int)) else None
 
 
+def decode_bound(bound: Bound | None, type_: pa.DataType) -> pa.Scalar | None:
+    """A bound of the log as a value of the column; None if it has none."""
+    if bound is None:
+        return None
+    if not pa.types.is_temporal(type_):
+        return pa.scalar(bound, type_)
+    exact = pa.int32() if type_.bit_width == 32 else pa.int64()
+    return pa.scalar(bound, exact).cast(type_)
+
+
 def bounds_of_parquet(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, ColumnBounds]:
     """The statistics of a Parquet file's flat columns, over all row groups."""
     places = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}

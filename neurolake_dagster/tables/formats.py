@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
 from neurolake_dagster.errors import StorageError, StorageNotFoundError, TableError
+from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage, StorageWriter
 from neurolake_dagster.tables.bounds import bounds_of_ncf, bounds_of_parquet
 from neurolake_dagster.tables.snapshot import ColumnBounds, TableFormat
@@ -86,7 +87,7 @@ class ParquetFormat:
         """Stream some columns of the rows that match; row groups are skipped by statistics."""
         with _told(storage, key):
             scanner = _fragment(storage, key).scanner(
-                columns=list(columns), filter=as_expression(filters), batch_readahead=4
+                columns=list(columns), filter=build_filter(filters), batch_readahead=4
             )
             yield from scanner.to_batches()
 
@@ -96,7 +97,7 @@ class ParquetFormat:
         """Read some columns of the rows that match."""
         with _told(storage, key):
             found = _fragment(storage, key)
-            return found.to_table(columns=list(columns), filter=as_expression(filters))
+            return found.to_table(columns=list(columns), filter=build_filter(filters))
 
     def describe(self, storage: Storage, key: str) -> FileFacts:
         """Read the footer."""
@@ -156,19 +157,16 @@ class NCFFormat:
     def scan(
         self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
     ) -> Iterator[pa.RecordBatch]:
-        """Stream some columns of the rows that match, one row group after the other."""
+        """Stream some columns of the rows that match; pages are skipped by statistics."""
         with _told(storage, key), ncf.NCFFile(_ncf_source(storage, key)) as file:
-            for index in range(file.metadata.num_row_groups):
-                group = file.read_row_group(index, _needed(columns, filters, file.schema))
-                yield from _filtered(group, columns, filters).to_batches()
+            yield from file.iter_batches(columns=list(columns), filters=build_filter(filters))
 
     def read(
         self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
     ) -> pa.Table:
         """Read some columns of the rows that match."""
         with _told(storage, key), ncf.NCFFile(_ncf_source(storage, key)) as file:
-            found = file.read(_needed(columns, filters, file.schema))
-            return _filtered(found, columns, filters)
+            return file.read(list(columns), build_filter(filters))
 
     def describe(self, storage: Storage, key: str) -> FileFacts:
         """Read the footer."""
@@ -192,13 +190,6 @@ class _NCFWriter:
         self._writer.abort()
 
 
-def as_expression(filters: Filters | None) -> pc.Expression | None:
-    """A filter in any of pyarrow's forms as one expression."""
-    if filters is None or isinstance(filters, pc.Expression):
-        return filters
-    return pq.filters_to_expression(list(filters))
-
-
 def file_format(name: TableFormat) -> FileFormat:
     """The implementation of a table's file format."""
     return _FORMATS[name]
@@ -219,22 +210,6 @@ def _told(storage: Storage, key: str) -> Iterator[None]:
 
 def _ncf_source(storage: Storage, key: str) -> object:
     return storage.local_path(key) or storage.open_input(key)
-
-
-def _needed(columns: Sequence[str], filters: Filters | None, schema: pa.Schema) -> list[str]:
-    """The columns to decode: those asked for and those the filter looks at."""
-    if filters is None:
-        return list(columns)
-    if isinstance(filters, pc.Expression):
-        return list(schema.names)
-    terms = [term for item in filters for term in (item if isinstance(item, list) else [item])]
-    return list(dict.fromkeys([*columns, *(term[0] for term in terms)]))
-
-
-def _filtered(found: pa.Table, columns: Sequence[str], filters: Filters | None) -> pa.Table:
-    expression = as_expression(filters)
-    kept = found if expression is None else found.filter(expression)
-    return kept.select(list(columns))
 
 
 _FORMATS: dict[TableFormat, FileFormat] = {"ncf": NCFFormat(), "parquet": ParquetFormat()}

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from neurolake_dagster.errors import TableError
+from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables.formats import FileFormat, Filters, as_expression
+from neurolake_dagster.tables.formats import FileFormat, Filters
 from neurolake_dagster.tables.schemas import fit_batch
+from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot
 
 
@@ -25,17 +27,15 @@ def read_files(
 ) -> pa.Table:
     """Read files into one table, in their order."""
     schema = _projected(snapshot, columns, folder.root)
-    if not files:
-        return schema.empty_table()
     tables = []
-    for file in files:
+    for file in matching_files(snapshot, files, filters):
         if file.schema_id == snapshot.table_schema.id:
             found = file_format.read(folder, file.path, schema.names, filters)
             tables.append(_as_schema(found, schema))
         else:
             batches = _scan_one(folder, file_format, snapshot, file, schema, filters)
             tables.append(pa.Table.from_batches(batches, schema))
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
 def scan_files(
@@ -50,7 +50,7 @@ def scan_files(
     schema = _projected(snapshot, columns, folder.root)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for file in files:
+        for file in matching_files(snapshot, files, filters):
             yield from _scan_one(folder, file_format, snapshot, file, schema, filters)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
@@ -88,7 +88,7 @@ def _scan_older(
     ids = dict(zip(current.schema.names, current.field_ids, strict=True))
     places = {name: old_names.get(ids[name]) for name in current.schema.names}
     wanted = [old for old in places.values() if old is not None]
-    expression = as_expression(filters)
+    expression = build_filter(filters)
     for batch in file_format.scan(folder, file.path, wanted, None):
         columns = [
             pa.nulls(batch.num_rows, field.type)

@@ -100,6 +100,8 @@ class Scope:
 
     def predicate(self, schema: pa.Schema) -> str:
         """The SQL predicate of exactly these keys; adjoining windows are joined."""
+        if not self.keys:
+            return "1 = 0"
         if len(self.columns) == 1:
             members = _joined([key.members[0] for key in self.keys])
             tests = [_sql(self.columns[0], schema, member) for member in members]

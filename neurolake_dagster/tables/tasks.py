@@ -1,6 +1,6 @@
-"""Writing and reading part files in another process or on another machine: picklable tasks.
+"""Writing part files in another process or on another machine: a picklable task.
 
-Owns what travels: the tasks out, the files' records back. Takes and gives Arrow batches, as
+Owns what travels: the task out, the files' records back. Takes and gives Arrow batches, as
 Spark's `mapInArrow` wants it, and knows nothing of Spark.
 """
 
@@ -14,10 +14,9 @@ from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.formats import file_format
 from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.parts import PartFiles
-from neurolake_dagster.tables.reading import scan_files
 from neurolake_dagster.tables.schemas import fit_batch
 from neurolake_dagster.tables.scope import Scope
-from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableFormat
+from neurolake_dagster.tables.snapshot import DataFile, TableFormat
 
 RECORD_COLUMN = "file"
 RECORD_SCHEMA = pa.schema([(RECORD_COLUMN, pa.string())])
@@ -65,39 +64,6 @@ class WriteParts:
 
     def _divide(self, batch: pa.RecordBatch) -> Iterable[tuple[Partition, pa.RecordBatch]]:
         return [((), batch)] if self.scope is None else self.scope.divide(batch)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadParts:
-    """Read files of a snapshot by their number.
-
-    Parameters
-    ----------
-    snapshot
-        With the files to read only.
-    columns
-        None reads all.
-    """
-
-    folder: Storage
-    format: TableFormat
-    snapshot: Snapshot
-    columns: tuple[str, ...] | None
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Of the batches given."""
-        return scan_files(
-            self.folder, file_format(self.format), self.snapshot, (), self.columns, None
-        ).schema
-
-    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Read the files whose numbers are in the first column."""
-        for batch in batches:
-            files = [self.snapshot.files[number] for number in batch.column(0).to_pylist()]
-            yield from scan_files(
-                self.folder, file_format(self.format), self.snapshot, files, self.columns, None
-            )
 
 
 def read_records(records: Iterator[str]) -> list[DataFile]:

@@ -20,6 +20,7 @@ from neurolake_dagster.resources import StorageResource
 from tests.io_managers.test_io_managers import (
     DAYS,
     MANAGERS,
+    failure,
     instance,
     manager,
     run,
@@ -177,7 +178,7 @@ def test_m13_parallel_first_writes_of_a_delta_table(tmp_path: Path) -> None:
         with dg.DagsterInstance.ephemeral() as own:
             result = run([made], manager, own, partition_key=key, raise_on_error=False)
             if not result.success:
-                failures.append(key)
+                failures.append(str(failure(result)))
 
     threads = [threading.Thread(target=write, args=(f"2013-01-0{n}",)) for n in range(1, 9)]
     for thread in threads:
