@@ -13,6 +13,18 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from neurolake_dagster.settings.environment import Settings
 
 SIZE = re.compile(r"\d+[bkmgtp]?b?", re.IGNORECASE)
+SIZES = (
+    "executor_memory",
+    "executor_memory_overhead",
+    "driver_memory",
+    "driver_memory_overhead",
+    "driver_max_result_size",
+    "aqe_coalesce_partitions_min_partition_size",
+    "aqe_skew_join_skewed_partition_threshold",
+    "s3_multipart_threshold",
+    "s3_multipart_size",
+    "sql_files_maxPartitionBytes",
+)
 CODECS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none", "uncompressed")
 LOG_LEVELS = ("ALL", "DEBUG", "ERROR", "FATAL", "INFO", "OFF", "TRACE", "WARN")
 SERIALIZERS = (
@@ -88,8 +100,8 @@ class SparkSettings(Settings):
     s3_path_style_access: bool = Field(default=True, description="Bucket in the path.")
     s3_ssl_enabled: bool | None = Field(default=None, description="TLS. Unset: the storage's.")
     s3_max_connections: int = Field(default=100, ge=1, le=1000, description="Connections to S3.")
-    s3_multipart_threshold: str = Field(
-        default="128m", description="Multipart uploads from this size."
+    s3_multipart_threshold: str | None = Field(
+        default=None, description="Multipart uploads from this size. Unset: the storage's."
     )
     s3_multipart_size: str = Field(default="64m", description="Size of a part.")
     s3_fast_upload_buffer: str = Field(
@@ -123,28 +135,19 @@ class SparkSettings(Settings):
         default={}, description="Any other Spark keys, merged last (JSON object)."
     )
 
-    @field_validator(
-        "executor_memory",
-        "executor_memory_overhead",
-        "driver_memory",
-        "driver_memory_overhead",
-        "driver_max_result_size",
-        "aqe_coalesce_partitions_min_partition_size",
-        "aqe_skew_join_skewed_partition_threshold",
-        "s3_multipart_threshold",
-        "s3_multipart_size",
-        "sql_files_maxPartitionBytes",
-    )
+    @field_validator(*SIZES)
     @classmethod
-    def _check_size(cls, value: str) -> str:
-        if not SIZE.fullmatch(value):
+    def _check_size(cls, value: str | None) -> str | None:
+        if value is not None and not SIZE.fullmatch(value):
             raise ValueError(f"expected a size such as 512m or 4g, got {value!r}")
         return value
 
     @field_validator("sql_autoBroadcastJoinThreshold")
     @classmethod
     def _check_threshold(cls, value: str) -> str:
-        return value if value == "-1" else cls._check_size(value)
+        if value != "-1":
+            cls._check_size(value)
+        return value
 
     @field_validator("compression_codec")
     @classmethod
@@ -177,8 +180,9 @@ class SparkSettings(Settings):
         )
         if not low <= first <= high:
             raise ValueError(
-                "dynamic_allocation_min_executors, _initial_ and _max_: "
-                f"expected min <= initial <= max, got {low}, {first}, {high}"
+                "dynamic_allocation_min_executors, dynamic_allocation_initial_executors and "
+                "dynamic_allocation_max_executors: expected min <= initial <= max, got "
+                f"{low}, {first}, {high}"
             )
         if (self.s3_access_key is None) != (self.s3_secret_key is None):
             raise ValueError("s3_access_key and s3_secret_key: expected both or neither, got one")

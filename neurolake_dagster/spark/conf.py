@@ -176,7 +176,7 @@ def _s3_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, str
         "path.style.access": settings.s3_path_style_access,
         "connection.ssl.enabled": options.secure,
         "connection.maximum": settings.s3_max_connections,
-        "multipart.threshold": settings.s3_multipart_threshold,
+        "multipart.threshold": settings.s3_multipart_threshold or storage.multipart_threshold,
         "multipart.size": settings.s3_multipart_size,
         "fast.upload.buffer": settings.s3_fast_upload_buffer,
         "threads.max": storage.max_concurrency,
