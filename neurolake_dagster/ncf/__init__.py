@@ -3,6 +3,7 @@
 The front of the package; the bytes are specified in SPEC.md.
 """
 
+from neurolake_dagster.ncf.engines import NCFDataset, scan, scan_polars
 from neurolake_dagster.ncf.metadata import (
     ColumnMetadata,
     ColumnStatistics,
@@ -19,6 +20,7 @@ __all__ = [
     "ColumnNotes",
     "ColumnStatistics",
     "FileMetadata",
+    "NCFDataset",
     "NCFFile",
     "NCFWriter",
     "RangedSource",
@@ -28,5 +30,7 @@ __all__ = [
     "read_metadata",
     "read_schema",
     "read_table",
+    "scan",
+    "scan_polars",
     "write_table",
 ]

@@ -1,0 +1,184 @@
+"""NCF for query engines: a pyarrow dataset that DuckDB queries, and a polars LazyFrame.
+
+Owns the translation of what they push down. Each reads a file anew per query, so a scan can be
+kept, pickled with its path, and used from several threads.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from neurolake_dagster.errors import UnsupportedTypeError
+from neurolake_dagster.ncf.reader import NCFFile, read_schema
+
+_COMPARISONS = {
+    "Eq": "__eq__",
+    "NotEq": "__ne__",
+    "Lt": "__lt__",
+    "LtEq": "__le__",
+    "Gt": "__gt__",
+    "GtEq": "__ge__",
+}
+_MIRRORED = {"Lt": "Gt", "LtEq": "GtEq", "Gt": "Lt", "GtEq": "LtEq"}
+
+
+class NCFDataset(ds.Dataset):  # type: ignore[misc] # pyarrow has no types
+    """A `pyarrow.dataset.Dataset` over one NCF file: projections and filters are pushed down.
+
+    Parameters
+    ----------
+    source
+        As `NCFFile` takes it.
+    """
+
+    def __init__(self, source: Any) -> None:
+        self._given = source
+        self._known_schema = read_schema(source)
+
+    @property
+    def schema(self) -> Any:
+        """Return the file's schema."""
+        return self._known_schema
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return NCFDataset, (self._given,)
+
+    def scanner(
+        self,
+        columns: Any = None,
+        filter: Any = None,  # noqa: A002 - pyarrow's name
+        batch_size: int = 1 << 17,
+        **options: Any,
+    ) -> Any:
+        """Return a scanner over the rows that pass ``filter``.
+
+        Parameters
+        ----------
+        columns
+            Names, or expressions by name.
+        options
+            Pyarrow's further ones are about its own reading, and mean nothing here.
+        """
+        del options
+        named = None if columns is None or isinstance(columns, dict) else list(columns)
+        rows = NCFFile(self._given).scan(columns=named, filters=filter, batch_size=batch_size)
+        computed = columns if isinstance(columns, dict) else None
+        return ds.Scanner.from_batches(rows, columns=computed)
+
+    def count_rows(self, filter: Any = None, **options: Any) -> int:  # noqa: A002
+        """Count rows: without a filter no column is read."""
+        del options
+        with NCFFile(self._given) as file:
+            if filter is None:
+                return file.num_rows
+            # A batch without columns forgets its rows: one of them has to come along.
+            return int(file.read(self._known_schema.names[:1], filter).num_rows)
+
+
+def scan(source: Any) -> NCFDataset:
+    """Return a dataset over an NCF file that DuckDB queries by name, and pyarrow scans.
+
+    >>> flights = ncf.scan("flights.ncf")  # doctest: +SKIP
+    >>> duckdb.sql("select carrier, count(*) from flights group by 1")  # doctest: +SKIP
+    """
+    return NCFDataset(source)
+
+
+def scan_polars(source: Any) -> Any:
+    """Return a polars LazyFrame over an NCF file, with projection and predicate pushdown.
+
+    Statistics rule out pages by what of the predicate Arrow knows; polars then applies all of
+    it, in its own meaning of NaN and nulls.
+    """
+    import polars as pl
+    from polars.io.plugins import register_io_source
+
+    schema = read_schema(source)
+
+    def read(
+        columns: list[str] | None, predicate: Any, n_rows: int | None, batch_size: int | None
+    ) -> Iterator[Any]:
+        filters = None if predicate is None else necessary_condition(predicate, schema)
+        with NCFFile(source) as file:
+            left = file.num_rows if n_rows is None else n_rows
+            for batch in file.iter_batches(batch_size or 1 << 17, columns, filters):
+                frame = pl.DataFrame(pl.from_arrow(batch.slice(0, left)))
+                left -= frame.height
+                yield frame if predicate is None else frame.filter(predicate)
+                if left <= 0:
+                    return
+
+    return register_io_source(read, schema=_polars_schema(pl, schema), is_pure=True)
+
+
+def _polars_schema(pl: Any, schema: Any) -> Any:
+    try:
+        return pl.DataFrame(pl.from_arrow(schema.empty_table())).schema
+    except (
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        TypeError,
+    ) as exc:
+        raise UnsupportedTypeError(f"polars has no type for a column of {schema}: {exc}") from exc
+
+
+def necessary_condition(predicate: Any, schema: Any) -> Any:
+    """Return an Arrow condition that all rows meet which a polars predicate keeps.
+
+    None where nothing is known: Arrow and polars differ in NaN, and not every expression has a
+    counterpart.
+    """
+    node = json.loads(predicate.meta.serialize(format="json"))
+    match node:
+        case {"BinaryExpr": {"op": "And"}}:
+            parts = [necessary_condition(part, schema) for part in predicate.meta.pop()]
+            known = [part for part in parts if part is not None]
+            return known[0] & known[1] if len(known) == 2 else known[0] if known else None
+        case {"BinaryExpr": {"op": "Or"}}:
+            left, right = (necessary_condition(part, schema) for part in predicate.meta.pop())
+            return None if left is None or right is None else left | right
+        case {"BinaryExpr": {"op": op, "left": {"Column": name}, "right": {"Literal": _}}}:
+            return _comparison(name, op, predicate.meta.pop()[0], schema)
+        case {"BinaryExpr": {"op": op, "left": {"Literal": _}, "right": {"Column": name}}}:
+            return _comparison(name, _MIRRORED.get(op, op), predicate.meta.pop()[1], schema)
+        case {"Function": {"input": [{"Column": name}], "function": {"Boolean": "IsNull"}}}:
+            return pc.field(name).is_null()
+        case {"Function": {"input": [{"Column": name}], "function": {"Boolean": "IsNotNull"}}}:
+            return pc.field(name).is_valid()
+    return None
+
+
+def _comparison(name: str, op: str, literal: Any, schema: Any) -> Any:
+    """Return ``column op literal``; NaN passes, for polars holds it above all numbers."""
+    import polars as pl
+
+    kind = schema.field(name).type
+    if op not in _COMPARISONS or not _is_comparable(kind):
+        return None
+    try:
+        value = pl.select(literal).to_arrow().column(0).combine_chunks()[0].cast(kind)
+    except pa.ArrowException:
+        return None
+    if not value.is_valid or (pa.types.is_floating(kind) and value.as_py() != value.as_py()):
+        return None
+    condition = getattr(pc.field(name), _COMPARISONS[op])(value)
+    return condition | pc.field(name).is_nan() if pa.types.is_floating(kind) else condition
+
+
+def _is_comparable(kind: Any) -> bool:
+    types: Sequence[Any] = (
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_date32,
+        pa.types.is_timestamp,
+        pa.types.is_decimal128,
+        pa.types.is_boolean,
+    )
+    return any(matches(kind) for matches in types)

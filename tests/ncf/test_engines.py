@@ -1,0 +1,117 @@
+"""DuckDB and polars on NCF files: the rows they find in Parquet files of the same data."""
+
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from neurolake_dagster import ncf
+from neurolake_dagster.errors import UnsupportedTypeError
+from neurolake_dagster.ncf.engines import necessary_condition
+from tests.ncf.test_differential import random_table
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    folder, table = tmp_path_factory.mktemp("engines"), random_table(request.param)
+    path, parquet = folder / "t.ncf", folder / "t.parquet"
+    ncf.write_table(table, path, row_group_size=700, page_rows=100)
+    pq.write_table(table, parquet)
+    return path, parquet
+
+
+SQL = [
+    "i > 100 and f < 30",
+    "f = 0",
+    "f >= 'nan'::double",
+    "isnan(f)",
+    "u > 9223372036854775900",
+    "s < 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx00100é'",
+    "s is null or w = 'w3'",
+    "m between -1.5 and 0.25",
+    "d >= date '2024-06-01'",
+    "t < timestamptz '2024-01-01 05:00:00+00'",
+    "b is not true",
+    "not (i = 7 or i is null)",
+]
+
+
+@pytest.mark.parametrize("where", SQL)
+def test_duckdb_finds_the_same_rows(where: str, pair: tuple[Path, Path]) -> None:
+    path, parquet = pair
+    connection = duckdb.connect()
+    connection.register("t", ncf.scan(path))
+    connection.register("p", pq.read_table(parquet))
+    got = connection.sql(f"select row from t where {where} order by row").fetchall()
+    assert got == connection.sql(f"select row from p where {where} order by row").fetchall()
+
+
+POLARS = {
+    "and": (pl.col("i") > 100) & (pl.col("f") < 30.0),
+    "zero": pl.col("f") == 0.0,
+    "nan": pl.col("f").is_nan(),
+    "above": pl.col("f") > 40.0,
+    "unsigned": pl.col("u") > 2**63 + 92,
+    "text": pl.col("s") < "x" * 40 + "00100é",
+    "null": pl.col("w").is_null() | (pl.col("w") == "w3"),
+    "date": pl.col("d") >= date(2024, 6, 1),
+    "is in": pl.col("i").is_in([5, 50, 500]),
+}
+
+
+@pytest.mark.parametrize("name", POLARS)
+def test_polars_finds_the_same_rows(name: str, pair: tuple[Path, Path]) -> None:
+    path, parquet = pair
+    lazy = ncf.scan_polars(path).filter(POLARS[name]).select("row", "i")
+    want = pl.read_parquet(parquet).filter(POLARS[name]).select("row", "i")
+    assert lazy.collect().sort("row").equals(want.sort("row"))
+
+
+def test_nan_is_above_all_numbers_for_both_engines(pair: tuple[Path, Path]) -> None:
+    path, parquet = pair
+    connection = duckdb.connect()
+    connection.register("t", ncf.scan(path))
+    want = pl.read_parquet(parquet).filter(pl.col("f") > 60.0)
+    assert want["f"].is_nan().any()
+    assert connection.sql("select count(*) from t where f > 60").fetchall() == [(want.height,)]
+    assert ncf.scan_polars(path).filter(pl.col("f") > 60.0).collect().height == want.height
+
+
+def test_a_dataset_is_scanned_by_pyarrow_too(pair: tuple[Path, Path]) -> None:
+    path, parquet = pair
+    dataset, want = ncf.scan(path), pq.read_table(parquet)
+    assert dataset.to_table(columns=["i", "row"]).equals(want.select(["i", "row"]))
+    assert dataset.count_rows() == want.num_rows
+    few = pc.field("row") < 10
+    assert dataset.count_rows(filter=few) == 10
+    assert dataset.head(5).num_rows == 5
+    assert (
+        dataset.to_table(columns={"twice": pc.field("row") * 2}, filter=few)["twice"][9].as_py()
+        == 18
+    )
+
+
+def test_predicates_reach_the_file(pair: tuple[Path, Path]) -> None:
+    schema = ncf.read_schema(pair[0])
+    condition = necessary_condition((pl.col("i") > 100) & pl.col("w").is_in(["w1"]), schema)
+    assert str(condition) == "(i > 100)"
+    assert necessary_condition((pl.col("i") > 100) | pl.col("w").is_in(["w1"]), schema) is None
+    assert "is_nan" in str(necessary_condition(pl.col("f") > 1.0, schema))
+
+
+def test_head_of_a_lazy_frame_reads_no_more(pair: tuple[Path, Path]) -> None:
+    assert ncf.scan_polars(pair[0]).head(7).collect().height == 7
+
+
+def test_a_type_polars_lacks_is_named(tmp_path: Path) -> None:
+    table = pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])})
+    ncf.write_table(table, tmp_path / "u.ncf")
+    with pytest.raises(UnsupportedTypeError, match="polars"):
+        ncf.scan_polars(tmp_path / "u.ncf")
