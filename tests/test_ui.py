@@ -4,7 +4,6 @@ Pictures of the pages go to the folder named by NEUROLAKE_TEST_PICTURES, where o
 """
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -89,7 +88,7 @@ def wait_for(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
 def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
-        yield browser.new_page(viewport={"width": 1600, "height": 1000})
+        yield browser.new_page(viewport={"width": 1600, "height": 2400})
         browser.close()
 
 
@@ -126,27 +125,21 @@ def test_materialize_all_from_the_asset_graph_succeeds(materialized: dg.DagsterR
 
 
 @pytest.mark.usefixtures("materialized")
-def test_the_metadata_page_shows_rows_schema_and_place(
-    page: Page, address: str, project: Project
-) -> None:
-    page.goto(f"{address}/assets/ncf/flights")
-    expect(page.get_by_text(re.compile("336,?776")).first).to_be_visible(timeout=20_000)
-    expect(page.get_by_text("Departure delay in minutes").first).to_be_visible()
-    expect(page.get_by_text(str(project.data / "ncf" / "flights")).first).to_be_visible()
-    take_picture(page, "metadata")
-
-
-@pytest.mark.usefixtures("materialized")
-def test_the_lineage_page_shows_the_neighbours(page: Page, address: str) -> None:
-    page.goto(f"{address}/assets/ncf/flights?view=lineage")
-    for name in ("flights_roundtrip", "delays", "flights_daily"):
-        expect(page.get_by_text(name).first).to_be_visible(timeout=20_000)
-    take_picture(page, "lineage")
-
-
-@pytest.mark.usefixtures("materialized")
-def test_the_checks_page_shows_four_passed_checks(page: Page, address: str) -> None:
-    page.goto(f"{address}/assets/ncf/flights?view=checks")
-    for name in ("row_count", "schema", "nulls", "digest"):
-        expect(page.get_by_text(name).first).to_be_visible(timeout=20_000)
-    take_picture(page, "checks")
+@pytest.mark.parametrize(
+    ("view", "texts"),
+    [
+        (
+            "overview",
+            ["336,776", "Departure delay in minutes", "size_ratio", "parquet/flights.carrier"],
+        ),
+        ("events", ["dagster/uri", "/ncf/flights", "dagster/row_count"]),
+        ("checks", ["row_count", "schema", "nulls", "digest"]),
+        ("lineage", ["sources", "analytics", "delays", "flights_daily"]),
+    ],
+    ids=["overview", "events", "checks", "lineage"],
+)
+def test_the_asset_page_shows(page: Page, address: str, view: str, texts: list[str]) -> None:
+    page.goto(f"{address}/assets/ncf/flights?view={view}")
+    for text in texts:
+        expect(page.get_by_text(text).first).to_be_visible(timeout=20_000)
+    take_picture(page, view)
