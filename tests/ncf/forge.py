@@ -65,7 +65,12 @@ def craft(
     """
     entries = [[count, AUTO, AUTO, tree] for count, tree, _ in tables]
     meta = [rows, entries, [[rows, AUTO, AUTO, node]]]
-    entry = [AUTO, AUTO, AUTO, AUTO, 0, ["by hand"], [0, None, None, None, 0]]
+    nulls = 0
+    if node == [0]:
+        nulls = rows
+    elif isinstance(node, list) and len(node) > 2 and isinstance(node[1], list) and node[0] < 14:
+        nulls = node[1][1]
+    entry = [AUTO, AUTO, AUTO, AUTO, 0, ["by hand"], [nulls, None, None, None, 0]]
     footer = {
         "schema": pa.schema([("c", kind)]).serialize().to_pybytes(),
         "rows": rows,
