@@ -26,6 +26,8 @@ class _PathSource:
 
     # A request costs microseconds here, not milliseconds.
     coalesce_bytes = 1 << 14
+    # Until it is open: a path that cannot be opened is still collected.
+    _file = -1
 
     def __init__(self, path: str) -> None:
         self.name = path

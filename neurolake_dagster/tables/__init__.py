@@ -4,7 +4,16 @@ Owns what a version is and how it comes about, for the file formats NCF and Parq
 keeps its own log; its Arrow side is `neurolake_dagster.tables.delta`.
 """
 
+from neurolake_dagster.tables.changes import delete_rows, merge_rows
 from neurolake_dagster.tables.commit import Commit
+from neurolake_dagster.tables.maintenance import (
+    VacuumReport,
+    evolve_schema,
+    optimize,
+    restore,
+    set_properties,
+    vacuum,
+)
 from neurolake_dagster.tables.partitions import Partition, partition_folder
 from neurolake_dagster.tables.parts import PartFiles
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot
@@ -20,5 +29,13 @@ __all__ = [
     "Stage",
     "Staged",
     "Table",
+    "VacuumReport",
+    "delete_rows",
+    "evolve_schema",
+    "merge_rows",
+    "optimize",
     "partition_folder",
+    "restore",
+    "set_properties",
+    "vacuum",
 ]

@@ -35,6 +35,8 @@ class Change:
         Partitions whose files go; empty: all files go; None: none but `removed`.
     removed
         Single files that go, read from the base: any change to them is a conflict.
+    keeps_schema_ids
+        The files were the table's before, and were written with the schema they name.
     """
 
     operation: str
@@ -46,6 +48,7 @@ class Change:
     transaction: str | None = None
     properties: Mapping[str, str] | None = None
     metrics: Mapping[str, int] = field(default_factory=dict)
+    keeps_schema_ids: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,10 @@ class Commit:
             table_bytes=state.bytes,
             metrics=entry.metrics,
         )
+
+    def with_metrics(self, metrics: Mapping[str, int]) -> "Commit":
+        """The same with other metrics."""
+        return replace(self, metrics=metrics)
 
     @staticmethod
     def nothing(state: Snapshot) -> "Commit":
@@ -160,7 +167,9 @@ def _put(
 
 
 def _entry(table_format: TableFormat, change: Change, base: Snapshot | None, token: str) -> Entry:
-    files = tuple(replace(file, schema_id=change.schema.id) for file in change.files)
+    files = change.files
+    if not change.keeps_schema_ids:
+        files = tuple(replace(file, schema_id=change.schema.id) for file in files)
     is_known = base is not None and change.schema.id in base.schemas
     return Entry(
         version=0 if base is None else base.version + 1,

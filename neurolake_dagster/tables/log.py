@@ -7,13 +7,19 @@ whole state at that version, ``_last_checkpoint`` a hint to the newest one. Whoe
 
 import json
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from neurolake_dagster.errors import StorageError, StorageNotFoundError, TableError
+from neurolake_dagster.errors import (
+    StorageError,
+    StorageNotFoundError,
+    TableError,
+    TableNotFoundError,
+)
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.snapshot import (
@@ -175,6 +181,26 @@ class Log:
         """The commits above a version, oldest first."""
         for number in self._versions(after=after if after >= 0 else None):
             yield self.entry(number)
+
+    def version_at(self, moment: datetime) -> int:
+        """The version that was the newest at a moment; one without a zone is UTC.
+
+        Raises
+        ------
+        TableNotFoundError
+            If the table is younger.
+        """
+        numbers = self._versions(after=None)
+        if not numbers:
+            raise no_such_table(self.storage.root)
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        count = bisect_right(numbers, aware, key=lambda number: self.entry(number).timestamp)
+        if not count:
+            raise TableNotFoundError(
+                f"{self.storage.root}: no version at {aware:%F %T %Z}, the first one is of "
+                f"{self.entry(numbers[0]).timestamp:%F %T} UTC"
+            )
+        return numbers[count - 1]
 
     def put(self, entry: Entry, base: Snapshot | None) -> Snapshot:
         """Make `entry` the version after `base`.

@@ -7,6 +7,7 @@ true by one commit; until then, and after any failure, readers see the version b
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 import pyarrow as pa
@@ -82,8 +83,10 @@ class Table:
         """Whether a version was ever committed here."""
         return self.log.try_snapshot() is not None
 
-    def snapshot(self, version: int | None = None) -> Snapshot:
-        """The newest version, or that one; reads the log only."""
+    def snapshot(self, version: int | datetime | None = None) -> Snapshot:
+        """The newest version, that one, or the one of that moment; reads the log only."""
+        if isinstance(version, datetime):
+            version = self.log.version_at(version)
         found = self.log.snapshot(version)
         if found.format != self.format:
             raise TableError(f"{self.uri}: holds {found.format} files, asked for {self.format}")
@@ -104,7 +107,7 @@ class Table:
         filters: Filters | None = None,
         partitions: Iterable[PartitionLike] | None = None,
         *,
-        version: int | None = None,
+        version: int | datetime | None = None,
     ) -> pa.Table:
         """Read rows into memory, in the order of the files.
 
@@ -123,7 +126,7 @@ class Table:
         while True:
             files = snapshot.files_of(wanted)
             try:
-                return read_files(self.folder, self._files, snapshot, files, columns, filters)
+                return read_files(self.folder, self.files_format, snapshot, files, columns, filters)
             except StorageNotFoundError:
                 # Parquet keeps no old files: a commit came between the log and the read.
                 newest = self.snapshot(version)
@@ -137,12 +140,12 @@ class Table:
         filters: Filters | None = None,
         partitions: Iterable[PartitionLike] | None = None,
         *,
-        version: int | None = None,
+        version: int | datetime | None = None,
     ) -> pa.RecordBatchReader:
         """Stream rows in bounded memory; the parameters are those of :meth:`read`."""
         snapshot = self.snapshot(version)
         wanted = snapshot.files_of(partitions)
-        return scan_files(self.folder, self._files, snapshot, wanted, columns, filters)
+        return scan_files(self.folder, self.files_format, snapshot, wanted, columns, filters)
 
     def write(
         self,
@@ -187,7 +190,7 @@ class Table:
         schema = self._schema_for(base, incoming.schema, whole)
         _check_layout(base, incoming.asked, self.uri)
         with PartFiles(
-            self.folder, self._files, schema.schema, folder=self._staging_folder()
+            self.folder, self.files_format, schema.schema, folder=self.staging_folder()
         ) as parts:
             for place, rows in incoming.divided(self.uri):
                 parts.write(place, fit_batch(rows, schema.schema))
@@ -217,7 +220,7 @@ class Table:
 
     def stage(self) -> Stage:
         """A folder where Spark or a converter writes part files for a later `commit`."""
-        return Stage(self.folder, f"{STAGING_FOLDER}/{uuid.uuid4().hex}", self._files)
+        return Stage(self.folder, f"{STAGING_FOLDER}/{uuid.uuid4().hex}", self.files_format)
 
     def commit(
         self,
@@ -265,11 +268,12 @@ class Table:
         return carry_out(self.folder, self.format, change, base, lambda: None)
 
     @property
-    def _files(self) -> FileFormat:
+    def files_format(self) -> FileFormat:
+        """How the part files are read and written."""
         return file_format(self.format)
 
-    def _staging_folder(self) -> str:
-        """Only plain readers of Parquet could see a file before its commit."""
+    def staging_folder(self) -> str:
+        """Where new files wait: only plain readers of Parquet could see them before the commit."""
         return f"{STAGING_FOLDER}/{uuid.uuid4().hex}" if self.format == "parquet" else ""
 
     def _schema_for(self, base: Snapshot | None, schema: pa.Schema, whole: bool) -> TableSchema:

@@ -1,0 +1,246 @@
+"""Housekeeping of a table: restore, optimize, vacuum, schema changes.
+
+Owns what may be deleted: never a file that a kept version needs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from neurolake_dagster.errors import SchemaMismatchError, TableError
+from neurolake_dagster.tables.commit import Change, Commit, carry_out
+from neurolake_dagster.tables.log import LOG_FOLDER, apply_entry
+from neurolake_dagster.tables.partitions import Partition
+from neurolake_dagster.tables.parts import TARGET_FILE_BYTES, PartFiles
+from neurolake_dagster.tables.reading import read_files
+from neurolake_dagster.tables.schemas import fits, plain_schema
+from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
+from neurolake_dagster.tables.table import Table
+
+RETENTION = timedelta(days=7)
+# A file counts as small below this share of the target: rewriting others gains nothing.
+SMALL_SHARE = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class VacuumReport:
+    """What a vacuum deleted, or with a dry run would have."""
+
+    paths: tuple[str, ...]
+    bytes: int
+    is_dry_run: bool
+
+
+def restore(table: Table, version: int, *, properties: Mapping[str, str] | None = None) -> Commit:
+    """Make a former version the newest again, as a new commit; nothing is rewritten.
+
+    Raises
+    ------
+    TableError
+        If files of that version were vacuumed, or the format keeps none.
+    """
+    current, former = table.snapshot(), table.snapshot(version)
+    here = {file.path for file in current.files}
+    back = tuple(file for file in former.files if file.path not in here)
+    lost = [file.path for file in back if not table.folder.exists(file.path)]
+    if lost:
+        raise TableError(
+            f"{table.uri}: version {version} cannot be restored, {len(lost)} of its files are "
+            f"gone, first {lost[0]!r}; a vacuum took them, or the format keeps none"
+        )
+    there = {file.path for file in former.files}
+    schema = current.table_schema
+    if not former.table_schema.schema.equals(schema.schema, check_metadata=True):
+        schema = replace(former.table_schema, id=schema.id + 1)
+    change = Change(
+        operation="restore",
+        files=back,
+        schema=schema,
+        replaced=None,
+        removed=tuple(file.path for file in current.files if file.path not in there),
+        keeps_schema_ids=True,
+        properties=dict(former.properties),
+        info={**(properties or {}), "restored_version": str(version)},
+    )
+    return carry_out(table.folder, table.format, change, current, lambda: None)
+
+
+def optimize(
+    table: Table,
+    *,
+    target_file_bytes: int = TARGET_FILE_BYTES,
+    sort_by: Sequence[str] = (),
+    partitions: Sequence[Partition] | None = None,
+) -> Commit:
+    """Rewrite the small files of each partition into few, optionally sorted by columns.
+
+    With `sort_by` all files of a partition are rewritten, so that each holds a range.
+    """
+    snapshot = table.snapshot()
+    groups: dict[Partition, list[DataFile]] = {}
+    for file in snapshot.files_of(partitions):
+        if sort_by or file.bytes < SMALL_SHARE * target_file_bytes:
+            groups.setdefault(file.partition, []).append(file)
+    chosen = {place: files for place, files in groups.items() if len(files) > 1 or sort_by}
+    if not chosen:
+        return Commit.nothing(snapshot)
+    parts = PartFiles(
+        table.folder,
+        table.files_format,
+        snapshot.schema,
+        folder=table.staging_folder(),
+        target_file_bytes=target_file_bytes,
+    )
+    with parts:
+        for place, files in chosen.items():
+            rows = read_files(table.folder, table.files_format, snapshot, files, None, None)
+            if sort_by:
+                rows = rows.sort_by([(name, "ascending") for name in sort_by])
+            for batch in rows.to_batches():
+                parts.write(place, batch)
+            parts.ensure(place)
+        parts.close()
+        removed = tuple(file.path for files in chosen.values() for file in files)
+        change = Change(
+            operation="optimize",
+            files=tuple(parts.files),
+            schema=snapshot.table_schema,
+            replaced=None,
+            removed=removed,
+            metrics={"files_before": len(removed), "files_after": len(parts.files)},
+        )
+        return carry_out(table.folder, table.format, change, snapshot, parts.forget)
+
+
+def vacuum(
+    table: Table, *, retention: timedelta = RETENTION, dry_run: bool = False
+) -> VacuumReport:
+    """Delete files that no version of the last `retention` needs.
+
+    That is: files that were replaced before it, and files no commit ever named (of failed
+    writes) that are older than it. Former versions that lose a file can be read no more.
+    """
+    cutoff = datetime.now(UTC) - retention
+    needed, known = _needed(table, cutoff)
+    doomed = [
+        entry
+        for entry in table.folder.list()
+        if not entry.key.startswith(f"{LOG_FOLDER}/")
+        and entry.key not in needed
+        and (entry.key in known or entry.modified <= cutoff)
+    ]
+    doomed.sort(key=lambda entry: entry.key)
+    if not dry_run:
+        table.folder.delete(entry.key for entry in doomed)
+    return VacuumReport(
+        paths=tuple(entry.key for entry in doomed),
+        bytes=sum(entry.bytes for entry in doomed),
+        is_dry_run=dry_run,
+    )
+
+
+def evolve_schema(
+    table: Table,
+    *,
+    add: Mapping[str, pa.DataType] | None = None,
+    drop: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    widen: Mapping[str, pa.DataType] | None = None,
+) -> Commit:
+    """Change a table's columns without touching a file.
+
+    Added columns are null in the rows there are; a dropped name that is added again does not
+    bring its old values back. Only changes without loss are taken.
+
+    Raises
+    ------
+    SchemaMismatchError
+        Naming all changes that are not possible.
+    """
+    if table.format != "ncf":
+        raise TableError(
+            f"{table.uri}: {table.format} files are read by others, who would see the old columns;"
+            " overwrite the table instead"
+        )
+    snapshot = table.snapshot()
+    current = snapshot.table_schema
+    renames, wider, added = dict(rename or {}), dict(widen or {}), dict(add or {})
+    problems = _problems(current.schema, added, drop, renames, wider)
+    if problems:
+        raise SchemaMismatchError(f"{table.uri}: {'; '.join(problems)}")
+    fresh = 1 + max(number for known in snapshot.schemas.values() for number in known.field_ids)
+    fields = [
+        (number, _changed(field, renames, wider))
+        for number, field in zip(current.field_ids, current.schema, strict=True)
+        if field.name not in drop
+    ]
+    fields += [(fresh + i, pa.field(name, type_)) for i, (name, type_) in enumerate(added.items())]
+    schema = TableSchema(
+        id=current.id + 1,
+        schema=plain_schema(pa.schema([field for _, field in fields], current.schema.metadata)),
+        field_ids=tuple(number for number, _ in fields),
+    )
+    change = Change(operation="evolve", files=(), schema=schema, replaced=None)
+    return carry_out(table.folder, table.format, change, snapshot, lambda: None)
+
+
+def set_properties(table: Table, properties: Mapping[str, str]) -> Commit:
+    """Set properties of the table, beside those it has; a commit of its own."""
+    snapshot = table.snapshot()
+    change = Change(
+        operation="properties",
+        files=(),
+        schema=snapshot.table_schema,
+        replaced=None,
+        properties={**snapshot.properties, **properties},
+    )
+    return carry_out(table.folder, table.format, change, snapshot, lambda: None)
+
+
+def _changed(
+    field: pa.Field, renames: Mapping[str, str], wider: Mapping[str, pa.DataType]
+) -> pa.Field:
+    typed = field.with_type(wider.get(field.name, field.type))
+    return typed.with_name(renames.get(field.name, field.name))
+
+
+def _needed(table: Table, cutoff: datetime) -> tuple[set[str], set[str]]:
+    """Paths that a version at or after `cutoff` has, and all paths that any version had."""
+    state: Snapshot | None = None
+    needed: set[str] = set()
+    known: set[str] = set()
+    for entry in table.log.entries():
+        if state is not None and entry.timestamp > cutoff:
+            needed.update(file.path for file in state.files)
+        state = apply_entry(state, entry)
+        known.update(file.path for file in entry.added)
+    if state is None:
+        state = table.snapshot()
+    needed.update(file.path for file in state.files)
+    return needed, known
+
+
+def _problems(
+    schema: pa.Schema,
+    add: Mapping[str, pa.DataType],
+    drop: Sequence[str],
+    rename: Mapping[str, str],
+    widen: Mapping[str, pa.DataType],
+) -> list[str]:
+    found = [
+        f"column {name!r} is not in the table {schema.names!r}"
+        for name in [*drop, *rename, *widen]
+        if name not in schema.names
+    ]
+    left = [rename.get(name, name) for name in schema.names if name not in drop] + list(add)
+    found += [f"column {name!r} would come twice" for name in set(left) if left.count(name) > 1]
+    found += [
+        f"column {name!r} is {schema.field(name).type}, {type_} does not hold all its values"
+        for name, type_ in widen.items()
+        if name in schema.names and not fits(schema.field(name).type, type_)
+    ]
+    if not left:
+        found.append("no column would be left")
+    return found

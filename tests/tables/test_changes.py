@@ -1,0 +1,246 @@
+"""Row-level changes and housekeeping of tables, on NCF and Parquet."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from neurolake_dagster.errors import (
+    SchemaMismatchError,
+    StorageNotFoundError,
+    TableError,
+    TableNotFoundError,
+)
+from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables import (
+    Table,
+    delete_rows,
+    evolve_schema,
+    merge_rows,
+    optimize,
+    restore,
+    set_properties,
+    vacuum,
+)
+from neurolake_dagster.tables.log import Entry
+from neurolake_dagster.tables.snapshot import DataFile
+
+
+@pytest.fixture(params=["ncf", "parquet"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Table:
+    return Table(Storage(str(tmp_path)), "t", request.param)
+
+
+@pytest.fixture
+def ncf(tmp_path: Path) -> Table:
+    return Table(Storage(str(tmp_path)), "t", "ncf")
+
+
+def people(*rows: tuple[int | None, str | None]) -> pa.Table:
+    ids, names = [row[0] for row in rows], [row[1] for row in rows]
+    return pa.table({"id": pa.array(ids, pa.int64()), "name": pa.array(names, pa.string())})
+
+
+def content(table: Table) -> set[tuple[int | None, str | None]]:
+    return {(row["id"], row["name"]) for row in table.read().to_pylist()}
+
+
+def test_deleting_takes_the_rows_that_match_and_touches_no_other_file(table: Table) -> None:
+    table.write(people((1, "a"), (2, "b"), (3, None)), mode="append")
+    table.write(people((10, "x")), mode="append")
+    untouched = table.files()[1].path
+    commit = delete_rows(table, [("id", ">=", 2), ("id", "<", 9)])
+
+    assert commit.metrics == {"rows_deleted": 2, "rows_copied": 1}
+    assert content(table) == {(1, "a"), (10, "x")}
+    assert untouched in [file.path for file in table.files()]
+
+
+def test_rows_whose_predicate_is_null_stay(table: Table) -> None:
+    table.write(people((1, "a"), (2, None)))
+    assert delete_rows(table, pc.field("name") == "a").metrics["rows_deleted"] == 1
+    assert content(table) == {(2, None)}
+    assert delete_rows(table, [("name", "=", "zz")]).operation == "none"
+
+
+def test_merging_updates_inserts_and_counts_exactly(table: Table) -> None:
+    table.write(people((1, "a"), (2, "b")), mode="append")
+    table.write(people((5, "e"), (6, "f")), mode="append")
+    commit = merge_rows(table, people((2, "B"), (5, "E"), (9, "new")), ["id"])
+
+    assert commit.metrics == {
+        "rows_inserted": 1, "rows_updated": 2, "rows_deleted": 0, "rows_copied": 2,
+    }  # fmt: skip
+    assert content(table) == {(1, "a"), (2, "B"), (5, "E"), (6, "f"), (9, "new")}
+
+
+def test_merging_can_delete_what_is_gone(table: Table) -> None:
+    table.write(people((1, "a"), (2, "b"), (3, "c")))
+    commit = merge_rows(table, people((2, "B"), (4, "d")), ["id"], when_gone="delete")
+    assert (commit.metrics["rows_deleted"], commit.metrics["rows_inserted"]) == (2, 1)
+    assert content(table) == {(2, "B"), (4, "d")}
+
+
+def test_merging_can_only_insert_or_only_delete(table: Table) -> None:
+    table.write(people((1, "a"), (2, "b")))
+    merge_rows(table, people((1, "A"), (3, "c")), ["id"], when_matched="ignore")
+    assert content(table) == {(1, "a"), (2, "b"), (3, "c")}
+    merge_rows(table, people((1, "A"), (7, "g")), ["id"], when_matched="delete", when_new="ignore")
+    assert content(table) == {(2, "b"), (3, "c")}
+
+
+def test_merging_into_nothing_creates_the_table(table: Table) -> None:
+    commit = merge_rows(table, people((1, "a")), ["id"])
+    assert commit.metrics["rows_inserted"] == 1
+    assert content(table) == {(1, "a")}
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "told"),
+    [
+        (people((1, "a"), (1, "b")), ["id"], "repeat a key"),
+        (people((None, "a")), ["id"], "is null in 1 rows"),
+        (people((1, "a")), ["nope"], "'nope'"),
+    ],
+    ids=["twice", "null", "unknown"],
+)
+def test_ambiguous_merges_are_refused(
+    table: Table, rows: pa.Table, keys: list[str], told: str
+) -> None:
+    table.write(people((1, "z")))
+    with pytest.raises(TableError, match=told):
+        merge_rows(table, rows, keys)
+    assert content(table) == {(1, "z")}
+
+
+def test_former_versions_are_read_by_number_and_moment(ncf: Table) -> None:
+    ncf.write(people((1, "a")))
+    time.sleep(0.01)
+    between = datetime.now(UTC)
+    time.sleep(0.01)
+    ncf.write(people((2, "b")))
+
+    assert ncf.read(version=0)["id"].to_pylist() == [1]
+    assert ncf.read(version=between)["id"].to_pylist() == [1]
+    assert ncf.read(version=datetime.now(UTC))["id"].to_pylist() == [2]
+    with pytest.raises(TableNotFoundError, match="first one is of"):
+        ncf.read(version=between - timedelta(days=1))
+
+
+def test_restoring_brings_back_rows_and_schema(ncf: Table) -> None:
+    ncf.write(people((1, "a")))
+    ncf.write(pa.table({"other": [1.5]}))
+    commit = restore(ncf, 0)
+    assert commit.version == 2
+    assert content(ncf) == {(1, "a")}
+    assert ncf.read(version=1).to_pylist() == [{"other": 1.5}]
+    ncf.write(people((2, "b")), mode="append")
+    assert content(ncf) == {(1, "a"), (2, "b")}
+
+
+def test_parquet_cannot_restore_what_it_does_not_keep(tmp_path: Path) -> None:
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    table.write(people((1, "a")))
+    table.write(people((2, "b")))
+    with pytest.raises(TableError, match="keeps none"):
+        restore(table, 0)
+
+
+def test_optimizing_joins_small_files_and_keeps_the_rows(table: Table) -> None:
+    for number in range(6):
+        table.write(people((number, "x")), mode="append")
+    commit = optimize(table)
+    assert commit.metrics == {"files_before": 6, "files_after": 1}
+    assert content(table) == {(number, "x") for number in range(6)}
+    assert optimize(table).operation == "none"
+
+
+def test_optimizing_by_columns_lets_reads_skip_files(ncf: Table) -> None:
+    for start in (1, 0):
+        ids = range(start, 4000, 2)
+        ncf.write(pa.table({"id": ids, "pad": [f"{i:064x}" for i in ids]}), mode="append")
+    optimize(ncf, sort_by=["id"])
+    assert ncf.read()["id"].to_pylist() == list(range(4000))
+
+
+def test_vacuum_deletes_exactly_what_no_kept_version_needs(ncf: Table) -> None:
+    ncf.write(people((1, "a")), partition="p")
+    first = ncf.files()[0]
+    ncf.write(people((2, "b")), partition="q")
+    ncf.write(people((3, "c")), partition="p")
+    ncf.folder.put("part-of-a-failed-write.ncf", b"12345")
+
+    assert vacuum(ncf, retention=timedelta(days=1)).paths == ()
+    planned = vacuum(ncf, retention=timedelta(0), dry_run=True)
+    assert set(planned.paths) == {first.path, "part-of-a-failed-write.ncf"}
+    assert planned.bytes == first.bytes + 5
+    assert ncf.folder.exists(first.path)
+
+    assert vacuum(ncf, retention=timedelta(0)).paths == planned.paths
+    assert content(ncf) == {(2, "b"), (3, "c")}
+    with pytest.raises(StorageNotFoundError, match="gone"):
+        ncf.read(version=0)
+    with pytest.raises(TableError, match="vacuum"):
+        restore(ncf, 0)
+
+
+def test_columns_are_added_renamed_widened_and_dropped_without_rewriting(ncf: Table) -> None:
+    narrow = pa.table({"id": pa.array([1, 2], pa.int32()), "name": ["a", "b"], "old": [1, 2]})
+    ncf.write(narrow)
+    files = ncf.files()
+    evolve_schema(
+        ncf, add={"extra": pa.float64()}, drop=["old"], rename={"name": "title"},
+        widen={"id": pa.int64()},
+    )  # fmt: skip
+    assert [file.path for file in ncf.files()] == [file.path for file in files]
+    expected = {"id": pa.int64(), "title": pa.string(), "extra": pa.float64()}
+    assert {field.name: field.type for field in ncf.read().schema} == expected
+    wide = pa.table({"id": [1 << 40], "title": ["c"], "extra": [0.5]})
+    ncf.write(wide, mode="append")
+    assert ncf.read(filters=[("title", "in", ["b", "c"])]).to_pylist() == [
+        {"id": 2, "title": "b", "extra": None},
+        {"id": 1 << 40, "title": "c", "extra": 0.5},
+    ]
+
+
+def test_a_dropped_column_does_not_come_back_with_its_values(ncf: Table) -> None:
+    ncf.write(people((1, "secret")))
+    evolve_schema(ncf, drop=["name"])
+    evolve_schema(ncf, add={"name": pa.string()})
+    assert ncf.read().to_pylist() == [{"id": 1, "name": None}]
+
+
+def test_changes_with_loss_are_refused_all_at_once(ncf: Table) -> None:
+    ncf.write(people((1, "a")))
+    with pytest.raises(SchemaMismatchError) as caught:
+        evolve_schema(ncf, widen={"id": pa.int32()}, rename={"nope": "x"}, add={"name": pa.int8()})
+    for told in ("int32 does not hold", "'nope' is not in", "'name' would come twice"):
+        assert told in str(caught.value)
+
+
+def test_properties_stay_with_the_table(table: Table) -> None:
+    table.write(people((1, "a")), properties={"run": "r1"})
+    set_properties(table, {"owner": "team"})
+    table.write(people((2, "b")))
+    assert table.snapshot().properties == {"owner": "team"}
+    assert table.history()[-1].info == {"run": "r1"}
+
+
+@pytest.mark.parametrize("commits", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_table_with_many_commits_opens_quickly(ncf: Table, commits: int) -> None:
+    state = None
+    ncf.write(people((1, "a")))
+    state = ncf.snapshot()
+    for number in range(1, commits):
+        file = DataFile(path=f"part-{number}.ncf", bytes=1, row_count=1)
+        entry = Entry(
+            version=number, format="ncf", operation="overwrite", token=str(number), added=(file,),
+            removed=tuple(old.path for old in state.files), replaced=(),
+        )  # fmt: skip
+        state = ncf.log.put(entry, state)
+    started = time.perf_counter()
+    assert ncf.snapshot().version == commits - 1
+    assert time.perf_counter() - started < 0.5
