@@ -102,6 +102,8 @@ class _TableWriter:
 def _encode_page(
     prepared: Prepared, profile: Profile, start: int, stop: int, *, stats: bool = True
 ) -> EncodedPage:
+    # Statistics first: the encoder takes the bounds from them.
+    known = prepared.stats(start, stop) if stats else None
     streams = StreamWriter(profile)
     node = prepared.encode(streams, start, stop)
     hasher = xxhash.xxh3_64()
@@ -113,7 +115,7 @@ def _encode_page(
         streams.size,
         hasher.intdigest(),
         node,
-        prepared.stats(start, stop) if stats else None,
+        known,
     )
 
 

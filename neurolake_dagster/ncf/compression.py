@@ -35,7 +35,7 @@ class Profile:
 
     plane_level: int = 1
     text_level: int = 3
-    raw_share: float = 0.92
+    raw_share: float = 0.94
 
 
 PROFILES = {
@@ -55,7 +55,7 @@ def build_profile(compression: str | None, level: int | None) -> Profile:
         return PROFILES[name]
     if name == "none" or level not in _LEVELS:
         raise ValueError(f"compression_level: expected 1..22 with zstd, got {level!r} with {name}")
-    return Profile(text_level=level, raw_share=0.97 if level >= 7 else 0.92)
+    return Profile(text_level=level, raw_share=0.97 if level >= 7 else 0.94)
 
 
 @lru_cache

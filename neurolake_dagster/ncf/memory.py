@@ -5,12 +5,14 @@ from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from neurolake_dagster.ncf.checks import Damage, NDArray
 
 _local = threading.local()
 # Larger temporaries are not kept: a thread would hold them for ever.
 _MAX_KEPT_BYTES = 4 << 20
+_LARGE_REQUEST_BYTES = 256 << 20
 
 
 def scratch(count: int, dtype: npt.DTypeLike) -> NDArray:
@@ -37,9 +39,20 @@ class Budget:
     limit
         In bytes. Outputs are debited before they are allocated; temporaries are bounded by
         the rows of one page and not counted.
+    expected
+        Bytes that the request will take in all, as far as known.
+
+    Attributes
+    ----------
+    pool
+        Arrow's default pool, or for a large request the C library's: it hands freed memory out
+        again where the other returns it to the kernel, and fresh pages are what such a read
+        pays most for.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, expected: int = 0) -> None:
+        large = expected >= _LARGE_REQUEST_BYTES
+        self.pool = pa.system_memory_pool() if large else pa.default_memory_pool()
         self._limit = limit
         self._left = limit
         self._lock = Lock()

@@ -91,6 +91,7 @@ class NCFFile:
         budget = Budget(self._limit)
         if filters is None:
             groups = list(range(len(self._chunks.footer.row_groups)))
+            budget = Budget(self._limit, self._raw_bytes(groups, selected))
             return self._read_groups(groups, selected, budget, use_threads=use_threads)
         parts = list(self._filtered(filters, selected, budget, use_threads=use_threads))
         schema = self._projected(selected)
@@ -206,6 +207,13 @@ class NCFFile:
 
     def _projected(self, selected: Sequence[int]) -> Any:
         return pa.schema([self.schema.field(i) for i in selected], self.schema.metadata)
+
+    def _raw_bytes(self, groups: Sequence[int], selected: Sequence[int]) -> int:
+        """Return the bytes that whole chunks take as Arrow memory, as the writer stated."""
+        stored = self._chunks.footer.row_groups
+        return sum(
+            stored[group].columns[column].raw_bytes for group in groups for column in selected
+        )
 
     def _read_groups(
         self, groups: list[int], selected: list[int], budget: Budget, *, use_threads: bool

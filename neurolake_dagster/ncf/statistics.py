@@ -117,7 +117,7 @@ def _text_bounds(array: Any) -> tuple[bytes, bytes]:
             mask = validity_of(array)
             if mask is not None:
                 starts, stops = starts[mask], stops[mask]
-            return _radix_low(starts, stops, data), _radix_high(starts, stops, data)
+            return _radix_bounds(starts, stops, data)
     return _arrow_bounds(array)
 
 
@@ -128,6 +128,20 @@ def _arrow_bounds(array: Any) -> tuple[bytes, bytes]:
         for value in (found["min"], found["max"])
     )
     return low, high
+
+
+def _radix_bounds(starts: NDArray, stops: NDArray, data: NDArray) -> tuple[bytes, bytes]:
+    """Return the first 33 bytes of minimum and maximum, by bytes; the first one for both."""
+    empty = starts >= stops
+    if empty.any():
+        return b"", _radix_high(starts, stops, data)
+    first = data[starts]
+    low, high = first.min(), first.max()
+    at_low, at_high = first == low, first == high
+    return (
+        bytes([low]) + _radix_low(starts[at_low] + 1, stops[at_low], data)[:MAX_BOUND_BYTES],
+        bytes([high]) + _radix_high(starts[at_high] + 1, stops[at_high], data)[:MAX_BOUND_BYTES],
+    )
 
 
 def _radix_low(starts: NDArray, stops: NDArray, data: NDArray) -> bytes:

@@ -65,8 +65,10 @@ def encode_planes(streams: StreamWriter, values: NDArray, maximum: int, plan: Pl
         return [[0, dtype.itemsize, 8, streams.put_text(words)]]
     planes: Node = []
     at = 0
+    # A top byte of few bits is packed: joined to its neighbour it would take all eight.
+    full = used if bits_for(maximum >> (8 * (used - 1))) == 8 else used - 1
     while at < used:
-        width = _raw_width(plan.raw, at, used)
+        width = _raw_width(plan.raw, at, full)
         shifted = words >> dtype.type(8 * at) if at else words
         if width > 1:
             planes.append([at, width, 8, streams.put(shifted.astype(_DTYPES[width]), 0)])
@@ -79,10 +81,10 @@ def encode_planes(streams: StreamWriter, values: NDArray, maximum: int, plan: Pl
     return planes
 
 
-def _raw_width(raw: frozenset[int], at: int, used: int) -> int:
-    """Return how many adjacent raw bytes from ``at`` on may stay together."""
+def _raw_width(raw: frozenset[int], at: int, full: int) -> int:
+    """Return how many adjacent raw bytes from ``at`` on, below ``full``, may stay together."""
     for width in (4, 2):
-        if at % width == 0 and at + width <= used and all(at + i in raw for i in range(width)):
+        if at % width == 0 and at + width <= full and all(at + i in raw for i in range(width)):
             return width
     return 1
 

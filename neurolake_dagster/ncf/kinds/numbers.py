@@ -5,7 +5,7 @@ Kind 2 holds every integer-like type (integers, dates, times, timestamps, durati
 is any of them through a table of the chunk: ``[6, validity, table, codes]``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from neurolake_dagster.ncf.arrow import (
     build_fixed,
     codes_in,
     decimal_words_of,
+    decimals_fit_int64,
     distinct_sorted,
     fixed_of,
     gather,
@@ -68,6 +69,7 @@ class NumberChunk:
     plan: IntPlan | FloatPlan
     ordered: bool = True
     table: tuple[int, NDArray] | None = None
+    _known: dict[tuple[int, int], Stats] = field(default_factory=dict, repr=False)
 
     def encode(self, streams: StreamWriter, start: int, stop: int) -> Node:
         """Encode rows as one array node."""
@@ -87,10 +89,24 @@ class NumberChunk:
             return [NUMBER_TABLE, validity, self.table[0], encode_integers(streams, codes)]
         if isinstance(self.plan, FloatPlan):
             return [self.kind, validity, encode_floats(streams, values, self.plan)]
-        return [self.kind, validity, encode_integers(streams, _signed(values), self.plan)]
+        bounds = self._bounds(start, stop)
+        return [self.kind, validity, encode_integers(streams, _signed(values), self.plan, bounds)]
+
+    def _bounds(self, start: int, stop: int) -> tuple[int, int] | None:
+        """Return the page's bounds if they were found already and mean the same signed."""
+        known = self._known.get((start, stop))
+        if known is None or self.values.dtype == np.uint64:
+            return None
+        low, high = known.min, known.max
+        return (low, high) if isinstance(low, int) and isinstance(high, int) else None
 
     def stats(self, start: int, stop: int) -> Stats:
         """Return bounds of the valid rows in physical values."""
+        if (start, stop) not in self._known:
+            self._known[start, stop] = self._measure(start, stop)
+        return self._known[start, stop]
+
+    def _measure(self, start: int, stop: int) -> Stats:
         values, nulls = self.values[start:stop], 0
         if self.mask is not None:
             mask = self.mask[start:stop]
@@ -138,8 +154,7 @@ def prepare_decimals(context: PrepareContext, array: Any) -> NumberChunk | WideC
     """Prepare a decimal128 array: as integers where every valid value fits in int64."""
     low, high = decimal_words_of(array)
     mask = validity_of(array)
-    fits = high == low >> 63
-    if not (fits if mask is None else fits | ~mask).all():
+    if not decimals_fit_int64(low, high, mask):
         return prepare_wide(context, array)
     plan = plan_integers(low, mask, context.profile)
     return NumberChunk(DECIMAL, low, mask, plan)

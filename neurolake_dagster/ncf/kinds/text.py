@@ -10,7 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from neurolake_dagster.ncf.arrow import as_buffer, build_bytes, bytes_of, offset_dtype, validity_of
+from neurolake_dagster.ncf.arrow import (
+    as_buffer,
+    build_bytes,
+    bytes_of,
+    fixed_offsets,
+    offset_dtype,
+    validity_of,
+)
 from neurolake_dagster.ncf.checks import Damage, NDArray, Node, need_int, need_list
 from neurolake_dagster.ncf.compression import StreamReader, StreamWriter
 from neurolake_dagster.ncf.encodings import constant, frame
@@ -21,6 +28,7 @@ from neurolake_dagster.ncf.encodings.integers import (
 )
 from neurolake_dagster.ncf.encodings.nibbles import decode_nibbles, encode_nibbles
 from neurolake_dagster.ncf.encodings.planes import decode_planes
+from neurolake_dagster.ncf.encodings.sums import write_sums
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext, Prepared
 from neurolake_dagster.ncf.kinds.flat import NULL
 from neurolake_dagster.ncf.kinds.text_table import prepare_text_table
@@ -125,15 +133,17 @@ def decode_offsets(
     ----------
     dtype
         int32 or int64; ``total`` fits in it.
+
+    Returns
+    -------
+    Perhaps shared with other arrays: not to be written to.
     """
     lengths = need_integers(node)
     if lengths[0] == constant.CODE:
         length = need_int(lengths[1], 0, total, "length")
         if length * count != total:
             raise Damage(f"lengths: {count} times {length} is not {total}")
-        steps = np.arange(count + 1, dtype=dtype)
-        steps *= length
-        return steps
+        return fixed_offsets(count, length, dtype.str)
     offsets = np.empty(count + 1, dtype)
     offsets[0] = 0
     if lengths[0] == frame.CODE and lengths[2] == 1:
@@ -172,6 +182,6 @@ def _sum_frame(residual: NDArray | None, base: int, total: int, offsets: NDArray
         if highest > total:
             raise Damage(f"lengths: {highest} is more than all {total}")
         _check_total(int(residual.sum(dtype=np.uint64)) + base * count, total)
-    np.cumsum(residual, dtype=offsets.dtype, out=offsets[1:])
+    write_sums(residual, offsets[1:])
     if base:
         offsets[1:] += np.arange(1, count + 1, dtype=offsets.dtype) * offsets.dtype.type(base)

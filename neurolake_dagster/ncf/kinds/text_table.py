@@ -16,6 +16,7 @@ from neurolake_dagster.ncf.arrow import (
     bytes_of,
     concat_texts,
     dictionary_of,
+    fixed_offsets,
     fixed_text_of,
     gather,
     join_texts,
@@ -40,6 +41,7 @@ from neurolake_dagster.ncf.encodings.integers import (
 )
 from neurolake_dagster.ncf.encodings.packing import decode_packed, packed_bytes
 from neurolake_dagster.ncf.encodings.planes import single_packed
+from neurolake_dagster.ncf.encodings.sums import add_group_sums
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
 from neurolake_dagster.ncf.kinds.flat import NULL
 from neurolake_dagster.ncf.kinds.validity import Validity, decode_validity, encode_validity
@@ -49,7 +51,8 @@ from neurolake_dagster.ncf.statistics import Stats, cut_bounds
 TEXT_TABLE = 9
 # Up to this many strings, page bounds are found among the codes a page uses.
 _MAX_RANKED = 65536
-_MAX_SUPER_TEXT = 64
+# Sums of a group's lengths fit in a byte below this.
+_MAX_GROUP_BYTES = 255
 _IMPOSSIBLE_LENGTH = 255
 _MAX_NIBBLE_BASE = 9
 _MIN_SUPER_ROWS = 4096
@@ -162,8 +165,7 @@ def _longest(context: DecodeContext, number: object, table: Any) -> int:
 def _take_fixed(fixed: Any, codes: NDArray, kind: Any, validity: Validity) -> Any:
     """Look strings of one length up by a plain gather."""
     width = fixed.type.byte_width
-    offsets = np.arange(len(codes) + 1, dtype=offset_dtype(kind))
-    offsets *= width
+    offsets = fixed_offsets(len(codes), width, offset_dtype(kind).str)
     data = take_texts(fixed, codes).buffers()[1]
     return build_bytes(kind, len(codes), validity.buffer, validity.nulls, offsets, data)
 
@@ -179,22 +181,22 @@ def _decode_groups(
     if packed is None or not 0 < len(table) <= 16:
         return None
     bits, stream = packed
+    base, per = (len(table), 4) if bits == 4 else (1 << bits, 8 // bits)
     longest = _longest(context, number, table)
-    if (bits == 4 and len(table) > _MAX_NIBBLE_BASE) or longest > _MAX_SUPER_TEXT:
+    if (bits == 4 and base > _MAX_NIBBLE_BASE) or longest * per >= _MAX_GROUP_BYTES:
         return None
     if longest * count >= 1 << 31:
         return None
     raw = context.streams.read(stream, packed_bytes(count, bits))
-    base, per = (len(table), 4) if bits == 4 else (1 << bits, 8 // bits)
-    groups, group_lengths = context.tables.keep(
+    groups, group_sums = context.tables.keep(
         ("groups", number, bits), lambda: super_table(table, base, per)
     )
     whole = count // per
     keys = _group_keys(raw, bits, base, whole)
-    lengths = gather(group_lengths, keys).view(np.uint8)
+    sums = gather(group_sums, keys)
     offsets = np.empty(count + 1, offset_dtype(table.type))
     offsets[0] = 0
-    np.cumsum(lengths, dtype=offsets.dtype, out=offsets[1 : whole * per + 1])
+    add_group_sums(sums, per, offsets[1 : whole * per + 1])
     context.budget.debit(offsets.nbytes + int(offsets[whole * per]))
     data = take_texts(groups, keys).buffers()[2]
     if (data.size if data else 0) != int(offsets[whole * per]):
@@ -239,18 +241,19 @@ def _nibble_keys(base: int) -> NDArray:
 
 
 def super_table(table: Any, base: int, per: int) -> tuple[Any, NDArray]:
-    """Return all concatenations of ``per`` strings, and their lengths packed into one word.
+    """Return all concatenations of ``per`` strings, and the running sums of their lengths.
 
-    Codes from ``len(table)`` to ``base`` have no string. Their groups state lengths that no
-    group has, so the sum of lengths gives them away.
+    The sums of a group are the bytes of one word. Codes from ``len(table)`` to ``base`` have no
+    string. Their groups state lengths that no group has, so the total gives them away.
     """
     keys = np.arange(base**per)
     own = lengths_of(table)
-    lengths = np.zeros((base**per, per), np.uint8)
+    lengths = np.zeros((base**per, per), np.int64)
     columns = []
     for place in range(per):
         digit = (keys // base**place) % base
         known = np.minimum(digit, len(table) - 1)
         columns.append(take_texts(table, known))
         lengths[:, place] = np.where(digit < len(table), own[known], _IMPOSSIBLE_LENGTH)
-    return join_texts(columns, table.type), lengths.view(f"<u{per}").ravel()
+    sums = np.minimum(np.cumsum(lengths, axis=1), _IMPOSSIBLE_LENGTH).astype(np.uint8)
+    return join_texts(columns, table.type), sums.view(f"<u{per}").ravel()

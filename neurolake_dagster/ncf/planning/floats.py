@@ -8,12 +8,20 @@ from neurolake_dagster.ncf.encodings.decimals import scale
 from neurolake_dagster.ncf.encodings.floats import FloatPlan
 from neurolake_dagster.ncf.encodings.integers import IntPlan
 from neurolake_dagster.ncf.encodings.planes import PlanePlan
-from neurolake_dagster.ncf.planning.integers import MAX_NUMBER_DICTIONARY, plan_integers
-from neurolake_dagster.ncf.planning.sample import estimate_distinct, planes_size, sample_runs
+from neurolake_dagster.ncf.planning.integers import MAX_NUMBER_DICTIONARY, choose_integers
+from neurolake_dagster.ncf.planning.sample import (
+    estimate_distinct,
+    may_repeat,
+    planes_size,
+    sample_runs,
+)
 
 Candidate = tuple[float, FloatPlan]
 _MAX_EXPONENTS = {4: 8, 8: 16}
 _MAX_EXCEPTIONS = 0.03
+_PROBE = 64
+# Decimals below this share of the raw bytes leave the other ways no chance.
+_GOOD_SHARE = 0.5
 
 
 def plan_floats(
@@ -25,9 +33,11 @@ def plan_floats(
     if len(sample) == 0:
         return FloatPlan()
     bits = sample.view(f"<u{sample.dtype.itemsize}")
-    candidates = _bits_candidates(bits, profile)
-    candidates += _decimal_candidates(sample, profile)
-    if dictionary:
+    candidates = _decimal_candidates(runs, sample, profile)
+    if not candidates or candidates[0][0] > _GOOD_SHARE * sample.nbytes:
+        candidates += _bits_candidates(bits, profile)
+    candidates += _run_candidates(bits)
+    if dictionary and may_repeat(bits):
         candidates += _dictionary_candidates(bits, len(values), profile)
     return min(candidates, key=lambda candidate: candidate[0])[1]
 
@@ -37,43 +47,51 @@ def _bits_candidates(bits: NDArray, profile: Profile) -> list[Candidate]:
     size, raw = planes_size(bits.astype(np.uint64), (1 << (8 * width)) - 1, profile)
     plan = FloatPlan(integers=IntPlan(planes=PlanePlan(raw=raw)))
     found: list[Candidate] = [(size * 1.02, plan)]
-    run_count = int(np.count_nonzero(bits[1:] != bits[:-1])) + 1
-    if len(bits) >= 4 * run_count:
-        runs = FloatPlan(integers=IntPlan(kind="runs"))
-        found.append((run_count * (width + 1) * 0.9, runs))
     if profile.text_level:
         words = compressed_size(np.ascontiguousarray(bits), profile.text_level)
         found.append((float(words), FloatPlan(kind="words")))
     return found
 
 
-def _decimal_candidates(sample: NDArray, profile: Profile) -> list[Candidate]:
+def _run_candidates(bits: NDArray) -> list[Candidate]:
+    run_count = int(np.count_nonzero(bits[1:] != bits[:-1])) + 1
+    if len(bits) < 4 * run_count:
+        return []
+    plan = FloatPlan(integers=IntPlan(kind="runs"))
+    return [(run_count * (bits.dtype.itemsize + 1) * 0.9, plan)]
+
+
+def _decimal_candidates(runs: list[NDArray], sample: NDArray, profile: Profile) -> list[Candidate]:
     """Try the smallest exponent at which 97 % of the finite sample is decimal."""
     width = sample.dtype.itemsize
+    few = sample[:: max(1, len(sample) // _PROBE)]
     infinite = int(np.count_nonzero(~np.isfinite(sample)))
     for exponent in range(_MAX_EXPONENTS[width]):
+        if not _is_decimal(few, exponent, int(np.count_nonzero(~np.isfinite(few)))):
+            continue
         integers, exact = scale(sample, exponent)
         wrong = len(sample) - int(np.count_nonzero(exact)) - infinite
         if wrong > _MAX_EXCEPTIONS * len(sample):
             continue
-        kept = integers[exact]
-        if len(kept) == 0:
+        if not exact.any():
             return []
-        size = _decimal_size(kept, profile)
+        size, plan = choose_integers(_kept_runs(runs, integers, exact), len(sample), profile)
         cost = size + wrong * (width + 2) + infinite * 0.5
-        plan = plan_integers(kept, None, profile)
         return [(cost, FloatPlan(kind="decimals", exponent=exponent, integers=plan))]
     return []
 
 
-def _decimal_size(kept: NDArray, profile: Profile) -> float:
-    residual = (kept - kept.min()).view(np.uint64)
-    size: float = planes_size(residual, int(residual.max()), profile)[0]
-    if len(kept) > 1:
-        deltas = np.diff(kept)
-        residual = (deltas - deltas.min()).view(np.uint64)
-        size = min(size, planes_size(residual, int(residual.max()), profile)[0] * 1.04)
-    return size
+def _is_decimal(values: NDArray, exponent: int, infinite: int) -> bool:
+    """Whether most values are decimal at this exponent; lenient, the sample decides."""
+    exact = int(np.count_nonzero(scale(values, exponent)[1]))
+    return len(values) - exact - infinite <= max(2, 2 * _MAX_EXCEPTIONS * len(values))
+
+
+def _kept_runs(runs: list[NDArray], integers: NDArray, exact: NDArray) -> list[NDArray]:
+    """Return the runs as integers, inexact values left out."""
+    edges = np.cumsum([len(run) for run in runs])[:-1]
+    pairs = zip(np.split(integers, edges), np.split(exact, edges), strict=True)
+    return [part[kept] for part, kept in pairs]
 
 
 def _dictionary_candidates(bits: NDArray, count: int, profile: Profile) -> list[Candidate]:

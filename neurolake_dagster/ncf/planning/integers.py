@@ -11,6 +11,7 @@ from neurolake_dagster.ncf.encodings.planes import PlanePlan
 from neurolake_dagster.ncf.planning.sample import (
     BYTES_PER_NS,
     estimate_distinct,
+    may_repeat,
     planes_size,
     sample_runs,
 )
@@ -33,21 +34,36 @@ def plan_integers(
         Whether the caller can store a table of values beside the chunk.
     """
     runs = [run.astype(np.int64, copy=False) for run in sample_runs(values, mask)]
+    return choose_integers(runs, len(values), profile, dictionary=dictionary)[1]
+
+
+def choose_integers(
+    runs: list[NDArray], count: int, profile: Profile, *, dictionary: bool = False
+) -> Candidate:
+    """Return cost in bytes of the sample and plan of the cheapest way to encode it.
+
+    Parameters
+    ----------
+    runs
+        The sampled runs, int64.
+    count
+        Rows of the chunk.
+    """
     sample = runs[0] if len(runs) == 1 else np.concatenate(runs)
     if len(sample) == 0:
-        return FRAME
+        return 0.0, FRAME
     residual, maximum = _residual(sample)
     if maximum == 0:
-        return FRAME
+        return 0.0, FRAME
     residual, maximum, gcd = _reduce(residual, maximum)
     candidates = _frame_candidates(residual, maximum, gcd, profile)
     if len(sample) > 16:
         candidates += _run_candidates(sample, profile)
         if maximum > 3:
-            candidates += _delta_candidates(runs, len(sample), profile)
-        if dictionary and maximum > 255:
-            candidates += _dictionary_candidates(sample, maximum, len(values), profile)
-    return min(candidates, key=lambda candidate: candidate[0])[1]
+            candidates += _delta_candidates(runs, len(sample), candidates[0][0], profile)
+        if dictionary and maximum > 255 and may_repeat(sample):
+            candidates += _dictionary_candidates(sample, maximum, count, profile)
+    return min(candidates, key=lambda candidate: candidate[0])
 
 
 def _residual(values: NDArray) -> tuple[NDArray, int]:
@@ -92,14 +108,17 @@ def _run_candidates(sample: NDArray, profile: Profile) -> list[Candidate]:
     return [(size + run_count + price, IntPlan(kind="runs"))]
 
 
-def _delta_candidates(runs: list[NDArray], sampled: int, profile: Profile) -> list[Candidate]:
+def _delta_candidates(
+    runs: list[NDArray], sampled: int, to_beat: float, profile: Profile
+) -> list[Candidate]:
     price = BYTES_PER_NS * sampled
     residual, maximum = _residual(np.concatenate([np.diff(run) for run in runs]))
     residual, maximum, gcd = _reduce(residual, maximum)
     size, raw = planes_size(residual, maximum, profile)
     plan = IntPlan(kind="delta", gcd=gcd, planes=PlanePlan(raw=raw))
     found: list[Candidate] = [(size * 1.02 + price * _DELTA_NS, plan)]
-    if maximum > 15:
+    # Where one difference does not help, a second one does not either.
+    if maximum > 15 and found[0][0] < to_beat:
         residual, maximum = _residual(np.concatenate([np.diff(run, 2) for run in runs]))
         size, raw = planes_size(residual, maximum, profile)
         plan = IntPlan(kind="delta2", planes=PlanePlan(raw=raw))

@@ -9,6 +9,7 @@ from neurolake_dagster.ncf.encodings.packing import bits_for, encode_packed
 RUNS = 8
 # One ns per value of decode time is worth this many bytes per value.
 BYTES_PER_NS = 0.012
+_FEW = 256
 
 
 def sample_ranges(count: int, length: int = 1024) -> list[tuple[int, int]]:
@@ -46,6 +47,12 @@ def estimate_distinct(distinct: int, singletons: int, sampled: int, count: int) 
     """Estimate the distinct values of a chunk: GEE, drifting to linear for mostly singletons."""
     exponent = 0.5 + 0.5 * singletons / sampled
     return distinct - singletons + singletons * float((count / sampled) ** exponent)
+
+
+def may_repeat(sample: NDArray) -> bool:
+    """Whether a look at a few hundred values lets a dictionary seem possible: cheap."""
+    few = sample[:: max(1, len(sample) // _FEW)]
+    return len(few) < _FEW or 4 * len(np.unique(few)) <= 3 * len(few)
 
 
 def planes_size(residual: NDArray, maximum: int, profile: Profile) -> tuple[int, frozenset[int]]:

@@ -17,6 +17,8 @@ _SAMPLE_RUN = 256
 # A higher level must save this share: on noise it only costs time.
 _LEVEL_GAIN = 0.96
 _MAX_TEMPLATE = 64
+# A dictionary below this share of the characters leaves the other ways no chance.
+_GOOD_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +52,20 @@ def plan_text(array: Any, profile: Profile, *, dictionary: bool) -> TextPlan:
     sample = sample_rows(array, sample_ranges(len(array), _SAMPLE_RUN))
     offsets, data = bytes_of(sample)
     body = data[int(offsets[0]) : int(offsets[-1])]
+    candidates: list[Candidate] = []
+    if dictionary:
+        candidates += _dictionary_candidates(sample, len(array), len(body), profile)
+        if candidates and candidates[0][0] < _GOOD_SHARE * len(body):
+            return candidates[0][1]
     lengths = np.diff(offsets).astype(np.int64)
     lengths_size = _lengths_size(lengths, profile)
     lengths_plan = plan_integers(lengths, None, profile)
     level, size = _text_level(body, profile)
     # Two hundredths of the raw bytes: the price of inflating them.
     plain = TextPlan(level=level, lengths=lengths_plan)
-    candidates: list[Candidate] = [(size + lengths_size + 0.02 * len(body), plain)]
+    candidates.append((size + lengths_size + 0.02 * len(body), plain))
     fixed = int(lengths[0]) if lengths_size == 0 else 0
     candidates += _nibble_candidates(body, fixed, lengths_size, lengths_plan, profile)
-    if dictionary:
-        candidates += _dictionary_candidates(sample, len(array), len(body), profile)
     return min(candidates, key=lambda candidate: candidate[0])[1]
 
 
