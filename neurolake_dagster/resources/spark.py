@@ -12,7 +12,7 @@ from pydantic import Field
 from neurolake_dagster.resources.secrets import hide, reveal
 from neurolake_dagster.resources.storage import StorageResource
 from neurolake_dagster.settings import SparkSettings
-from neurolake_dagster.spark import get_session
+from neurolake_dagster.spark import Effective, effective, get_session
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -44,6 +44,7 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
 
     master: str | None = _option("master")
     remote: str | None = _option("remote")
+    profile: str | None = _option("profile")
     app_name: str | None = _option("app_name")
     executor_memory: str | None = _option("executor_memory")
     executor_memory_overhead: str | None = _option("executor_memory_overhead")
@@ -124,19 +125,30 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
             **{name: reveal(value) if name in SECRETS else value for name, value in fields.items()}
         )
 
-    def session(self, storage: StorageResource | None = None) -> "SparkSession":
+    def session(
+        self, storage: StorageResource | None = None, *, force_recreate: bool = False
+    ) -> "SparkSession":
         """The session of this process; started now if there is none.
 
         Parameters
         ----------
         storage
             Whose S3 settings the session inherits; None is the environment's.
+        force_recreate
+            Stop a running session and its JVM first.
 
         Raises
         ------
         SettingsError, JavaNotFoundError, JarsNotFoundError, SessionConflictError
         """
-        return get_session(self.settings(), (storage or StorageResource()).settings())
+        lender = (storage or StorageResource()).settings()
+        return get_session(self.settings(), lender, force_recreate=force_recreate)
+
+    def effective(self, storage: StorageResource | None = None) -> list[Effective]:
+        """Every option as asked, as the session runs with it, and where it came from."""
+        lender = (storage or StorageResource()).settings()
+        settings = self.settings()
+        return effective(get_session(settings, lender), settings, lender)
 
     @property
     def spark_session(self) -> "SparkSession":

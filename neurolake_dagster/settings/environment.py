@@ -25,6 +25,7 @@ class Settings(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
     group: typing.ClassVar[str]
+    _environment: frozenset[str] = pydantic.PrivateAttr(default=frozenset())
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, /, **arguments: Any) -> Self:
@@ -52,7 +53,14 @@ class Settings(pydantic.BaseModel):
             ) from None
         if problems:
             raise SettingsError(_sentence(problems))
+        settings._environment = frozenset(found.keys() - given.keys())
         return settings
+
+    def origin(self, name: str) -> typing.Literal["argument", "environment", "default"]:
+        """Where a field's value came from."""
+        if name not in self.model_fields_set:
+            return "default"
+        return "environment" if name in self._environment else "argument"
 
 
 def read_environment(

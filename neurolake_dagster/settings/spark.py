@@ -6,7 +6,7 @@ is there too.
 """
 
 import re
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -43,6 +43,11 @@ class SparkSettings(Settings):
     )
     remote: str | None = Field(
         default=None, description="Spark Connect endpoint, sc://host:port; overrides master."
+    )
+    profile: Literal["local", "cluster", "production"] | None = Field(
+        default=None,
+        description="Defaults of what is not set: local (by this machine), cluster, or production. "
+        "Unset: by the master.",
     )
     app_name: str = Field(default="NeuroLake", description="Name of the application.")
     executor_memory: str = Field(default="4g", description="Heap of an executor.")

@@ -3,15 +3,21 @@
 The front of the room. Importing it starts no JVM and does not import pyspark.
 """
 
+from neurolake_dagster.spark.effective import Effective, effective
 from neurolake_dagster.spark.jars import find_jars, resolve_jars
 from neurolake_dagster.spark.java import Java, find_java, require_java
+from neurolake_dagster.spark.notebook import get_spark_config, get_spark_session
 from neurolake_dagster.spark.session import get_session, stop_session
 
 __all__ = [
+    "Effective",
     "Java",
+    "effective",
     "find_jars",
     "find_java",
     "get_session",
+    "get_spark_config",
+    "get_spark_session",
     "require_java",
     "resolve_jars",
     "stop_session",

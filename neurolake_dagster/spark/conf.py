@@ -1,15 +1,15 @@
 """Settings as Spark's own keys.
 
-Owns the table from option to Spark key, and what a local master gets instead of a cluster's
-default where an option was not set. Starts nothing.
+Owns the table from option to Spark keys, and which value an option has that was not set: the
+storage's, the profile's, or its default. Starts nothing.
 """
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
+from typing import Literal
 
 from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.spark.profiles import profile_values
 from neurolake_dagster.storage import StorageOptions
 
 # Option -> Spark key, where the value is handed on as it is.
@@ -57,39 +57,92 @@ KEYS: dict[str, str] = {
     "session_timezone": "spark.sql.session.timeZone",
     "warehouse_dir": "spark.sql.warehouse.dir",
 }
+S3A = "spark.hadoop.fs.s3a."
+S3_KEYS: dict[str, str] = {
+    "s3_endpoint": f"{S3A}endpoint",
+    "s3_access_key": f"{S3A}access.key",
+    "s3_secret_key": f"{S3A}secret.key",
+    "s3_session_token": f"{S3A}session.token",
+    "s3_region": f"{S3A}endpoint.region",
+    "s3_path_style_access": f"{S3A}path.style.access",
+    "s3_ssl_enabled": f"{S3A}connection.ssl.enabled",
+    "s3_max_connections": f"{S3A}connection.maximum",
+    "s3_multipart_threshold": f"{S3A}multipart.threshold",
+    "s3_multipart_size": f"{S3A}multipart.size",
+    "s3_fast_upload_buffer": f"{S3A}fast.upload.buffer",
+}
+SECRETS = ("s3_access_key", "s3_secret_key", "s3_session_token")
+# The keys of an option that stand for more than its value, when it is on.
+SWITCHES: dict[str, dict[str, str]] = {
+    "dynamic_allocation_enabled": {"spark.dynamicAllocation.shuffleTracking.enabled": "true"},
+    "delta_enabled": {
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    },
+    "s3_enabled": {
+        f"{S3A}impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        # A dead endpoint is told in seconds, not after a minute of retries.
+        f"{S3A}attempts.maximum": "3",
+        f"{S3A}retry.limit": "2",
+        f"{S3A}connection.establish.timeout": "5s",
+    },
+}
 # Codecs that Spark's own blocks (shuffle, broadcast) can use as well.
 BLOCK_CODECS = ("zstd", "snappy", "lz4")
+REDACTED = "(?i)secret|password|token|access[._]?key|credential"
 ALWAYS: dict[str, str] = {
     "spark.ui.showConsoleProgress": "false",
     # Arrow carries rows between the JVM and Python; DataFrames of Arrow data need it.
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.sources.useV1SourceList": "avro,csv,json,kafka,orc,parquet,text",
-    "spark.redaction.regex": "(?i)secret|password|token|access[._]?key|credential",
-    "spark.sql.redaction.options.regex": "(?i)url|secret|password|token|access[._]?key",
+    "spark.redaction.regex": REDACTED,
+    "spark.sql.redaction.options.regex": f"{REDACTED}|url",
 }
-GIB = 1 << 30
+Origin = Literal["argument", "environment", "storage", "profile", "default"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The value of one option, where it came from, and the Spark keys it sets."""
+
+    option: str
+    value: object
+    origin: Origin
+    keys: dict[str, str]
+
+
+def choose(settings: SparkSettings, storage: StorageSettings) -> list[Choice]:
+    """Decide every option: what is set, then the storage's, then the profile's, then defaults."""
+    profile = profile_values(settings)
+    inherited = _inherited(settings, storage) if settings.s3_enabled else {}
+    found = []
+    for name in SparkSettings.model_fields:
+        value: object = getattr(settings, name)
+        origin: Origin = settings.origin(name)
+        if origin == "default" and name in profile:
+            value, origin = profile[name], "profile"
+        elif value is None and inherited.get(name) is not None:
+            value, origin = inherited[name], "storage"
+        found.append(
+            Choice(option=name, value=value, origin=origin, keys=_keys(settings, name, value))
+        )
+    return found
 
 
 def build_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, str]:
-    """Translate settings to Spark's keys and values.
-
-    Precedence: `extra_configs`, then a set option, then what fits a local master, then the
-    option's default. S3 options that are not set inherit from `storage`.
-    """
-    local = local_values(settings) if is_local(settings) else {}
-    values = {name: getattr(settings, name) for name in KEYS}
-    values |= {name: value for name, value in local.items() if is_unset(settings, name)}
+    """Translate settings to Spark's keys and values; `extra_configs` win over all others."""
     conf = dict(ALWAYS)
-    conf |= {KEYS[name]: as_text(value) for name, value in values.items() if value is not None}
-    if settings.dynamic_allocation_enabled:
-        conf["spark.dynamicAllocation.shuffleTracking.enabled"] = "true"
-    if settings.compression_codec in BLOCK_CODECS:
-        conf["spark.io.compression.codec"] = settings.compression_codec
-    conf["spark.sql.python.filterPushdown.enabled"] = as_text(settings.neurolake_pushdown_enabled)
-    if settings.delta_enabled:
-        conf |= _delta_conf(settings)
+    for choice in choose(settings, storage):
+        conf |= choice.keys
+    if settings.delta_enabled and is_local(settings):
+        # Delta reads its log with 50 partitions by default: 26 s more on a laptop.
+        conf["spark.databricks.delta.snapshotPartitions"] = "2"
     if settings.s3_enabled:
-        conf |= _s3_conf(settings, storage)
+        conf[f"{S3A}threads.max"] = str(storage.max_concurrency)
+        if f"{S3A}session.token" in conf:
+            provider = "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
+            conf[f"{S3A}aws.credentials.provider"] = provider
     if is_local(settings):
         conf |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     return conf | settings.extra_configs
@@ -100,51 +153,9 @@ def is_local(settings: SparkSettings) -> bool:
     return settings.remote is None and settings.master.startswith("local")
 
 
-def is_unset(settings: SparkSettings, name: str) -> bool:
-    """Whether an option has its default because nobody set it."""
-    return name not in settings.model_fields_set
-
-
-def local_values(settings: SparkSettings) -> dict[str, object]:
-    """What fits this machine, for options that are not set.
-
-    A quarter of the memory (1 to 4 GiB) and one shuffle partition per core. Spark's default of
-    200 partitions makes small local jobs 2 to 10 times slower.
-    """
-    memory = psutil.virtual_memory().total // 4
-    heap = min(max(memory, GIB), 4 * GIB) // (1 << 20)
-    return {
-        "driver_memory": f"{heap}m",
-        "driver_max_result_size": "1g",
-        "shuffle_partitions": max(2, local_cores(settings.master)),
-        "dynamic_allocation_enabled": False,
-        "speculation_enabled": False,
-        "sql_autoBroadcastJoinThreshold": "32mb",
-    }
-
-
-def local_cores(master: str) -> int:
-    """Threads of a local master: ``local[4]`` is 4, ``local[*]`` is every core."""
-    inner = master.removeprefix("local").strip("[]").split(",")[0]
-    if inner == "*":
-        return os.cpu_count() or 1
-    return int(inner) if inner.isdigit() else 1
-
-
 def as_text(value: object) -> str:
     """A value as Spark's configuration writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _delta_conf(settings: SparkSettings) -> dict[str, str]:
-    conf = {
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-    }
-    if is_local(settings):
-        # Delta reads its log with 50 partitions by default: 26 s more on a laptop.
-        conf["spark.databricks.delta.snapshotPartitions"] = "2"
-    return conf
 
 
 def s3_options(settings: SparkSettings, storage: StorageSettings) -> StorageOptions:
@@ -163,44 +174,43 @@ def s3_options(settings: SparkSettings, storage: StorageSettings) -> StorageOpti
     )
 
 
-def _s3_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, str]:
-    """S3A's keys."""
+def jar_conf(jars: list[Path]) -> dict[str, str]:
+    """Key for jars that lie on disk; a session so started resolves nothing."""
+    return {"spark.jars": ",".join(str(jar) for jar in jars)} if jars else {}
+
+
+def _inherited(settings: SparkSettings, storage: StorageSettings) -> dict[str, object]:
+    """What the storage lends for S3 options that are not set."""
     options = s3_options(settings, storage)
-    values: dict[str, object | None] = {
-        "impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-        "endpoint": options.endpoint,
-        "endpoint.region": options.region,
-        "access.key": options.access_key,
-        "secret.key": options.secret_key,
-        "session.token": options.session_token,
-        "path.style.access": settings.s3_path_style_access,
-        "connection.ssl.enabled": options.secure,
-        "connection.maximum": settings.s3_max_connections,
-        "multipart.threshold": settings.s3_multipart_threshold or storage.multipart_threshold,
-        "multipart.size": settings.s3_multipart_size,
-        "fast.upload.buffer": settings.s3_fast_upload_buffer,
-        "threads.max": storage.max_concurrency,
-        # A dead endpoint is told in seconds, not after a minute of retries.
-        "attempts.maximum": 3,
-        "retry.limit": 2,
-        "connection.establish.timeout": "5s",
+    return {
+        "s3_endpoint": options.endpoint,
+        "s3_access_key": options.access_key,
+        "s3_secret_key": options.secret_key,
+        "s3_session_token": options.session_token,
+        "s3_region": options.region,
+        "s3_ssl_enabled": options.secure,
+        "s3_multipart_threshold": storage.multipart_threshold,
     }
-    if options.session_token is not None:
-        values["aws.credentials.provider"] = (
-            "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
-        )
-    keys = {
-        f"spark.hadoop.fs.s3a.{key}": as_text(value)
-        for key, value in values.items()
-        if value is not None
-    }
-    return keys | {"spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem"}
+
+
+def _keys(settings: SparkSettings, name: str, value: object) -> dict[str, str]:
+    """The Spark keys that one option sets."""
+    if value is None or (name.startswith("s3_") and not settings.s3_enabled):
+        return {}
+    keys = dict(SWITCHES.get(name, {})) if value is True else {}
+    if name in SECRETS and not isinstance(value, str):
+        value = getattr(settings, name).get_secret_value()
+    if name == "s3_endpoint":
+        value = _without_scheme(str(value))
+    key = KEYS.get(name) or S3_KEYS.get(name)
+    if key is not None:
+        keys[key] = as_text(value)
+    if name == "compression_codec" and value in BLOCK_CODECS:
+        keys["spark.io.compression.codec"] = as_text(value)
+    if name == "neurolake_pushdown_enabled":
+        keys["spark.sql.python.filterPushdown.enabled"] = as_text(value)
+    return keys
 
 
 def _without_scheme(endpoint: str | None) -> str | None:
     return endpoint.split("://")[-1] if endpoint else None
-
-
-def jar_conf(jars: list[Path]) -> dict[str, str]:
-    """Key for jars that lie on disk; a session so started resolves nothing."""
-    return {"spark.jars": ",".join(str(jar) for jar in jars)} if jars else {}

@@ -5,9 +5,11 @@ Owns starting, sharing and stopping. What the settings mean as Spark keys is
 """
 
 import os
+import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neurolake_dagster.errors import SessionConflictError
@@ -17,87 +19,118 @@ from neurolake_dagster.spark.jars import find_jars
 from neurolake_dagster.spark.java import require_java
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pyspark.sql import SparkSession
 
 # A server does not tell how many tasks it runs at once.
 REMOTE_TASKS = 8
+JVM_STOP_TIMEOUT_S = 20
+EVENT_LOG_DIR = "/tmp/spark-events"  # noqa: S108  # Spark's own default, which it does not create
+
+# All sessions of a JVM share its formats, and the reader of ncf was made for this.
+FIXED = ("spark.sql.python.filterPushdown.enabled",)
 
 _lock = threading.RLock()
+# Of the running session: what it was started with, and sessions that share its JVM.
 _started: dict[str, str] = {}
+_shared: dict[frozenset[tuple[str, str]], "SparkSession"] = {}
 
 
 def get_session(
     settings: SparkSettings, storage: StorageSettings, *, force_recreate: bool = False
 ) -> "SparkSession":
-    """Return the one session of this process; started at the first call, shared after.
+    """Return the session of these settings; started at the first call, shared after.
+
+    Other settings that Spark can change while it runs give a session of their own on the same
+    JVM, so that none sees the other's.
 
     Parameters
     ----------
     settings, storage
         What the session is to be; `storage` lends its S3 settings where Spark's are not set.
     force_recreate
-        Stop a running session first, whatever it was started with.
+        Stop a running session and its JVM first, whatever they were started with.
 
     Raises
     ------
     SessionConflictError
-        If a session runs that was started with other settings; it names them.
+        If a JVM runs that cannot take these settings any more; it names them.
     JavaNotFoundError, JarsNotFoundError
     """
     with _lock:
-        from pyspark.sql import SparkSession
-
         conf = build_conf(settings, storage)
         if force_recreate:
             stop_session()
-        active = SparkSession.getActiveSession() or _default_session()
-        if active is not None:
-            _require_same(conf)
-            return active
-        session = _connect(settings) if settings.remote else _start(settings, conf)
-        _started.clear()
-        _started.update(conf)
-        if settings.neurolake_ncf_enabled:
-            _register_ncf(session, settings, storage)
+        running = running_session()
+        if running is not None and not _started:
+            # Somebody else started it: their choice, taken as it is.
+            return running
+        key = frozenset(conf.items())
+        if key in _shared:
+            return _shared[key]
+        if running is None:
+            # A JVM that outlived its session keeps that session's keys.
+            _stop_jvm()
+            session = _connect(settings) if settings.remote else _start(settings, conf)
+            _started.update(conf)
+            if settings.neurolake_ncf_enabled:
+                _register_ncf(session, settings, storage)
+        else:
+            session = _share(running, conf)
+        _shared[key] = session
         return session
 
 
 def stop_session() -> None:
-    """Stop this process's session, if there is one."""
+    """Stop this process's sessions and their JVM, if there are any.
+
+    The JVM has to go too: it keeps its memory settings and every key it was started with.
+    """
     with _lock:
-        session = _default_session()
+        session = running_session()
         if session is not None:
             session.stop()
         _started.clear()
+        _shared.clear()
+        _stop_jvm()
 
 
-def _default_session() -> "SparkSession | None":
-    """The running session, also where another thread started it."""
+def running_session() -> "SparkSession | None":
+    """The running session, also where another thread or somebody else started it."""
     from pyspark.sql import SparkSession
 
-    session: SparkSession | None = SparkSession._instantiatedSession  # noqa: SLF001  # no public way
-    if session is None or session._sc._jsc is None:  # noqa: SLF001  # a stopped one
-        return None
-    return session
-
-
-def _require_same(conf: dict[str, str]) -> None:
-    """Refuse to hand out a session that was started with other settings.
-
-    A session that we did not start is somebody else's choice, and is taken as it is.
-    """
-    if not _started:
-        return
-    keys = sorted(
-        key for key in conf.keys() | _started.keys() if conf.get(key) != _started.get(key)
+    session: SparkSession | None = next(
+        iter(_shared.values()),
+        SparkSession._instantiatedSession,  # noqa: SLF001  # no public way
     )
-    if keys:
+    if session is not None and (not hasattr(session, "_sc") or _runs(session)):
+        return session
+    _started.clear()
+    _shared.clear()
+    return None
+
+
+def _runs(session: "SparkSession") -> bool:
+    """Whether a classic session was not stopped, by us or by somebody else."""
+    return session._sc._jsc is not None  # noqa: SLF001  # pyspark has no public way
+
+
+def _share(running: "SparkSession", conf: dict[str, str]) -> "SparkSession":
+    """A session with other settings on the same JVM; refused where it cannot take them."""
+    other = {name for name in conf.keys() | _started.keys() if conf.get(name) != _started.get(name)}
+    fixed = sorted(n for n in other if n in FIXED or not running.conf.isModifiable(n))
+    if fixed or not hasattr(running, "newSession"):
         raise SessionConflictError(
-            f"Spark: a session of this process runs with other values of {', '.join(keys)}; "
-            "use the same settings everywhere, or force_recreate=True to restart it"
+            f"Spark: a JVM of this process runs with other values of {', '.join(fixed)}, which "
+            "it cannot change any more; use the same settings everywhere, or "
+            "force_recreate=True to restart it"
         )
+    session = running.newSession()
+    for name in other:
+        if name in conf:
+            session.conf.set(name, conf[name])
+        else:
+            session.conf.unset(name)
+    return session
 
 
 def _start(settings: SparkSettings, conf: dict[str, str]) -> "SparkSession":
@@ -105,13 +138,16 @@ def _start(settings: SparkSettings, conf: dict[str, str]) -> "SparkSession":
     from pyspark.sql import SparkSession
 
     java = require_java()
+    jars = _jars(settings)
     os.environ["JAVA_HOME"] = str(java.home)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     # Workers must be this Python: another one lacks this package and pyarrow.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    if conf.get("spark.eventLog.enabled") == "true":
+        _make_folder(conf.get("spark.eventLog.dir", EVENT_LOG_DIR))
     builder = SparkSession.builder.master(settings.master)
-    for key, value in (conf | jar_conf(_jars(settings))).items():
+    for key, value in (conf | jar_conf(jars)).items():
         builder = builder.config(key, value)
     with warnings.catch_warnings():
         # pyspark's launcher leaves the gateway's pipes open on purpose.
@@ -119,15 +155,37 @@ def _start(settings: SparkSettings, conf: dict[str, str]) -> "SparkSession":
         return builder.getOrCreate()
 
 
-def _jars(settings: SparkSettings) -> "list[Path]":
+def _make_folder(place: str) -> None:
+    """Make a local folder that Spark expects; one on another file system is its owner's."""
+    path = place.removeprefix("file://").removeprefix("file:")
+    if "://" not in path:
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
+def _jars(settings: SparkSettings) -> list[Path]:
     """The jars for Delta and S3: given ones, or the resolved."""
     if settings.jars is not None:
-        from pathlib import Path
-
         return [Path(jar) for jar in settings.jars]
     if settings.delta_enabled or settings.s3_enabled:
         return find_jars(CacheSettings.load().dir)
     return []
+
+
+def _stop_jvm() -> None:
+    """End the JVM that pyspark launched; the next session launches its own."""
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway  # noqa: SLF001  # pyspark has no public way
+    if gateway is None:
+        return
+    gateway.shutdown()
+    process: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)
+    if process is not None:
+        if process.stdin is not None:
+            # The JVM waits for this end of its input.
+            process.stdin.close()
+        process.wait(JVM_STOP_TIMEOUT_S)
+    SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001
 
 
 def _connect(settings: SparkSettings) -> "SparkSession":

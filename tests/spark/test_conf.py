@@ -1,5 +1,5 @@
 from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.spark.conf import KEYS, build_conf
+from neurolake_dagster.spark.conf import KEYS, S3_KEYS, SWITCHES, build_conf, choose
 
 KEYS_OF_STORAGE = {"access_key": "id", "secret_key": "hidden"}
 
@@ -61,6 +61,29 @@ def test_extra_configs_win_and_keep_their_case() -> None:
 
 
 def test_every_option_reaches_spark() -> None:
-    elsewhere = {"master", "remote", "neurolake_ncf_enabled", "delta_enabled", "jars"}
-    others = {name for name in SparkSettings.model_fields if name.startswith("s3_")}
-    assert set(KEYS) | others | elsewhere | {"extra_configs"} == set(SparkSettings.model_fields)
+    elsewhere = {"master", "remote", "profile", "neurolake_ncf_enabled", "jars", "extra_configs"}
+    found = set(KEYS) | set(S3_KEYS) | set(SWITCHES) | elsewhere
+    assert found == set(SparkSettings.model_fields)
+
+
+def test_profiles() -> None:
+    production = conf(master="spark://host:7077", profile="production")
+    assert production["spark.executor.memory"] == "16g"
+    assert production["spark.driver.memory"] == "8g"
+    assert production["spark.dynamicAllocation.maxExecutors"] == "50"
+    assert production["spark.eventLog.enabled"] == "true"
+    assert production["spark.hadoop.fs.s3a.connection.ssl.enabled"] == "true"
+    assert production["spark.sql.shuffle.partitions"] == "500"
+    assert conf(profile="production", executor_memory="9g")["spark.executor.memory"] == "9g"
+    assert conf(master="local[2]", profile="cluster")["spark.sql.shuffle.partitions"] == "200"
+
+
+def test_every_choice_names_its_origin() -> None:
+    settings = SparkSettings.load({"NEUROLAKE_SPARK__UI_PORT": "5000"}, app_name="mine")
+    storage = StorageSettings.load({}, region="eu-1")
+    origins = {choice.option: choice.origin for choice in choose(settings, storage)}
+    assert origins["app_name"] == "argument"
+    assert origins["ui_port"] == "environment"
+    assert origins["s3_region"] == "storage"
+    assert origins["driver_memory"] == "profile"
+    assert origins["executor_memory"] == "default"

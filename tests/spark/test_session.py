@@ -58,13 +58,30 @@ def test_32_threads_get_one_session(spark: SparkSession, spark_resource: SparkRe
 
 
 @pytest.mark.spark
-def test_other_settings_are_refused_by_name(
+def test_settings_that_a_jvm_cannot_take_are_refused_by_name(
     spark: SparkSession, spark_resource: SparkResource
 ) -> None:
-    other = spark_resource.model_copy(update={"shuffle_partitions": 77})
-    with pytest.raises(SessionConflictError, match=r"spark\.sql\.shuffle\.partitions"):
+    other = spark_resource.model_copy(update={"driver_memory": "777m", "ui_port": 5050})
+    with pytest.raises(SessionConflictError, match=r"of spark\.driver\.memory, spark\.ui\.port"):
         _ = other.spark_session
     assert spark_resource.spark_session is spark
+
+
+@pytest.mark.spark
+def test_two_resources_never_leak_into_each_other(
+    spark: SparkSession, spark_resource: SparkResource
+) -> None:
+    changes = {"shuffle_partitions": 77, "session_timezone": "Asia/Tokyo"}
+    other = spark_resource.model_copy(update=changes)
+    session = other.spark_session
+    assert session is not spark
+    assert session is other.spark_session
+    assert session.sparkContext is spark.sparkContext
+    assert session.conf.get("spark.sql.shuffle.partitions") == "77"
+    assert spark.conf.get("spark.sql.shuffle.partitions") == "2"
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+    assert all(one.fits for one in other.effective())
+    assert all(one.fits for one in spark_resource.effective())
 
 
 @pytest.mark.spark
