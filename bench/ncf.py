@@ -68,13 +68,23 @@ def generate_tpch() -> Path:
     return folder
 
 
+def convert_nycflights() -> Path:
+    folder = CACHE / "nycflights"
+    if not (folder / "weather.parquet").exists():
+        from neurolake_dagster.assets.nycflights import TABLES, read_source, source_directory
+
+        folder.mkdir(parents=True, exist_ok=True)
+        for table in TABLES:
+            pq.write_table(
+                read_source(table, source_directory(None)), folder / f"{table.name}.parquet"
+            )
+    return folder
+
+
 def load(name: str) -> pa.Table:
     """Return a table as an application has it: strings, contiguous memory, no Parquet traces."""
     if name in ("flights", "weather"):
-        from neurolake_dagster.assets.nycflights import TABLES, read_source, source_directory
-
-        table = next(t for t in TABLES if t.name == name)
-        return read_source(table, source_directory(None)).combine_chunks()
+        return pq.read_table(convert_nycflights() / f"{name}.parquet").combine_chunks()
     table = pq.read_table(generate_tpch() / f"{name}.parquet")
     fields = [
         pa.field(f.name, pa.string() if pa.types.is_string_view(f.type) else f.type)

@@ -3,7 +3,7 @@
 The front of the package; the bytes are specified in SPEC.md.
 """
 
-from neurolake_dagster.ncf.engines import NCFDataset, scan, scan_polars
+from neurolake_dagster.ncf.engines import scan, scan_polars
 from neurolake_dagster.ncf.metadata import (
     ColumnMetadata,
     ColumnStatistics,
@@ -20,7 +20,6 @@ __all__ = [
     "ColumnNotes",
     "ColumnStatistics",
     "FileMetadata",
-    "NCFDataset",
     "NCFFile",
     "NCFWriter",
     "RangedSource",

@@ -1,7 +1,7 @@
-"""NCF for query engines: a pyarrow dataset that DuckDB queries, and a polars LazyFrame.
+"""NCF for query engines: DuckDB by a pyarrow dataset (`dataset`), polars by a LazyFrame.
 
-Owns the translation of what they push down. Each reads a file anew per query, so a scan can be
-kept, pickled with its path, and used from several threads.
+Owns the translation of polars' predicates. Each query opens the file anew, so a scan can be kept
+and used from several threads.
 """
 
 import json
@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from neurolake_dagster.errors import UnsupportedTypeError
 from neurolake_dagster.ncf.reader import NCFFile, read_schema
@@ -26,65 +25,15 @@ _COMPARISONS = {
 _MIRRORED = {"Lt": "Gt", "LtEq": "GtEq", "Gt": "Lt", "GtEq": "LtEq"}
 
 
-class NCFDataset(ds.Dataset):  # type: ignore[misc] # pyarrow has no types
-    """A `pyarrow.dataset.Dataset` over one NCF file: projections and filters are pushed down.
-
-    Parameters
-    ----------
-    source
-        As `NCFFile` takes it.
-    """
-
-    def __init__(self, source: Any) -> None:
-        self._given = source
-        self._known_schema = read_schema(source)
-
-    @property
-    def schema(self) -> Any:
-        """Return the file's schema."""
-        return self._known_schema
-
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return NCFDataset, (self._given,)
-
-    def scanner(
-        self,
-        columns: Any = None,
-        filter: Any = None,  # noqa: A002 - pyarrow's name
-        batch_size: int = 1 << 17,
-        **options: Any,
-    ) -> Any:
-        """Return a scanner over the rows that pass ``filter``.
-
-        Parameters
-        ----------
-        columns
-            Names, or expressions by name.
-        options
-            Pyarrow's further ones are about its own reading, and mean nothing here.
-        """
-        del options
-        named = None if columns is None or isinstance(columns, dict) else list(columns)
-        rows = NCFFile(self._given).scan(columns=named, filters=filter, batch_size=batch_size)
-        computed = columns if isinstance(columns, dict) else None
-        return ds.Scanner.from_batches(rows, columns=computed)
-
-    def count_rows(self, filter: Any = None, **options: Any) -> int:  # noqa: A002
-        """Count rows: without a filter no column is read."""
-        del options
-        with NCFFile(self._given) as file:
-            if filter is None:
-                return file.num_rows
-            # A batch without columns forgets its rows: one of them has to come along.
-            return int(file.read(self._known_schema.names[:1], filter).num_rows)
-
-
-def scan(source: Any) -> NCFDataset:
+def scan(source: Any) -> Any:
     """Return a dataset over an NCF file that DuckDB queries by name, and pyarrow scans.
 
     >>> flights = ncf.scan("flights.ncf")  # doctest: +SKIP
     >>> duckdb.sql("select carrier, count(*) from flights group by 1")  # doctest: +SKIP
     """
+    # Imported here: pyarrow.dataset brings pandas along, a second that no plain read should pay.
+    from neurolake_dagster.ncf.dataset import NCFDataset
+
     return NCFDataset(source)
 
 

@@ -10,13 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from neurolake_dagster.ncf.statistics import Stats, typed_bound
 
-_ANY = pc.scalar(True)
+
+def _anything() -> Any:
+    """Return what promises nothing. Not a constant: making it imports pandas, inside pyarrow."""
+    return pc.scalar(True)
 
 
 def build_filter(filters: Any) -> Any:
@@ -50,7 +52,7 @@ def guarantee(field: Any, rows: int, stats: Stats) -> Any:
         return column.is_null()
     if stats.nan_count:
         # NaN lies outside the bounds, yet passes filters such as ~(x < 1).
-        return _ANY
+        return _anything()
     low, high = typed_bound(stats.min, field.type), typed_bound(stats.max, field.type)
     promises = []
     if low is not None:
@@ -58,13 +60,16 @@ def guarantee(field: Any, rows: int, stats: Stats) -> Any:
     if high is not None:
         promises.append(column <= high)
     if not promises:
-        return _ANY
+        return _anything()
     promise = promises[0] if len(promises) == 1 else promises[0] & promises[1]
     return promise | column.is_null() if stats.null_count else promise
 
 
 def surviving(expression: Any, schema: Any, guarantees: Sequence[Any]) -> list[int]:
     """Return the indexes of the guarantees that do not rule the filter out."""
+    # Imported here: it brings pandas along, a second that no plain read should pay.
+    import pyarrow.dataset as ds
+
     store, form = fs.LocalFileSystem(), ds.ParquetFileFormat()
     fragments = [
         form.make_fragment(str(index), store, partition_expression=promise)
@@ -76,7 +81,7 @@ def surviving(expression: Any, schema: Any, guarantees: Sequence[Any]) -> list[i
 
 def guarantee_all(fields: Sequence[Any], stats: Sequence[tuple[int, Stats]]) -> Any:
     """Return what (rows, statistics) of several columns promise of the same rows together."""
-    whole = _ANY
+    whole = _anything()
     for field, (rows, known) in zip(fields, stats, strict=True):
         whole = whole & guarantee(field, rows, known)
     return whole

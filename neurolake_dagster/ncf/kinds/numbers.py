@@ -27,7 +27,12 @@ from neurolake_dagster.ncf.arrow import (
 from neurolake_dagster.ncf.checks import NDArray, Node, need_list
 from neurolake_dagster.ncf.compression import StreamWriter
 from neurolake_dagster.ncf.encodings.floats import FloatPlan, decode_floats, encode_floats
-from neurolake_dagster.ncf.encodings.integers import IntPlan, decode_integers, encode_integers
+from neurolake_dagster.ncf.encodings.integers import (
+    DELTA,
+    IntPlan,
+    decode_integers,
+    encode_integers,
+)
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
 from neurolake_dagster.ncf.kinds.flat import NULL, WideChunk, prepare_wide
 from neurolake_dagster.ncf.kinds.validity import (
@@ -136,6 +141,9 @@ def _signed(values: NDArray) -> NDArray:
 def prepare_integers(context: PrepareContext, array: Any, *, ordered: bool = True) -> NumberChunk:
     """Prepare an integer-like array."""
     values, mask = words_of(array), validity_of(array)
+    if not context.share_values and mask is None:
+        # A table of numbers is sorted and small: not worth a plan.
+        return NumberChunk(INT, values, None, DELTA, ordered)
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_integers(_signed(values), mask, context.profile, dictionary=dictionary)
     return _with_table(context, array.type, NumberChunk(INT, values, mask, plan, ordered))
@@ -145,6 +153,8 @@ def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
     """Prepare a float32 or float64 array."""
     values = fixed_of(array, f"<f{array.type.bit_width // 8}")
     mask = validity_of(array)
+    if not context.share_values and mask is None:
+        return NumberChunk(FLOAT, values, None, FloatPlan(integers=DELTA))
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_floats(values, mask, context.profile, dictionary=dictionary)
     return _with_table(context, array.type, NumberChunk(FLOAT, values, mask, plan))

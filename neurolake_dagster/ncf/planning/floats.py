@@ -4,7 +4,7 @@ import numpy as np
 
 from neurolake_dagster.ncf.checks import NDArray
 from neurolake_dagster.ncf.compression import Profile, compressed_size
-from neurolake_dagster.ncf.encodings.decimals import scale
+from neurolake_dagster.ncf.encodings.decimals import POWERS, scale
 from neurolake_dagster.ncf.encodings.floats import FloatPlan
 from neurolake_dagster.ncf.encodings.integers import IntPlan
 from neurolake_dagster.ncf.encodings.planes import PlanePlan
@@ -64,11 +64,9 @@ def _run_candidates(bits: NDArray) -> list[Candidate]:
 def _decimal_candidates(runs: list[NDArray], sample: NDArray, profile: Profile) -> list[Candidate]:
     """Try the smallest exponent at which 97 % of the finite sample is decimal."""
     width = sample.dtype.itemsize
-    few = sample[:: max(1, len(sample) // _PROBE)]
     infinite = int(np.count_nonzero(~np.isfinite(sample)))
-    for exponent in range(_MAX_EXPONENTS[width]):
-        if not _is_decimal(few, exponent, int(np.count_nonzero(~np.isfinite(few)))):
-            continue
+    few = sample[:: max(1, len(sample) // _PROBE)]
+    for exponent in _likely_exponents(few, _MAX_EXPONENTS[width]):
         integers, exact = scale(sample, exponent)
         wrong = len(sample) - int(np.count_nonzero(exact)) - infinite
         if wrong > _MAX_EXCEPTIONS * len(sample):
@@ -81,10 +79,16 @@ def _decimal_candidates(runs: list[NDArray], sample: NDArray, profile: Profile) 
     return []
 
 
-def _is_decimal(values: NDArray, exponent: int, infinite: int) -> bool:
-    """Whether most values are decimal at this exponent; lenient, the sample decides."""
-    exact = int(np.count_nonzero(scale(values, exponent)[1]))
-    return len(values) - exact - infinite <= max(2, 2 * _MAX_EXCEPTIONS * len(values))
+def _likely_exponents(values: NDArray, count: int) -> list[int]:
+    """Return the exponents at which most values are decimal; lenient, the sample decides."""
+    finite = values[np.isfinite(values)].astype(np.float64)[:, None]
+    powers = POWERS[:count]
+    with np.errstate(over="ignore"):
+        scaled = np.rint(finite * powers)
+    back = (scaled / powers).astype(values.dtype)
+    missed = np.count_nonzero(back != finite, axis=0)
+    allowed = max(2, 2 * _MAX_EXCEPTIONS * len(values))
+    return [exponent for exponent in range(count) if int(missed[exponent]) <= allowed]
 
 
 def _kept_runs(runs: list[NDArray], integers: NDArray, exact: NDArray) -> list[NDArray]:
