@@ -54,6 +54,8 @@ def translated(path: Path) -> Iterator[None]:
     """Word what pyarrow and the file system say about `path` as one line."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # whoever read our output has enough of it: click ends quietly
     except pa.ArrowException as exc:
         raise click.ClickException(f"{path}: not readable: {exc}") from exc
     except KeyError as exc:

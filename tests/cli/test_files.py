@@ -133,6 +133,19 @@ def test_convert_keeps_every_value(
         assert file.read_all().equals(sample())
 
 
+def test_cat_ends_quietly_when_its_reader_leaves(files: dict[str, Path]) -> None:
+    big = files["ncf"].with_name("big.ncf")
+    ncf.write_table(pa.table({"n": range(300_000)}), big)
+    code = f"from neurolake_dagster.cli import main\nmain(['cat', {str(big)!r}])"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b'"n"\n'
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 def test_convert_reads_csv_with_chosen_columns(files: dict[str, Path], tmp_path: Path) -> None:
     path = tmp_path / "new.ncf"
     assert run("convert", "-c", "mail", files["csv"], path).exit_code == 0

@@ -1,5 +1,7 @@
 """DuckDB and polars on NCF files: the rows they find in Parquet files of the same data."""
 
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -115,3 +117,10 @@ def test_a_type_polars_lacks_is_named(tmp_path: Path) -> None:
     ncf.write_table(table, tmp_path / "u.ncf")
     with pytest.raises(UnsupportedTypeError, match="polars"):
         ncf.scan_polars(tmp_path / "u.ncf")
+
+
+def test_the_format_imports_no_engine() -> None:
+    code = "import sys\nimport neurolake_dagster.ncf\n"
+    code += "print(sorted({'pandas', 'dagster', 'pyspark', 'polars'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
