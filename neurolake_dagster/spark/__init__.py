@@ -8,16 +8,19 @@ from neurolake_dagster.spark.jars import find_jars, resolve_jars
 from neurolake_dagster.spark.java import Java, find_java, require_java
 from neurolake_dagster.spark.notebook import get_spark_config, get_spark_session
 from neurolake_dagster.spark.session import get_session, stop_session
+from neurolake_dagster.spark.work import SparkWork, measured
 
 __all__ = [
     "Effective",
     "Java",
+    "SparkWork",
     "effective",
     "find_jars",
     "find_java",
     "get_session",
     "get_spark_config",
     "get_spark_session",
+    "measured",
     "require_java",
     "resolve_jars",
     "stop_session",
