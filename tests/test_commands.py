@@ -211,6 +211,20 @@ def test_dg_finds_the_definitions(project: Project, command: tuple[str, str]) ->
     assert "convert_flights" in output.stdout or "success" in (output.stdout + output.stderr)
 
 
+def test_without_java_everything_but_spark_is_materialized(converted: Project) -> None:
+    """One clear error tells what is missing, how to get it, and that the rest ran."""
+    result = converted.run(
+        "neurolake", "run", "convert_flights", check=False, JAVA_HOME=str(converted.folder)
+    )
+    with converted.instance() as instance:
+        (run,) = instance.get_runs(dg.RunsFilter(job_name="convert_flights"), limit=1)
+        events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    assert result.returncode == 1
+    assert "Spark needs Java 17 or newer (Debian: apt-get install" in result.stdout
+    assert "Error: convert_flights: failed" in result.stderr
+    assert len(events) == 12
+
+
 def test_a_missing_source_stops_its_branch_with_one_clear_error(
     tmp_path: Path, converted: Project
 ) -> None:

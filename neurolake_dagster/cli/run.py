@@ -4,11 +4,12 @@ Owns the progress display. The job itself is run by `dg launch` in a process of 
 one follows the run's events in Dagster's instance, so what it shows is what the UI shows.
 """
 
+import itertools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -92,18 +93,38 @@ def follow(
         if run_id is not None:
             page = instance.get_records_for_run(run_id, cursor=cursor, of_type=_SHOWN)
             cursor = page.cursor
-            for record in page.records:
-                event = record.event_log_entry.dagster_event
-                if event is not None:
-                    yield event_line(event)
+            events = [record.event_log_entry.dagster_event for record in page.records]
+            yield from event_lines([event for event in events if event is not None])
         if is_over:
             return
         sys.stdout.flush()
         time.sleep(POLL_S)
 
 
-def event_line(event: dg.DagsterEvent) -> str:
-    """One event as a line of Rich markup."""
+def event_lines(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
+    """Events as lines of Rich markup; an asset's passed checks share one."""
+    for asset, group in itertools.groupby(events, key=_checked_asset):
+        if asset is None:
+            yield from (_line(event) for event in group)
+            continue
+        checks = [event.asset_check_evaluation_data for event in group]
+        passed = [check.check_name for check in checks if check.passed]
+        if passed:
+            yield f"  [green]=[/] [dim]{asset}: {', '.join(passed)}[/]"
+        for check in checks:
+            if not check.passed:
+                yield f"  [red]≠[/] {asset}: {check.check_name}: {check.description}"
+
+
+def _checked_asset(event: dg.DagsterEvent) -> str | None:
+    """The asset that a check's event is about; None for other events."""
+    if event.event_type != dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+        return None
+    return event.asset_check_evaluation_data.asset_key.to_user_string()
+
+
+def _line(event: dg.DagsterEvent) -> str:
+    """A materialization or a failed step."""
     if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
         materialization = event.step_materialization_data.materialization
         facts = asset_facts(materialization)
@@ -112,11 +133,6 @@ def event_line(event: dg.DagsterEvent) -> str:
         size = "" if facts.bytes is None else human_bytes(facts.bytes)
         seconds = "" if facts.seconds is None else f"{facts.seconds:.2f} s"
         return f"  [green]✓[/] {facts.asset:<26}{rows:>14} {size:>10} {seconds:>9}{partition}"
-    if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-        check = event.asset_check_evaluation_data
-        mark = "[green]=[/]" if check.passed else "[red]≠[/]"
-        text = "" if check.passed else f": {check.description}"
-        return f"  {mark} [dim]{check.asset_key.to_user_string()} {check.check_name}{text}[/]"
     error = event.step_failure_data.error
     while error is not None and error.cause is not None:
         error = error.cause
