@@ -40,12 +40,12 @@ def refused(result: dict[str, Any]) -> int:
 
 
 def test_flipped_bytes_are_refused(small: Path) -> None:
-    result = campaign("flips", small, count=500)
+    result = campaign("flips", small, count=300)
     share = result["outcomes"]["unchanged"] / sum(result["outcomes"].values())
     # Only the zero bytes that align chunks carry nothing.
     padding = len(padding_positions(small.read_bytes())) / small.stat().st_size
-    assert refused(result) > 300
-    assert abs(share - padding) < 0.07
+    assert refused(result) > 180
+    assert abs(share - padding) < 0.1
 
 
 def test_truncated_files_are_refused(small: Path) -> None:
@@ -54,7 +54,7 @@ def test_truncated_files_are_refused(small: Path) -> None:
 
 
 def test_swapped_ranges_are_refused(packed: Path) -> None:
-    assert refused(campaign("swaps", packed, count=150)) > 100
+    assert refused(campaign("swaps", packed, count=100)) > 60
 
 
 def test_random_mutations_are_refused(packed: Path) -> None:
@@ -62,7 +62,7 @@ def test_random_mutations_are_refused(packed: Path) -> None:
 
 
 def test_unverified_mutations_give_valid_tables_or_are_refused(packed: Path) -> None:
-    result = campaign("mutations", packed, count=300, seed=2, verify=False)
+    result = campaign("mutations", packed, count=200, seed=2, verify=False)
     assert result["faults"] == []
 
 
@@ -104,12 +104,12 @@ def test_swapped_five_mebibyte_ranges_are_refused(tmp_path: Path) -> None:
 
 
 def test_forged_structure_is_refused_or_valid(packed: Path, small: Path) -> None:
-    assert refused(campaign("forgeries", small, count=200)) > 120
-    assert refused(campaign("forgeries", packed, count=200, seed=5)) > 120
+    assert refused(campaign("forgeries", small, count=120)) > 70
+    assert refused(campaign("forgeries", packed, count=120, seed=5)) > 70
 
 
 def test_unverified_forgeries_give_valid_tables_or_are_refused(small: Path) -> None:
-    assert campaign("forgeries", small, count=300, seed=9, verify=False)["faults"] == []
+    assert campaign("forgeries", small, count=150, seed=9, verify=False)["faults"] == []
 
 
 def test_small_files_that_ask_for_gigabytes_are_refused(small: Path) -> None:
