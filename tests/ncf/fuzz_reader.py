@@ -3,8 +3,8 @@
 The first byte of an input says what the rest is: 0 a whole file; 1 the seed of a forgery of a file
 with every type; else a type, a row count, a node and its bytes, put into a file whose checksums are
 right, so that the fuzzer reaches what lies behind them. Anything but a refusal by our own error, or
-a table that Arrow calls valid, is a crash. ``-max_total_time=60`` bounds the run. Without a corpus
-folder a temporary one is filled with the sound files.
+a table that Arrow calls valid, is a crash, kept in ``.cache/fuzz``. ``-max_total_time=60`` bounds
+the run. Without a corpus folder a temporary one is filled with the sound files.
 """
 
 import io
@@ -34,6 +34,7 @@ from tests.ncf.forged_files import BOMBS, FORGED, SOUND  # noqa: E402
 
 LIMIT_BYTES = 256 << 20
 MODES = 8
+FINDINGS = HERE.parents[1] / ".cache" / "fuzz"
 
 
 def every_type_file() -> bytes:
@@ -107,6 +108,9 @@ def main() -> None:
         if all(argument.startswith("-") for argument in arguments[1:]):
             fill_corpus(Path(folder))
             arguments += [folder, "-max_len=65536"]
+        if not any(argument.startswith("-artifact_prefix") for argument in arguments):
+            FINDINGS.mkdir(parents=True, exist_ok=True)
+            arguments.append(f"-artifact_prefix={FINDINGS}/")
         atheris.Setup(arguments, read_one)
         atheris.Fuzz()
 
