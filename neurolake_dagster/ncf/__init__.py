@@ -4,6 +4,7 @@ The front of the package; the bytes are specified in SPEC.md.
 """
 
 from neurolake_dagster.ncf.engines import scan, scan_polars
+from neurolake_dagster.ncf.joining import concat
 from neurolake_dagster.ncf.metadata import (
     ColumnMetadata,
     ColumnStatistics,
@@ -26,6 +27,7 @@ __all__ = [
     "RowGroupMetadata",
     "SemanticType",
     "column_notes",
+    "concat",
     "read_metadata",
     "read_schema",
     "read_table",

@@ -1,0 +1,77 @@
+"""Joined files hold the row groups of their sources, untouched."""
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from neurolake_dagster import ncf
+from neurolake_dagster.errors import NCFCorruptError, NotNCFError
+from tests.ncf.every_type import every_type
+from tests.ncf.forge import explode
+from tests.ncf.test_spec import assert_spec_reads
+from tests.ncf.v1_files import fixture
+
+
+def written(table: pa.Table, **options: int) -> bytes:
+    sink = io.BytesIO()
+    ncf.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def joined(*sources: bytes) -> bytes:
+    sink = io.BytesIO()
+    ncf.concat(list(sources), sink)
+    return sink.getvalue()
+
+
+def test_joined_files_read_as_their_rows_in_order(tmp_path: Path) -> None:
+    tables = [every_type(50), every_type(7), every_type(1).slice(0, 0), every_type(2000)]
+    parts = [written(table, row_group_size=900, page_rows=300) for table in tables]
+    ncf.concat([parts[0], *parts[1:]], tmp_path / "all.ncf")
+    data = (tmp_path / "all.ncf").read_bytes()
+    found = ncf.read_table(data)
+    assert found.num_rows == 2057
+    assert_spec_reads(data, pa.concat_tables(tables).select(found.column_names))
+    with ncf.NCFFile(data) as file:
+        assert [group.num_rows for group in file.metadata.row_groups] == [50, 7, 900, 900, 200]
+        file.verify()
+
+
+def test_chunks_are_copied_byte_for_byte() -> None:
+    one, two = written(every_type(30)), written(every_type(40))
+    bodies = [
+        chunk.bodies for part in (one, two) for group in explode(part).groups for chunk in group
+    ]
+    whole = explode(joined(one, two))
+    assert [chunk.bodies for group in whole.groups for chunk in group] == bodies
+
+
+def test_filters_prune_in_joined_files() -> None:
+    parts = [
+        written(pa.table({"n": range(at, at + 1000)}), row_group_size=500, page_rows=100)
+        for at in (0, 1000, 2000)
+    ]
+    found = ncf.read_table(joined(*parts), filters=pc.field("n") == 1234)
+    assert found.to_pydict() == {"n": [1234]}
+
+
+def test_damage_in_a_source_stays_detectable() -> None:
+    one, two = written(every_type(30)), bytearray(written(every_type(30)))
+    two[100] ^= 1
+    with pytest.raises(NCFCorruptError):
+        ncf.read_table(joined(one, bytes(two)))
+
+
+def test_other_schemas_and_formats_are_refused(tmp_path: Path) -> None:
+    one = written(pa.table({"a": [1]}))
+    path = tmp_path / "all.ncf"
+    with pytest.raises(ValueError, match="schema"):
+        ncf.concat([one, written(pa.table({"b": [1]}))], path)
+    with pytest.raises(NotNCFError):
+        ncf.concat([one, fixture("basic_mixed")], path)
+    with pytest.raises(ValueError, match="no sources"):
+        ncf.concat([], path)
+    assert not list(tmp_path.iterdir())
