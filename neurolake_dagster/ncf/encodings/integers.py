@@ -29,11 +29,16 @@ MAX_RUN_DEPTH = 2
 
 @dataclass(frozen=True, kw_only=True)
 class IntPlan:
-    """How to encode the integers of a chunk; every page may fall back to a frame."""
+    """How to encode the integers of a chunk; every page may fall back to a frame.
+
+    ``values`` and ``lengths`` are the plans of a runs plan's two parts.
+    """
 
     kind: Literal["frame", "delta", "delta2", "runs", "dictionary"] = "frame"
     gcd: int = 1
     planes: PlanePlan = PLAIN_PLANES
+    values: "IntPlan | None" = None
+    lengths: "IntPlan | None" = None
 
 
 FRAME = IntPlan()
@@ -59,7 +64,8 @@ def encode_integers(
     if plan.kind == "runs":
         found = runs.encode_runs(values)
         if found is not None:
-            lengths, firsts = (encode_integers(streams, part) for part in found)
+            lengths = encode_integers(streams, found[0], plan.lengths or FRAME)
+            firsts = encode_integers(streams, found[1], plan.values or FRAME)
             return [runs.CODE, len(found[0]), lengths, firsts]
     if plan.kind == "delta2" and count > 4:
         return delta.encode_delta_twice(streams, values, plan.planes)

@@ -10,7 +10,7 @@ from neurolake_dagster.ncf.checks import Damage, NDArray, need_int
 
 CODE = 4
 # Fewer rows per run than this, and the runs cost more than they save.
-MIN_ROWS_PER_RUN = 4
+MIN_ROWS_PER_RUN = 2
 
 
 def encode_runs(values: NDArray) -> tuple[NDArray, NDArray] | None:

@@ -55,6 +55,7 @@ _MAX_RANKED = 65536
 _MAX_GROUP_BYTES = 255
 _IMPOSSIBLE_LENGTH = 255
 _MAX_NIBBLE_BASE = 9
+_MAX_GROUPED = 16
 _MIN_SUPER_ROWS = 4096
 _MIN_ROWS_PER_RUN = 16
 
@@ -120,11 +121,17 @@ def prepare_text_table(context: PrepareContext, array: Any) -> TextTableChunk | 
     if len(table) > len(array) // 2 + 16:
         return None
     plan = plan_integers(codes, None, context.profile) if len(table) > 1 else FRAME
-    if len(table) <= 16 and plan.kind in ("delta", "delta2"):
+    if len(table) <= _MAX_GROUPED and plan.kind != "frame" and not _has_long_runs(codes):
+        # Packed codes are read several at a time: worth more than a few bytes.
         plan = FRAME
     order = sort_ranks(table) if len(table) <= _MAX_RANKED else None
     number = context.tables.add(table)
     return TextTableChunk(number, codes, validity_of(array), plan, order, table)
+
+
+def _has_long_runs(codes: NDArray) -> bool:
+    changes = int(np.count_nonzero(codes[1:] != codes[:-1]))
+    return changes * _MIN_ROWS_PER_RUN < len(codes)
 
 
 def decode_text_table(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:
@@ -178,7 +185,7 @@ def _decode_groups(
     if codes[0] != frame.CODE or codes[1:3] != [0, 1] or count < _MIN_SUPER_ROWS:
         return None
     packed = single_packed(codes[3])
-    if packed is None or not 0 < len(table) <= 16:
+    if packed is None or not 0 < len(table) <= _MAX_GROUPED:
         return None
     bits, stream = packed
     base, per = (len(table), 4) if bits == 4 else (1 << bits, 8 // bits)

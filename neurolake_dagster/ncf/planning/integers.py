@@ -19,7 +19,7 @@ from neurolake_dagster.ncf.planning.sample import (
 Candidate = tuple[float, IntPlan]
 # ns per value that each way to decode costs, measured.
 _FRAME_NS, _WORDS_NS, _DELTA_NS, _DELTA2_NS, _DICTIONARY_NS, _RUNS_NS = 1.2, 1.5, 2.0, 3.5, 2.2, 0.6
-_MIN_ROWS_PER_RUN = 6
+_MIN_ROWS_PER_RUN = 2.5
 MAX_NUMBER_DICTIONARY = 65536
 
 
@@ -38,7 +38,12 @@ def plan_integers(
 
 
 def choose_integers(
-    runs: list[NDArray], count: int, profile: Profile, *, dictionary: bool = False
+    runs: list[NDArray],
+    count: int,
+    profile: Profile,
+    *,
+    dictionary: bool = False,
+    within_runs: bool = False,
 ) -> Candidate:
     """Return cost in bytes of the sample and plan of the cheapest way to encode it.
 
@@ -48,7 +53,11 @@ def choose_integers(
         The sampled runs, int64.
     count
         Rows of the chunk.
+    within_runs
+        Whether these are the values or lengths of runs already.
     """
+    if not runs:
+        return 0.0, FRAME
     sample = runs[0] if len(runs) == 1 else np.concatenate(runs)
     if len(sample) == 0:
         return 0.0, FRAME
@@ -58,7 +67,8 @@ def choose_integers(
     residual, maximum, gcd = _reduce(residual, maximum)
     candidates = _frame_candidates(residual, maximum, gcd, profile)
     if len(sample) > 16:
-        candidates += _run_candidates(sample, profile)
+        if not within_runs:
+            candidates += _run_candidates(runs, len(sample), count, profile)
         if maximum > 3:
             candidates += _delta_candidates(runs, len(sample), candidates[0][0], profile)
         if dictionary and maximum > 255 and may_repeat(sample):
@@ -97,15 +107,25 @@ def _frame_candidates(
     return found
 
 
-def _run_candidates(sample: NDArray, profile: Profile) -> list[Candidate]:
-    changes = np.flatnonzero(sample[1:] != sample[:-1])
-    run_count = len(changes) + 1
-    if len(sample) < _MIN_ROWS_PER_RUN * run_count:
+def _run_candidates(
+    runs: list[NDArray], sampled: int, count: int, profile: Profile
+) -> list[Candidate]:
+    """Try runs of equal values, their values and lengths planned as integers of their own."""
+    starts = [np.flatnonzero(run[1:] != run[:-1]) + 1 for run in runs]
+    run_count = sum(len(found) for found in starts) + len(runs)
+    if sampled < _MIN_ROWS_PER_RUN * run_count:
         return []
-    residual, maximum = _residual(sample[np.concatenate([[0], changes + 1])])
-    size, _ = planes_size(residual, maximum, profile)
-    price = BYTES_PER_NS * len(sample) * _RUNS_NS
-    return [(size + run_count + price, IntPlan(kind="runs"))]
+    firsts = [
+        run[np.concatenate([[0], found])]
+        for run, found in zip(runs, starts, strict=True)
+        if len(run)
+    ]
+    lengths = [np.diff(found) for found in starts if len(found) > 1]
+    scaled = max(count * run_count // sampled, 1)
+    values_size, values = choose_integers(firsts, scaled, profile, within_runs=True)
+    lengths_size, lengths_plan = choose_integers(lengths, scaled, profile, within_runs=True)
+    plan = IntPlan(kind="runs", values=values, lengths=lengths_plan)
+    return [(values_size + lengths_size + BYTES_PER_NS * sampled * _RUNS_NS, plan)]
 
 
 def _delta_candidates(
