@@ -37,7 +37,7 @@ class S3Server:
 
 def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], S3Server]:
     """Start SeaweedFS on free ports with its data below `folder`; the caller stops it."""
-    ports = _free_ports(9)
+    ports = _free_ports(10)
     access_key, secret_key = secrets.token_hex(8), secrets.token_hex(16)
     credentials = [{"accessKey": access_key, "secretKey": secret_key}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
@@ -47,7 +47,7 @@ def start_server(folder: Path) -> tuple[subprocess.Popen[bytes], S3Server]:
     (folder / "data").mkdir()
     names = (
         "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port",
-        "filer.port.grpc", "s3.port", "s3.port.grpc", "s3.port.iceberg",
+        "filer.port.grpc", "s3.port", "s3.port.grpc", "s3.port.iceberg", "s3.port.lance",
     )  # fmt: skip
     command = [
         str(Path(sysconfig.get_path("scripts")) / "weed"), "server", f"-dir={folder / 'data'}",

@@ -9,6 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 import dagster as dg
@@ -29,12 +30,13 @@ from neurolake_dagster.io_managers.values import (
 )
 from neurolake_dagster.resources import SparkResource, StorageResource
 from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.predicate import Predicate, read_predicate
 from neurolake_dagster.tables.scope import Scope
 
 # Metadata that differs between the partitions of a single run: rows and bytes of each.
 PER_PARTITION = ("dagster/partition_row_count", "bytes")
-Mode = Literal["overwrite", "append", "error", "ignore"]
-MODES = ("overwrite", "append", "error", "ignore", "create_or_replace")
+Mode = Literal["overwrite", "append", "error", "ignore", "merge"]
+MODES = (*get_args(Mode), "create_or_replace")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class WritePlan:
     scope
         The partitions it replaces; None for an asset without partitions.
     transaction
-        For an append, the same for a run and its re-executions: it is carried out once.
+        For an append or merge, the same for a run and its re-executions: it is carried out once.
     """
 
     where: str
@@ -57,6 +59,7 @@ class WritePlan:
     mode: Mode
     transaction: str | None
     properties: Mapping[str, str]
+    merge_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +74,12 @@ class ReadPlan:
         Partitions that were never written give no rows instead of an error.
     """
 
-    where: str
+    name: str
     path: str
     scope: Scope | None = None
     columns: tuple[str, ...] | None = None
+    where: Predicate | None = None
+    version: int | datetime | None = None
     allow_missing: bool = False
 
 
@@ -89,7 +94,7 @@ class Written:
     written_rows, bytes, files
         Of this write.
     by_partition
-        Rows and bytes of each partition written.
+        Rows and bytes of each partition written; bytes are None where files hold several.
     """
 
     uri: str
@@ -99,9 +104,10 @@ class Written:
     written_rows: int | None
     bytes: int
     files: int
-    by_partition: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    by_partition: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     preview: pa.Table | None = None
     replaced: str = ""
+    metrics: Mapping[str, int] = field(default_factory=dict)
 
 
 class LakehouseIOManager(dg.ConfigurableIOManager):
@@ -127,31 +133,14 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         else:
             peek = Peek(to_arrow(obj, plan.where))
             written = replace(self._write_arrow(plan, peek.data), preview=peek.rows)
-        seconds = time.perf_counter() - started
-        definition = context.definition_metadata or {}
-        partitioned = plan.scope is not None
-        found = table_metadata(
-            uri=written.uri,
-            schema=written.schema,
-            row_count=written.row_count,
-            partition_row_count=written.written_rows if partitioned else None,
-            bytes=written.bytes,
-            seconds=seconds,
-            files=written.files,
-            version=written.version,
-            table_name=".".join(plan.path.split("/")),
-            preview=written.preview,
-            column_descriptions=definition.get("column_descriptions"),
-            pii_columns=definition.get("pii_columns", ()),
-        )
-        if written.replaced:
-            found["replaced"] = dg.MetadataValue.text(written.replaced)
+        found = _described(context, plan, written, time.perf_counter() - started)
         if len(written.by_partition) > 1:
-            rows: list[dict[str, str | int | float | None]] = [
-                {"partition": key, "rows": count, "bytes": size}
-                for key, (count, size) in written.by_partition.items()
-            ]
-            found |= partitions_metadata(rows)
+            found |= partitions_metadata(
+                [
+                    {"partition": key, "rows": count, "bytes": size}
+                    for key, (count, size) in written.by_partition.items()
+                ]
+            )
             _describe_partitions(context, written)
             # The whole run's numbers would hide each partition's own.
             found = {key: value for key, value in found.items() if key not in PER_PARTITION}
@@ -164,14 +153,12 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         if not wanted.is_by_partition:
             return self._load(plan, wanted)
         if plan.scope is None:
-            raise PartitionError(f"{plan.where}: dict[str, ...] is for partitioned assets only")
-        scopes = {
-            key.name: Scope(keys=(key,), columns=plan.scope.columns) for key in plan.scope.keys
-        }
+            raise PartitionError(f"{plan.name}: dict[str, ...] is for partitioned assets only")
+        plans = {one.keys[0].name: replace(plan, scope=one) for one in plan.scope.single()}
         return {
-            name: self._load(replace(plan, scope=scope), wanted)
-            for name, scope in scopes.items()
-            if not plan.allow_missing or self._has_partition(replace(plan, scope=scope))
+            name: self._load(one, wanted)
+            for name, one in plans.items()
+            if not plan.allow_missing or self._has_partition(one)
         }
 
     def dataset_storage(self) -> Storage:
@@ -207,7 +194,7 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             return None
         try:
             if wanted.is_spark:
-                return self._read_spark(plan, self._session(plan.where))
+                return self._read_spark(plan, self._session(plan.name))
             return from_arrow(self._read_arrow(plan), wanted.type)
         except TableNotFoundError:
             if wanted.is_optional:
@@ -242,7 +229,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             path=path,
             scope=scope,
             mode=mode,
-            transaction=transaction if mode == "append" else None,
+            transaction=transaction if mode in ("append", "merge") else None,
+            merge_keys=self._merge_keys(context, where) if mode == "merge" else (),
             properties={
                 "dagster/run_id": step.run_id,
                 "dagster/step_key": step.step.key,
@@ -269,14 +257,29 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
                 return known  # type: ignore[no-any-return]
         raise TableError(f"{where}: mode {name!r}, expected one of {MODES}")
 
+    def _merge_keys(self, context: dg.OutputContext, where: str) -> tuple[str, ...]:
+        keys = _strongest(
+            ("merge_keys",), context.output_metadata or {}, context.definition_metadata or {}
+        )
+        if isinstance(keys, str):
+            return (keys,)
+        if not keys:
+            raise TableError(
+                f'{where}: mode "merge" needs the columns that identify a row, in the asset\'s '
+                'metadata: {"merge_keys": ["id"]}'
+            )
+        return tuple(str(key) for key in keys)
+
     def _read_plan(self, context: dg.InputContext, wanted: Wanted) -> ReadPlan:
         metadata = context.definition_metadata or {}
         where = _input_name(context)
         columns = metadata.get("columns")
         plan = ReadPlan(
-            where=where,
+            name=where,
             path=_input_path(context),
             columns=None if columns is None else tuple(columns),
+            where=read_predicate(metadata["where"]) if metadata.get("where") else None,
+            version=_asked_version(metadata, where),
             allow_missing=bool(metadata.get("allow_missing_partitions")) or wanted.is_optional,
         )
         if not context.has_asset_partitions:
@@ -292,13 +295,39 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         return replace(plan, scope=scope, allow_missing=allow_missing)
 
 
+def _described(
+    context: dg.OutputContext, plan: WritePlan, written: Written, seconds: float
+) -> dict[str, Any]:
+    """The metadata of one write."""
+    definition = context.definition_metadata or {}
+    found: dict[str, Any] = table_metadata(
+        uri=written.uri,
+        schema=written.schema,
+        row_count=written.row_count,
+        partition_row_count=None if plan.scope is None else written.written_rows,
+        bytes=written.bytes,
+        seconds=seconds,
+        files=written.files,
+        version=written.version,
+        table_name=".".join(plan.path.split("/")),
+        preview=written.preview,
+        column_descriptions=definition.get("column_descriptions"),
+        pii_columns=definition.get("pii_columns", ()),
+    )
+    found |= {name: dg.MetadataValue.int(count) for name, count in written.metrics.items()}
+    if written.replaced:
+        found["replaced"] = dg.MetadataValue.text(written.replaced)
+    return found
+
+
 def _describe_partitions(context: dg.OutputContext, written: Written) -> None:
     """Record rows and bytes of each partition of a single run on its own materialization."""
     if not context.has_asset_key:
         return
     for key, (count, size) in written.by_partition.items():
+        told = zip(PER_PARTITION, (count, size), strict=True)
         context.step_context.add_asset_metadata(
-            dict(zip(PER_PARTITION, (count, size), strict=True)), context.asset_key, key
+            {name: value for name, value in told if value is not None}, context.asset_key, key
         )
 
 
@@ -335,6 +364,23 @@ def _strongest(names: Sequence[str], *places: Mapping[str, Any]) -> Any:
                 value = place[name]
                 return value.value if isinstance(value, dg.MetadataValue) else value
     return None
+
+
+def _asked_version(metadata: Mapping[str, Any], where: str) -> int | datetime | None:
+    """The version an input asks for: by number (``version``) or by moment (``as_of``)."""
+    version, moment = metadata.get("version"), metadata.get("as_of")
+    if version is not None and moment is not None:
+        raise TableError(f"{where}: version and as_of are both given, expected one of them")
+    if version is not None:
+        return int(version)
+    if moment is None or isinstance(moment, datetime):
+        return moment
+    try:
+        return datetime.fromisoformat(str(moment))
+    except ValueError as exc:
+        raise TableError(
+            f"{where}: as_of {moment!r}, expected a time like 2013-01-31T12:00"
+        ) from exc
 
 
 def _keys_of_run(context: dg.InputContext) -> Sequence[str]:

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -21,6 +22,7 @@ from neurolake_dagster.errors import (
 from neurolake_dagster.io_managers.base import LakehouseIOManager, ReadPlan, WritePlan, Written
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.spark_rows import column_types
+from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.scope import Scope, Window
 
@@ -51,8 +53,10 @@ class DeltaIOManager(LakehouseIOManager):
         dataset = self._dataset(plan.path)
         rows = _in_one(data, plan)
         before = dataset.paths()
+        if plan.mode == "merge" and before:
+            return self._merge(dataset, plan, rows, before)
         options: dict[str, Any] = {
-            "mode": plan.mode,
+            "mode": "append" if plan.mode == "merge" else plan.mode,
             "transaction": plan.transaction,
             "properties": dict(plan.properties),
         }
@@ -64,17 +68,46 @@ class DeltaIOManager(LakehouseIOManager):
                 options["where"] = plan.scope.predicate(rows.schema)
         elif plan.mode == "overwrite":
             options["schema_mode"] = "overwrite"
+        checked = _Checked(rows, plan)
         for attempt in range(ATTEMPTS):
             try:
-                dataset.write(_checked(rows, plan), **options)
+                dataset.write(checked.rows, **options)
                 break
             except CommitConflictError:
                 if isinstance(rows, pa.RecordBatchReader) or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(random.uniform(0, BACKOFF_S * (attempt + 1)))  # noqa: S311
-        return _written(dataset, plan, before)
+        return replace(_written(dataset, plan, before), by_partition=checked.by_partition())
+
+    def _merge(
+        self,
+        dataset: DeltaDataset,
+        plan: WritePlan,
+        rows: pa.Table | pa.RecordBatchReader,
+        before: Mapping[str, int],
+    ) -> Written:
+        source = rows if isinstance(rows, pa.Table) else rows.read_all()
+        where = None
+        if plan.scope is not None:
+            _require_columns(plan, source.schema)
+            _Checked(source, plan)
+            where = plan.scope.predicate(source.schema, "target")
+        check_merge_source(source, plan.merge_keys, dataset.uri)
+        metrics = dataset.merge(
+            source,
+            plan.merge_keys,
+            where=where,
+            properties=dict(plan.properties),
+            transaction=plan.transaction,
+        )
+        found = replace(_written(dataset, plan, before), metrics=metrics)
+        if not metrics:
+            return found
+        return replace(found, written_rows=metrics["rows_inserted"] + metrics["rows_updated"])
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
+        if plan.mode == "merge":
+            return self._write_arrow(plan, frame.toArrow())
         dataset = self._dataset(plan.path)
         before = dataset.paths()
         mode = {"error": "errorifexists"}.get(plan.mode, plan.mode)
@@ -96,12 +129,15 @@ class DeltaIOManager(LakehouseIOManager):
 
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         dataset = self._dataset(plan.path)
-        return dataset.scan(columns=plan.columns, where=_where(plan, dataset))
+        return dataset.scan(columns=plan.columns, where=_where(plan, dataset), version=plan.version)
 
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
         dataset = self._dataset(plan.path)
         where = _where(plan, dataset)
-        frame = session.read.format("delta").load(dataset.spark_uri)
+        reader = session.read.format("delta")
+        if plan.version is not None:
+            reader = reader.option("versionAsOf", dataset.snapshot(plan.version).version)
+        frame = reader.load(dataset.spark_uri)
         if where is not None:
             frame = frame.where(where)
         return frame if plan.columns is None else frame.select(*plan.columns)
@@ -168,30 +204,53 @@ def _in_one(
     return pa.concat_tables(data.values(), promote_options="permissive")
 
 
-def _checked(
-    rows: pa.Table | pa.RecordBatchReader, plan: WritePlan
-) -> pa.Table | pa.RecordBatchReader:
-    """Rows that are proven to be of the asked partitions: at once, or while they stream by."""
-    scope = plan.scope
-    if scope is None:
-        return rows
-    if isinstance(rows, pa.Table):
-        for batch in rows.to_batches():
-            scope.check(batch)
-        return rows
-    return pa.RecordBatchReader.from_batches(rows.schema, (scope.check(batch) for batch in rows))
+class _Checked:
+    """Rows that are proven to be of the asked partitions, and how many are of each.
+
+    Parameters
+    ----------
+    rows
+        A table is checked at once, a reader while it streams by.
+    """
+
+    def __init__(self, rows: pa.Table | pa.RecordBatchReader, plan: WritePlan) -> None:
+        self.counts: dict[str, int] = {}
+        self.rows = rows
+        self._scope = plan.scope
+        if plan.scope is None:
+            return
+        self.counts = {key.name: 0 for key in plan.scope.keys}
+        if isinstance(rows, pa.Table):
+            for batch in rows.to_batches():
+                self._count(batch)
+        else:
+            self.rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._count, rows))
+
+    def by_partition(self) -> dict[str, tuple[int, int | None]]:
+        """Rows of each partition; a Delta file may hold several, so no bytes."""
+        return {key: (count, None) for key, count in self.counts.items()}
+
+    def _count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        assert self._scope is not None
+        for key, count in self._scope.check(batch).items():
+            self.counts[key] += count
+        return batch
 
 
 def _where(plan: ReadPlan, dataset: DeltaDataset) -> str | None:
-    if plan.scope is None:
-        return None
-    schema = dataset.snapshot().schema
-    if not plan.scope.columns:
-        raise PartitionError(
-            f"{plan.where}: the asset's metadata has no partition_expr to find its partitions by"
-        )
-    plan.scope.require_columns(schema, plan.where)
-    return plan.scope.predicate(schema)
+    """The rows of the asked partitions that the input's own predicate keeps."""
+    tests = []
+    if plan.scope is not None:
+        schema = dataset.snapshot(plan.version).schema
+        if not plan.scope.columns:
+            raise PartitionError(
+                f"{plan.name}: the asset's metadata has no partition_expr to find its partitions by"
+            )
+        plan.scope.require_columns(schema, plan.name)
+        tests.append(plan.scope.predicate(schema))
+    if plan.where is not None:
+        tests.append(plan.where.sql())
+    return " AND ".join(f"({test})" for test in tests) or None
 
 
 def _written(dataset: DeltaDataset, plan: WritePlan, before: Mapping[str, int]) -> Written:

@@ -16,6 +16,8 @@ class NCFIOManager(TableIOManager):
         return "ncf"
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
+        if plan.mode == "merge":
+            return self._write_arrow(plan, frame.toArrow())
         table = self._table(plan.path)
         done = table.done_before(plan.mode, plan.transaction)
         if done is not None:
@@ -38,7 +40,7 @@ class NCFIOManager(TableIOManager):
 
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
         table = self._table(plan.path)
-        snapshot = table.snapshot()
+        snapshot = table.snapshot(plan.version)
         places = self._places(plan, snapshot)
         files = None if places is None else snapshot.files_of(places)
-        return read_parts(session, table, files, plan.columns)
+        return read_parts(session, table, plan, files)

@@ -9,6 +9,7 @@ from neurolake_dagster.io_managers.spark_rows import (
     NUMBER_COLUMN,
     STRAY,
     column_types,
+    narrowed,
     with_key_numbers,
 )
 from neurolake_dagster.io_managers.table import TableIOManager
@@ -29,6 +30,8 @@ class ParquetIOManager(TableIOManager):
         return "parquet"
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
+        if plan.mode == "merge":
+            return self._write_arrow(plan, frame.toArrow())
         table = self._table(plan.path)
         done = table.done_before(plan.mode, plan.transaction)
         if done is not None:
@@ -70,12 +73,9 @@ class ParquetIOManager(TableIOManager):
 
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
         table = self._table(plan.path)
-        snapshot = table.snapshot()
+        snapshot = table.snapshot(plan.version)
         files = snapshot.files_of(self._places(plan, snapshot))
-        return self._selected(plan, _read_parquet(table, session, [file.path for file in files]))
-
-    def _selected(self, plan: ReadPlan, frame: Any) -> Any:
-        return frame if plan.columns is None else frame.select(*plan.columns)
+        return narrowed(_read_parquet(table, session, [file.path for file in files]), plan)
 
 
 def _write_parquet(writer: Any, uri: str) -> None:

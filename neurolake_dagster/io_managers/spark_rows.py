@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from neurolake_dagster import errors
+from neurolake_dagster.io_managers.base import ReadPlan
 from neurolake_dagster.tables import DataFile, Stage, Staged, Table
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
@@ -77,20 +78,30 @@ def told_by_task() -> Iterator[None]:
         raise kind(found.group(2)) from exc
 
 
-def read_parts(
-    session: Any, table: Table, files: Sequence[DataFile] | None, columns: tuple[str, ...] | None
-) -> Any:
-    """An NCF table, or some files of it, as a DataFrame through the format ``ncf``."""
+def read_parts(session: Any, table: Table, plan: ReadPlan, files: Sequence[DataFile] | None) -> Any:
+    """An NCF table, or some files of it, as a DataFrame through the format ``ncf``.
+
+    The source cannot see which columns a query uses, so all are named to it that are.
+    """
     from neurolake_dagster.spark.types import spark_schema
 
-    schema = table.snapshot().schema
+    snapshot = table.snapshot(plan.version)
     if files is not None and not files:
-        wanted = schema.names if columns is None else columns
-        empty = pa.schema([schema.field(name) for name in wanted])
-        return session.createDataFrame([], spark_schema(empty))
+        return narrowed(session.createDataFrame([], spark_schema(snapshot.schema)), plan)
     reader = session.read.format("ncf")
-    if columns is not None:
-        reader = reader.option("columns", json.dumps(columns))
-    if files is None:
-        return reader.load(table.uri)
-    return reader.load([table.folder.uri(file.path) for file in files])
+    if plan.columns is not None:
+        used = () if plan.where is None else plan.where.columns()
+        names = json.dumps(list(dict.fromkeys([*plan.columns, *used])))
+        reader = reader.option("columns", names)
+    if files is not None:
+        return narrowed(reader.load([table.folder.uri(file.path) for file in files]), plan)
+    if plan.version is not None:
+        reader = reader.option("version", str(snapshot.version))
+    return narrowed(reader.load(table.uri), plan)
+
+
+def narrowed(frame: Any, plan: ReadPlan) -> Any:
+    """The rows and columns of a frame that an input asks for."""
+    if plan.where is not None:
+        frame = frame.where(plan.where.sql())
+    return frame if plan.columns is None else frame.select(*plan.columns)

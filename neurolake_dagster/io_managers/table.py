@@ -5,6 +5,7 @@ Owns the way from a plan to one commit of a `Table`, and from a snapshot to rows
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -18,7 +19,7 @@ from neurolake_dagster.io_managers.base import (
     missing_partitions,
 )
 from neurolake_dagster.io_managers.paths import dataset_path
-from neurolake_dagster.tables import Commit, Partition, Snapshot, Table
+from neurolake_dagster.tables import Commit, Partition, Snapshot, Table, merge_rows
 from neurolake_dagster.tables.snapshot import TableFormat
 
 
@@ -42,6 +43,8 @@ class TableIOManager(LakehouseIOManager):
     ) -> Written:
         table = self._table(plan.path)
         before = table.log.try_snapshot()
+        if plan.mode == "merge":
+            return self._merge(plan, table, before, data)
         options: dict[str, Any] = {
             "mode": plan.mode,
             "properties": plan.properties,
@@ -60,7 +63,35 @@ class TableIOManager(LakehouseIOManager):
 
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         table = self._table(plan.path)
-        return table.scan(columns=plan.columns, partitions=self._places(plan, table.snapshot()))
+        snapshot = table.snapshot(plan.version)
+        return table.scan(
+            columns=plan.columns,
+            filters=None if plan.where is None else plan.where.expression(snapshot.schema),
+            partitions=self._places(plan, snapshot),
+            version=snapshot.version if plan.version is not None else None,
+        )
+
+    def _merge(
+        self,
+        plan: WritePlan,
+        table: Table,
+        before: Snapshot | None,
+        data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table],
+    ) -> Written:
+        if isinstance(data, Mapping):
+            data = pa.concat_tables(data.values(), promote_options="permissive")
+        if plan.scope is not None:
+            plan.scope.require_columns(data.schema, plan.where)
+        commit = merge_rows(
+            table,
+            data if isinstance(data, pa.Table) else data.read_all(),
+            plan.merge_keys,
+            split=None if plan.scope is None else plan.scope.divide,
+            partitions=() if plan.scope is None else [key.place for key in plan.scope.keys],
+            properties=plan.properties,
+            transaction=plan.transaction,
+        )
+        return replace(self._written(plan, table, before, commit), metrics=commit.metrics)
 
     def _has_partition(self, plan: ReadPlan) -> bool:
         assert plan.scope is not None
@@ -74,14 +105,14 @@ class TableIOManager(LakehouseIOManager):
         written = set(snapshot.partitions)
         missing = [key.name for key in plan.scope.keys if key.place not in written]
         if missing and not plan.allow_missing:
-            raise missing_partitions(plan.where, missing, len(plan.scope.keys) - len(missing))
+            raise missing_partitions(plan.name, missing, len(plan.scope.keys) - len(missing))
         return [key.place for key in plan.scope.keys if key.place in written]
 
     def _written(
         self, plan: WritePlan, table: Table, before: Snapshot | None, commit: Commit
     ) -> Written:
         after = table.snapshot(commit.version)
-        by_partition: dict[str, tuple[int, int]] = {}
+        by_partition: dict[str, tuple[int, int | None]] = {}
         if plan.scope is not None:
             for key in plan.scope.keys:
                 files = [file for file in commit.files_added if file.partition == key.place]

@@ -105,7 +105,7 @@ def merge_rows(
     ``rows_copied``.
     """
     base = table.log.try_snapshot()
-    _check_source(rows, keys, table.uri)
+    check_merge_source(rows, keys, table.uri)
     places = as_partitions(partitions)
     if base is None:
         data = rows if when_new == "insert" else rows.slice(0, 0)
@@ -253,7 +253,8 @@ def _parts(table: Table, snapshot: Snapshot) -> PartFiles:
     )
 
 
-def _check_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:
+def check_merge_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:
+    """Refuse rows whose keys are unknown, null or not unique: which one wins would be chance."""
     unknown = [key for key in keys if key not in rows.column_names]
     if unknown or not keys:
         raise TableError(

@@ -8,6 +8,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -83,8 +84,8 @@ class DeltaDataset:
         with _translated(self.uri):
             return DeltaTable.is_deltatable(self.uri, self.storage.deltalake_options())
 
-    def open(self, version: int | None = None) -> DeltaTable:
-        """Open the table.
+    def open(self, version: int | datetime | None = None) -> DeltaTable:
+        """Open the table, at its newest version, that one, or the one of that moment.
 
         Raises
         ------
@@ -92,11 +93,14 @@ class DeltaDataset:
             If there is no Delta log, or no such version.
         """
         with _translated(self.uri):
-            return DeltaTable(
-                self.uri, version=version, storage_options=self.storage.deltalake_options()
-            )
+            number = version if isinstance(version, int) else None
+            options = self.storage.deltalake_options()
+            table = DeltaTable(self.uri, version=number, storage_options=options)
+            if isinstance(version, datetime):
+                table.load_as_version(version)
+            return table
 
-    def snapshot(self, version: int | None = None) -> DeltaSnapshot:
+    def snapshot(self, version: int | datetime | None = None) -> DeltaSnapshot:
         """Read one version's facts from the log; no data file is opened."""
         table = self.open(version)
         actions = pa.table(table.get_add_actions(flatten=True))
@@ -130,7 +134,7 @@ class DeltaDataset:
         self,
         columns: Sequence[str] | None = None,
         where: str | None = None,
-        version: int | None = None,
+        version: int | datetime | None = None,
     ) -> pa.RecordBatchReader:
         """Stream the rows; their order is not guaranteed.
 
@@ -210,8 +214,57 @@ class DeltaDataset:
                 raise
         return self.snapshot()
 
+    def merge(
+        self,
+        data: pa.Table,
+        keys: Sequence[str],
+        *,
+        where: str | None = None,
+        properties: dict[str, str] | None = None,
+        transaction: str | None = None,
+    ) -> dict[str, int]:
+        """Update the rows whose keys `data` has, insert the others; the exact counts.
+
+        Parameters
+        ----------
+        where
+            Only rows of the table for which this SQL predicate holds can match.
+        """
+        if transaction is not None and self._has_transaction(transaction):
+            return {}
+        marks = None if transaction is None else [Transaction(transaction, 1)]
+        match = merge_condition(keys, where)
+        with _translated(self.uri):
+            found = (
+                self.open()
+                .merge(
+                    data,
+                    predicate=match,
+                    source_alias="source",
+                    target_alias="target",
+                    commit_properties=CommitProperties(
+                        custom_metadata=properties or {}, app_transactions=marks
+                    ),
+                )
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+                .execute()
+            )
+        return {
+            "rows_inserted": found["num_target_rows_inserted"],
+            "rows_updated": found["num_target_rows_updated"],
+            "rows_deleted": found["num_target_rows_deleted"],
+            "rows_copied": found["num_target_rows_copied"],
+        }
+
     def _has_transaction(self, transaction: str) -> bool:
         return self.exists() and self.open().transaction_version(transaction) is not None
+
+
+def merge_condition(keys: Sequence[str], where: str | None) -> str:
+    """The condition under which a row of the target is one of the source."""
+    tests = [f"target.`{key}` = source.`{key}`" for key in keys]
+    return " AND ".join([*tests, *([f"({where})"] if where else [])])
 
 
 class _Noted:

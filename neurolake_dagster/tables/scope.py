@@ -72,12 +72,13 @@ class Scope:
             rows = batch if len(found) == 1 else batch.take(pa.array(order[start:end]))
             yield self.keys[number].place, rows
 
-    def check(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch, if every row belongs to one of the keys; else `PartitionError`."""
+    def check(self, batch: pa.RecordBatch) -> dict[str, int]:
+        """How many rows belong to each key; `PartitionError` if one belongs to none."""
         numbers = self._numbers(batch)
         if (numbers < 0).any():
             raise PartitionError(self._stray(batch, numbers))
-        return batch
+        counts = np.bincount(numbers, minlength=len(self.keys)).tolist()
+        return dict(zip((key.name for key in self.keys), counts, strict=True))
 
     def require_columns(self, schema: pa.Schema, where: str) -> None:
         """Refuse rows that cannot be told apart, before anything is written.
@@ -98,18 +99,24 @@ class Scope:
                 f"{where}: partition_expr names {unknown!r}, expected columns of {schema.names!r}"
             )
 
-    def predicate(self, schema: pa.Schema) -> str:
-        """The SQL predicate of exactly these keys; adjoining windows are joined."""
+    def predicate(self, schema: pa.Schema, alias: str = "") -> str:
+        """The SQL predicate of exactly these keys; adjoining windows are joined.
+
+        Parameters
+        ----------
+        alias
+            Of the table that the columns are of, in a statement with several.
+        """
         if not self.keys:
             return "1 = 0"
         if len(self.columns) == 1:
             members = _joined([key.members[0] for key in self.keys])
-            tests = [_sql(self.columns[0], schema, member) for member in members]
+            tests = [_sql(self.columns[0], schema, member, alias) for member in members]
         else:
             tests = [
                 "("
                 + " AND ".join(
-                    _sql(column, schema, member)
+                    _sql(column, schema, member, alias)
                     for column, member in zip(self.columns, key.members, strict=True)
                 )
                 + ")"
@@ -217,8 +224,10 @@ def _joined(members: Sequence[Member]) -> list[Member]:
     return found
 
 
-def _sql(column: str, schema: pa.Schema, member: Member) -> str:
+def _sql(column: str, schema: pa.Schema, member: Member, alias: str) -> str:
     name = "`" + column.replace("`", "``") + "`"
+    if alias:
+        name = f"{alias}.{name}"
     type_ = schema.field(column).type
     if isinstance(member, Window):
         low, high = (_literal(bound, member, type_) for bound in (member.start, member.end))

@@ -92,7 +92,7 @@ def test_daily_ranges_replace_exactly_their_days(
     assert run_range(events, manager, instance, "2013-01-01", "2013-01-05").success
     assert run_range(events, manager, instance, "2013-01-04", "2013-01-06").success
     assert sorted(stored(manager, "events")["n"].to_pylist()) == [1, 2, 3, 4, 5, 6]
-    assert metadata_of(instance, "events")["dagster/partition_row_count"] == 3
+    assert metadata_of(instance, "events")["dagster/partition_row_count"] == 1
 
 
 def test_multi_partitions_are_told_apart_by_both_columns(

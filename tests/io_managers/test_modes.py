@@ -1,0 +1,189 @@
+"""What assets and inputs can ask for in their metadata: modes, predicates, versions."""
+
+import time
+from datetime import UTC, date, datetime
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from neurolake_dagster.io_managers import ParquetIOManager
+from neurolake_dagster.io_managers.base import LakehouseIOManager
+from tests.io_managers.test_io_managers import (
+    DAYS,
+    failure,
+    instance,
+    manager,
+    metadata_of,
+    run,
+    run_range,
+    stored,
+)
+
+__all__ = ["instance", "manager"]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`:dagster.BetaWarning"),
+]
+
+
+def people(*rows: tuple[int, str]) -> pa.Table:
+    return pa.table({"id": [row[0] for row in rows], "name": [row[1] for row in rows]})
+
+
+def asset(rows: pa.Table, **metadata: Any) -> Any:
+    @dg.asset(name="people", metadata=metadata)
+    def made() -> pa.Table:
+        return rows
+
+    return made
+
+
+def names(manager: LakehouseIOManager) -> dict[int, str]:
+    return {row["id"]: row["name"] for row in stored(manager, "people").to_pylist()}
+
+
+def test_merging_counts_what_it_did(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    options = {"mode": "merge", "merge_keys": ["id"]}
+    assert run([asset(people((1, "a"), (2, "b")), **options)], manager, instance).success
+    assert run([asset(people((2, "B"), (3, "c")), **options)], manager, instance).success
+    assert names(manager) == {1: "a", 2: "B", 3: "c"}
+    found = metadata_of(instance, "people")
+    assert (found["rows_inserted"], found["rows_updated"], found["rows_deleted"]) == (1, 1, 0)
+    assert found["dagster/row_count"] == 3
+
+
+def test_merging_in_a_partition_leaves_the_others(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    def made(day: str, value: int) -> Any:
+        @dg.asset(
+            name="events",
+            partitions_def=DAYS,
+            metadata={"partition_expr": "day", "mode": "merge", "merge_keys": "id"},
+        )
+        def events() -> pl.DataFrame:
+            return pl.DataFrame({"id": [1], "day": [date.fromisoformat(day)], "value": [value]})
+
+        return events
+
+    for day, value in (("2013-01-01", 10), ("2013-01-02", 20), ("2013-01-01", 11)):
+        assert run([made(day, value)], manager, instance, partition_key=day).success
+    assert sorted(stored(manager, "events")["value"].to_pylist()) == [11, 20]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "told"),
+    [
+        ({"mode": "upsert"}, "mode 'upsert', expected one of"),
+        ({"mode": "merge"}, "merge_keys"),
+        ({"mode": "merge", "merge_keys": ["nope"]}, "nope"),
+    ],
+)
+def test_modes_that_make_no_sense_are_refused(
+    manager: LakehouseIOManager,
+    instance: dg.DagsterInstance,
+    metadata: dict[str, Any],
+    told: str,
+) -> None:
+    assert run([asset(people((1, "a")))], manager, instance).success
+    made = asset(people((2, "b")), **metadata)
+    assert told in str(failure(run([made], manager, instance, raise_on_error=False)))
+    assert names(manager) == {1: "a"}
+
+
+def test_error_and_ignore_leave_what_is_there(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    assert run([asset(people((1, "a")), mode="error")], manager, instance).success
+    again = asset(people((2, "b")), mode="error")
+    assert not run([again], manager, instance, raise_on_error=False).success
+    assert run([asset(people((3, "c")), mode="ignore")], manager, instance).success
+    assert names(manager) == {1: "a"}
+
+
+def test_the_run_is_stronger_than_the_definition_and_that_than_the_manager(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    appending = type(manager)(storage=manager.storage, mode="append")
+
+    @dg.asset(name="people", metadata={"write_mode": "append"})
+    def overwritten(context: dg.AssetExecutionContext) -> pa.Table:
+        context.add_output_metadata({"mode": "overwrite"})
+        return people((9, "z"))
+
+    for _ in range(2):
+        assert run([asset(people((1, "a")))], appending, instance).success
+    assert stored(manager, "people").num_rows == 2
+    assert run([asset(people((2, "b")), mode="overwrite")], appending, instance).success
+    assert names(manager) == {2: "b"}
+    assert run([overwritten], manager, instance).success
+    assert names(manager) == {9: "z"}
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["id >= 2 AND name <> 'c'", [("id", ">=", 2), ("name", "!=", "c")]],
+    ids=["sql", "list"],
+)
+def test_an_input_reads_the_rows_that_it_asks_for(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, where: Any
+) -> None:
+    seen: list[Any] = []
+    made = asset(people((1, "a"), (2, "b"), (3, "c")))
+
+    @dg.asset(ins={"people": dg.AssetIn(metadata={"where": where, "columns": ["name"]})})
+    def used(people: pa.Table) -> None:
+        seen.append(people.to_pydict())
+
+    assert run([made, used], manager, instance).success
+    assert seen == [{"name": ["b"]}]
+
+
+def test_an_input_reads_a_former_version_by_number_and_moment(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    if isinstance(manager, ParquetIOManager):
+        return
+    seen: list[Any] = []
+    assert run([asset(people((1, "a")))], manager, instance).success
+    time.sleep(0.05)
+    moment = datetime.now(UTC).isoformat()
+    time.sleep(0.05)
+    made = asset(people((2, "b")))
+    assert run([made], manager, instance).success
+    for metadata in ({"version": 0}, {"as_of": moment}, {}):
+
+        @dg.asset(ins={"people": dg.AssetIn(metadata=metadata)})
+        def used(people: pa.Table) -> None:
+            seen.append(people["id"].to_pylist())
+
+        assert run([made, used], manager, instance, selection=[used]).success
+    assert seen == [[1], [1], [2]]
+
+
+def test_each_partition_of_a_single_run_is_recorded_by_itself(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(
+        partitions_def=DAYS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "day"},
+    )
+    def events(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        days = [date.fromisoformat(key) for key in context.partition_keys]
+        return pl.DataFrame({"day": [day for day in days for _ in range(day.day)]})
+
+    assert run_range(events, manager, instance, "2013-01-01", "2013-01-03").success
+    records = instance.fetch_materializations(dg.AssetKey("events"), limit=10).records
+    counts = {
+        record.partition_key: record.asset_materialization.metadata[
+            "dagster/partition_row_count"
+        ].value
+        for record in records
+    }
+    assert counts == {"2013-01-01": 1, "2013-01-02": 2, "2013-01-03": 3}
