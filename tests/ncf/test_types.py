@@ -1,0 +1,148 @@
+"""Every Arrow type, at every size that matters, bit for bit; and values Hypothesis thinks of."""
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from neurolake_dagster import ncf
+from tests.ncf.every_type import every_type
+
+PAGE = 64
+SIZES = [0, 1, 2, 7, 8, PAGE - 1, PAGE, PAGE + 1, 4 * PAGE - 1, 4 * PAGE + 1]
+NAMES = every_type(2).column_names
+
+
+def write_bytes(table: pa.Table, **options: object) -> bytes:
+    file = io.BytesIO()
+    ncf.write_table(table, file, **options)
+    return file.getvalue()
+
+
+def bits(column: pa.ChunkedArray) -> Any:
+    """Return a column as something whose equality is that of the bits of valid values."""
+    if pa.types.is_floating(column.type):
+        word = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[column.type.bit_width]
+        return [chunk.view(word).to_pylist() for chunk in [pa.concat_arrays(column.chunks)]]
+    return repr(column.to_pylist())
+
+
+def assert_same(got: pa.Table, expected: pa.Table) -> None:
+    got.validate(full=True)
+    assert got.schema.equals(expected.schema, check_metadata=True)
+    assert got.num_rows == expected.num_rows
+    for name in expected.column_names if expected.num_rows else []:
+        assert bits(got[name]) == bits(expected[name]), name
+
+
+@pytest.mark.parametrize("rows", SIZES)
+def test_every_type_comes_back_at_any_size(rows: int) -> None:
+    table = every_type(max(rows, 1)).slice(0, rows)
+    assert_same(ncf.read_table(write_bytes(table, page_rows=PAGE, row_group_size=4 * PAGE)), table)
+
+
+@pytest.mark.parametrize("profile", ["fast", "archive", "none"])
+def test_every_type_comes_back_in_every_profile(profile: str) -> None:
+    table = every_type(300)
+    assert_same(ncf.read_table(write_bytes(table, compression=profile)), table)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("start", "rows"), [(1, 5), (3, 200), (13, 271)])
+def test_slices_at_odd_offsets_come_back(name: str, start: int, rows: int) -> None:
+    table = every_type(290).select([name]).slice(start, rows)
+    assert_same(ncf.read_table(write_bytes(table, page_rows=PAGE)), table)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chunks_that_differ_come_back(name: str) -> None:
+    table = every_type(100).select([name])
+    joined = pa.concat_tables([table.slice(50), table, every_type(30).select([name])])
+    assert_same(ncf.read_table(write_bytes(joined, page_rows=PAGE)), joined)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_single_rows_of_every_type_are_taken(name: str) -> None:
+    table, rows = every_type(200).select([name]), [199, 0, 65, 65]
+    with ncf.NCFFile(write_bytes(table, page_rows=PAGE)) as file:
+        got = file.take(rows)
+    assert got[name].to_pylist().__repr__() == repr([table[name][i].as_py() for i in rows])
+
+
+@pytest.mark.parametrize("kind", [pa.null(), pa.int8(), pa.string(), pa.list_(pa.int8())], ids=str)
+def test_all_null_columns_take_no_bytes(kind: pa.DataType) -> None:
+    table = pa.table({"a": pa.nulls(1000, kind)})
+    with ncf.NCFFile(write_bytes(table)) as file:
+        assert_same(file.read(), table)
+        assert file.metadata.row_groups[0].columns[0].compressed_bytes < 50
+
+
+def float_of_bits(word: int) -> float:
+    value: float = struct.unpack("<d", struct.pack("<Q", word))[0]
+    return value
+
+
+CASES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def tiled(values: list[Any], kind: pa.DataType, copies: int) -> pa.Table:
+    return pa.table({"a": pa.array(values * copies, kind)})
+
+
+@CASES
+@given(
+    st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 300), max_size=30),
+    st.integers(1, 90),
+)
+def test_any_integers_come_back(values: list[int | None], copies: int) -> None:
+    table = tiled(values, pa.int64(), copies)
+    assert_same(ncf.read_table(write_bytes(table)), table)
+
+
+@CASES
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=20), st.integers(1, 90))
+def test_any_unsigned_integers_come_back(values: list[int], copies: int) -> None:
+    table = tiled(values, pa.uint64(), copies)
+    assert_same(ncf.read_table(write_bytes(table)), table)
+
+
+@CASES
+@given(
+    st.lists(
+        st.floats(width=64)
+        | st.decimals(-(10**6), 10**6, places=3).map(float)
+        | st.integers(0, 2**64 - 1).map(
+            lambda word: struct.unpack("<d", struct.pack("<Q", word))[0]
+        ),
+        max_size=30,
+    ),
+    st.integers(1, 90),
+)
+def test_any_floats_come_back_bit_for_bit(values: list[float], copies: int) -> None:
+    table = pa.table({"a": np.tile(np.array(values, np.float64), copies)})
+    assert_same(ncf.read_table(write_bytes(table)), table)
+
+
+@CASES
+@given(
+    st.lists(st.none() | st.text(max_size=8) | st.text("0123456789abcdef", min_size=8, max_size=8)),
+    st.sampled_from([pa.string(), pa.large_string(), pa.string_view()]),
+    st.integers(1, 90),
+)
+def test_any_text_comes_back(values: list[str | None], kind: pa.DataType, copies: int) -> None:
+    table = tiled(values, kind, copies)
+    assert_same(ncf.read_table(write_bytes(table)), table)
+
+
+@CASES
+@given(
+    st.lists(st.none() | st.lists(st.none() | st.lists(st.none() | st.binary(max_size=3)))),
+    st.integers(1, 20),
+)
+def test_any_nested_lists_come_back(values: list[Any], copies: int) -> None:
+    table = tiled(values, pa.list_(pa.large_list(pa.binary())), copies)
+    assert_same(ncf.read_table(write_bytes(table, page_rows=7)), table)
