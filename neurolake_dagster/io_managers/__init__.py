@@ -5,8 +5,15 @@ partitions in one commit and describe each output under Dagster's own metadata k
 """
 
 from neurolake_dagster.io_managers.delta import DeltaIOManager
+from neurolake_dagster.io_managers.lake import LakeIOManager
 from neurolake_dagster.io_managers.ncf import NCFIOManager
 from neurolake_dagster.io_managers.parquet import ParquetIOManager
 from neurolake_dagster.io_managers.paths import dataset_path
 
-__all__ = ["DeltaIOManager", "NCFIOManager", "ParquetIOManager", "dataset_path"]
+__all__ = [
+    "DeltaIOManager",
+    "LakeIOManager",
+    "NCFIOManager",
+    "ParquetIOManager",
+    "dataset_path",
+]

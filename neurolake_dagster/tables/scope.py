@@ -19,7 +19,11 @@ from neurolake_dagster.tables.partitions import Partition
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Rows whose value lies in ``[start, end)``."""
+    """Rows whose value lies in ``[start, end)``.
+
+    Bounds have a zone. Python compares two of the same zone by wall time, so in the hour that
+    a clock change repeats only their timestamps order them.
+    """
 
     start: datetime
     end: datetime
@@ -189,7 +193,7 @@ def _match_texts(
 def _match_instants(
     values: pa.Array, windows: Sequence[Window]
 ) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    order = sorted(range(len(windows)), key=lambda index: windows[index].start)
+    order = sorted(range(len(windows)), key=lambda index: windows[index].start.timestamp())
     starts = np.array([_instant(windows[i].start, values.type) for i in order], np.int64)
     ends = np.array([_instant(windows[i].end, values.type) for i in order], np.int64)
     exact = pa.int32() if pa.types.is_date32(values.type) else pa.int64()
@@ -213,11 +217,13 @@ def _instant(moment: datetime, type_: pa.DataType) -> int:
 
 def _joined(members: Sequence[Member]) -> list[Member]:
     """Windows that adjoin become one: a range of days is one comparison."""
-    windows = sorted((m for m in members if isinstance(m, Window)), key=lambda w: w.start)
+    windows = sorted(
+        (m for m in members if isinstance(m, Window)), key=lambda window: window.start.timestamp()
+    )
     found: list[Member] = [member for member in members if not isinstance(member, Window)]
     for window in windows:
         last = found[-1] if found else None
-        if isinstance(last, Window) and last.end == window.start:
+        if isinstance(last, Window) and last.end.timestamp() == window.start.timestamp():
             found[-1] = Window(start=last.start, end=window.end)
         else:
             found.append(window)
