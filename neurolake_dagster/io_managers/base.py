@@ -93,6 +93,8 @@ class Written:
         Of the whole table; None where the format does not tell.
     written_rows, bytes, files
         Of this write.
+    data_version
+        The same for the same rows; None where that is not known.
     by_partition
         Rows and bytes of each partition written; bytes are None where files hold several.
     """
@@ -108,6 +110,7 @@ class Written:
     preview: pa.Table | None = None
     replaced: str = ""
     metrics: Mapping[str, int] = field(default_factory=dict)
+    data_version: str | None = None
 
 
 class LakehouseIOManager(dg.ConfigurableIOManager):
@@ -145,6 +148,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             # The whole run's numbers would hide each partition's own.
             found = {key: value for key, value in found.items() if key not in PER_PARTITION}
         context.add_output_metadata(found)
+        is_one = plan.scope is None or len(plan.scope.keys) == 1
+        if written.data_version is not None and context.has_asset_key and is_one:
+            version = dg.DataVersion(written.data_version)
+            context.step_context.set_data_version(context.asset_key, version)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read an input in the type that its annotation asks for."""

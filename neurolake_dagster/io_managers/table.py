@@ -130,6 +130,7 @@ class TableIOManager(LakehouseIOManager):
             files=len(commit.files_added),
             by_partition=by_partition,
             replaced=_replaced(plan, before, commit),
+            data_version=commit.content_digest() if plan.mode == "overwrite" else None,
         )
 
 

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self
 
 import obstore
+import xxhash
 from typing_extensions import Buffer
 
 from neurolake_dagster.errors import StorageError
@@ -96,6 +97,7 @@ class StorageWriter:
         self.name = name
         self.closed = False
         self._position = 0
+        self._digest = xxhash.xxh3_64()
         with translated(name):
             self._writer = obstore.open_writer(
                 store, key, buffer_size=PART_BYTES, max_concurrency=PARTS_IN_FLIGHT
@@ -114,8 +116,13 @@ class StorageWriter:
         view = memoryview(data)
         with translated(self.name):
             self._writer.write(view)
+        self._digest.update(view)
         self._position += view.nbytes
         return view.nbytes
+
+    def digest(self) -> str:
+        """The xxh3 of the bytes written so far, in hexadecimal."""
+        return self._digest.hexdigest()
 
     def flush(self) -> None:
         """Nothing to do: only ``close`` publishes."""

@@ -120,6 +120,7 @@ class PartFiles:
                 row_count=facts.row_count,
                 partition=partition,
                 bounds=facts.bounds,
+                digest=current.sink.digest(),
             )
         )
 

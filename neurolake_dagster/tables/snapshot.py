@@ -43,6 +43,8 @@ class DataFile:
         Which of the table's schemas it was written with.
     bounds
         Statistics by column name, used to skip the file.
+    digest
+        The xxh3 of its bytes; None where somebody else wrote it.
     """
 
     path: str
@@ -51,6 +53,7 @@ class DataFile:
     partition: Partition = ()
     schema_id: int = 0
     bounds: Mapping[str, ColumnBounds] = field(default_factory=dict, compare=False, repr=False)
+    digest: str | None = None
 
     def encode(self) -> Json:
         """The file's record in a commit."""
@@ -59,6 +62,8 @@ class DataFile:
             found["partition"] = [list(pair) for pair in self.partition]
         if self.schema_id:
             found["schema"] = self.schema_id
+        if self.digest is not None:
+            found["digest"] = self.digest
         if self.bounds:
             found["bounds"] = {
                 name: [stat.minimum, stat.maximum, stat.null_count]
@@ -75,6 +80,7 @@ class DataFile:
             row_count=record["rows"],
             partition=tuple((name, text) for name, text in record.get("partition", ())),
             schema_id=record.get("schema", 0),
+            digest=record.get("digest"),
             bounds={
                 name: ColumnBounds(minimum=low, maximum=high, null_count=nulls)
                 for name, (low, high, nulls) in record.get("bounds", {}).items()

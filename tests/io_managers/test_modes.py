@@ -9,7 +9,6 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from neurolake_dagster.io_managers import ParquetIOManager
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from tests.io_managers.test_io_managers import (
     DAYS,
@@ -144,11 +143,10 @@ def test_an_input_reads_the_rows_that_it_asks_for(
     assert seen == [{"name": ["b"]}]
 
 
+@pytest.mark.parametrize("manager", ["ncf", "delta"], indirect=True)
 def test_an_input_reads_a_former_version_by_number_and_moment(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:
-    if isinstance(manager, ParquetIOManager):
-        return
     seen: list[Any] = []
     assert run([asset(people((1, "a")))], manager, instance).success
     time.sleep(0.05)
@@ -187,3 +185,18 @@ def test_each_partition_of_a_single_run_is_recorded_by_itself(
         for record in records
     }
     assert counts == {"2013-01-01": 1, "2013-01-02": 2, "2013-01-03": 3}
+
+
+@pytest.mark.parametrize("manager", ["ncf", "parquet"], indirect=True)
+def test_the_same_rows_have_the_same_data_version(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    versions = []
+    for name in ("a", "a", "b"):
+        rows = pa.table({"id": range(50_000), "name": [name] * 50_000})
+        assert run([asset(rows)], manager, instance).success
+        event = instance.get_latest_materialization_event(dg.AssetKey("people"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        versions.append(event.asset_materialization.tags["dagster/data_version"])
+    assert versions[0] == versions[1] != versions[2]
