@@ -25,6 +25,7 @@ SIZES = (
     "s3_multipart_size",
     "sql_files_maxPartitionBytes",
 )
+REMOTES = ("auto", "start")
 CODECS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none", "uncompressed")
 LOG_LEVELS = ("ALL", "DEBUG", "ERROR", "FATAL", "INFO", "OFF", "TRACE", "WARN")
 SERIALIZERS = (
@@ -42,7 +43,9 @@ class SparkSettings(Settings):
         default="local[*]", description="Spark master: local[N], spark://host:port, yarn, k8s://..."
     )
     remote: str | None = Field(
-        default=None, description="Spark Connect endpoint, sc://host:port; overrides master."
+        default=None,
+        description="Spark Connect endpoint, sc://host:port; or auto for the warm server of "
+        "`neurolake spark start` where it runs with the same settings; or start to start it too.",
     )
     profile: Literal["local", "cluster", "production"] | None = Field(
         default=None,
@@ -172,8 +175,8 @@ class SparkSettings(Settings):
     @field_validator("remote")
     @classmethod
     def _check_remote(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("sc://"):
-            raise ValueError(f"expected sc://host:port, got {value!r}")
+        if value is not None and value not in REMOTES and not value.startswith("sc://"):
+            raise ValueError(f"expected sc://host:port, auto or start, got {value!r}")
         return value
 
     @model_validator(mode="after")

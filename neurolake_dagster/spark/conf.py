@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.settings.spark import REMOTES
 from neurolake_dagster.spark.profiles import profile_values
 from neurolake_dagster.storage import StorageOptions
 
@@ -150,7 +151,8 @@ def build_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, s
 
 def is_local(settings: SparkSettings) -> bool:
     """Whether driver and executors are one process on this machine."""
-    return settings.remote is None and settings.master.startswith("local")
+    remote = settings.remote if settings.remote not in REMOTES else None
+    return remote is None and settings.master.startswith("local")
 
 
 def as_text(value: object) -> str:

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from neurolake_dagster.errors import JarsNotFoundError
+from neurolake_dagster.settings import CacheSettings, SparkSettings
 from neurolake_dagster.spark.java import require_java
 
 MANIFEST = "jars.json"
@@ -123,6 +124,20 @@ def find_jars(cache: Path) -> list[Path]:
             f"{wrong[0]!r}; delete the folder and run `neurolake jars`"
         )
     return [folder / name for name in sizes]
+
+
+def session_jars(settings: SparkSettings) -> list[Path]:
+    """The jars that a session needs: given ones, or the resolved for Delta and S3.
+
+    Raises
+    ------
+    JarsNotFoundError
+    """
+    if settings.jars is not None:
+        return [Path(jar) for jar in settings.jars]
+    if settings.delta_enabled or settings.s3_enabled:
+        return find_jars(CacheSettings.load().dir)
+    return []
 
 
 def _size(path: Path) -> int:

@@ -8,6 +8,7 @@ import os
 import psutil
 
 from neurolake_dagster.settings import SparkSettings
+from neurolake_dagster.settings.spark import REMOTES
 
 GIB = 1 << 30
 # Executors of 4 cores, up to 50 of them: 200 cores, and 2.5 shuffle partitions a core.
@@ -31,7 +32,8 @@ def profile_values(settings: SparkSettings) -> dict[str, object]:
     """The values of the settings' profile, by option; they hold where an option is not set."""
     name = settings.profile
     if name is None:
-        local = settings.remote is None and settings.master.startswith("local")
+        # A warm server is a Spark of this machine.
+        local = settings.remote in (None, *REMOTES) and settings.master.startswith("local")
         name = "local" if local else "cluster"
     if name == "production":
         return PRODUCTION

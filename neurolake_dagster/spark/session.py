@@ -4,19 +4,28 @@ Owns starting, sharing and stopping. What the settings mean as Spark keys is
 `neurolake_dagster.spark.conf`'s.
 """
 
+import logging
 import os
 import subprocess
 import sys
 import threading
+import urllib.parse
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neurolake_dagster.errors import SessionConflictError
-from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
+from neurolake_dagster.errors import SessionConflictError, SparkError
+from neurolake_dagster.settings import SparkSettings, StorageSettings
 from neurolake_dagster.spark.conf import build_conf, jar_conf, s3_options
-from neurolake_dagster.spark.jars import find_jars
+from neurolake_dagster.spark.jars import session_jars
 from neurolake_dagster.spark.java import require_java
+from neurolake_dagster.spark.server import (
+    answers,
+    find_server,
+    fingerprint,
+    start_server,
+    without_remote,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
 # A server does not tell how many tasks it runs at once.
 REMOTE_TASKS = 8
 JVM_STOP_TIMEOUT_S = 20
+CONNECT_PORT = 15002
 EVENT_LOG_DIR = "/tmp/spark-events"  # noqa: S108  # Spark's own default, which it does not create
 
 # All sessions of a JVM share its formats, and the reader of ncf was made for this.
@@ -57,9 +67,12 @@ def get_session(
     JavaNotFoundError, JarsNotFoundError
     """
     with _lock:
-        conf = build_conf(settings, storage)
         if force_recreate:
             stop_session()
+        remote = _resolve_remote(settings, storage)
+        if remote != settings.remote:
+            settings = without_remote(settings)
+        conf = build_conf(settings, storage)
         running = running_session()
         if running is not None and not _started:
             # Somebody else started it: their choice, taken as it is.
@@ -70,7 +83,7 @@ def get_session(
         if running is None:
             # A JVM that outlived its session keeps that session's keys.
             _stop_jvm()
-            session = _connect(settings) if settings.remote else _start(settings, conf)
+            session = _connect(remote) if remote else _start(settings, conf)
             _started.update(conf)
             if settings.neurolake_ncf_enabled:
                 _register_ncf(session, settings, storage)
@@ -138,7 +151,7 @@ def _start(settings: SparkSettings, conf: dict[str, str]) -> "SparkSession":
     from pyspark.sql import SparkSession
 
     java = require_java()
-    jars = _jars(settings)
+    jars = session_jars(settings)
     os.environ["JAVA_HOME"] = str(java.home)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     # Workers must be this Python: another one lacks this package and pyarrow.
@@ -162,15 +175,6 @@ def _make_folder(place: str) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
 
 
-def _jars(settings: SparkSettings) -> list[Path]:
-    """The jars for Delta and S3: given ones, or the resolved."""
-    if settings.jars is not None:
-        return [Path(jar) for jar in settings.jars]
-    if settings.delta_enabled or settings.s3_enabled:
-        return find_jars(CacheSettings.load().dir)
-    return []
-
-
 def _stop_jvm() -> None:
     """End the JVM that pyspark launched; the next session launches its own."""
     from pyspark import SparkContext
@@ -188,12 +192,34 @@ def _stop_jvm() -> None:
     SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001
 
 
-def _connect(settings: SparkSettings) -> "SparkSession":
+def _resolve_remote(settings: SparkSettings, storage: StorageSettings) -> str | None:
+    """The Connect endpoint to use; None for a classic session."""
+    if settings.remote not in ("auto", "start"):
+        return settings.remote
+    if settings.remote == "start":
+        return start_server(settings, storage).url
+    server = find_server()
+    if server is not None and server.fingerprint == fingerprint(settings, storage):
+        return server.url
+    reason = "none runs" if server is None else "the running one has other settings"
+    logging.getLogger(__name__).warning(
+        "no warm Spark server to use (%s): starting a session of this process; "
+        "`neurolake spark start` starts a server",
+        reason,
+    )
+    return None
+
+
+def _connect(remote: str) -> "SparkSession":
     """Open a session on a Spark Connect server."""
     from pyspark.sql import SparkSession
 
-    assert settings.remote is not None
-    return SparkSession.builder.remote(settings.remote).getOrCreate()
+    address = urllib.parse.urlsplit(remote)
+    host, port = address.hostname or "localhost", address.port or CONNECT_PORT
+    # A client retries an absent server for many minutes.
+    if not answers(port, host):
+        raise SparkError(f"Spark Connect: nothing answers on {host}:{port}; is the server up?")
+    return SparkSession.builder.remote(remote).getOrCreate()
 
 
 def _register_ncf(
@@ -202,7 +228,8 @@ def _register_ncf(
     """Offer the format ``ncf`` with this session's settings."""
     from neurolake_dagster.spark.datasource import configured
 
-    parallelism = REMOTE_TASKS if settings.remote else session.sparkContext.defaultParallelism
+    classic = hasattr(session, "_jsc")
+    parallelism = session.sparkContext.defaultParallelism if classic else REMOTE_TASKS
     session.dataSource.register(
         configured(
             s3_options(settings, storage),

@@ -1,0 +1,53 @@
+"""`neurolake spark`: the warm Spark server of this machine."""
+
+import click
+
+from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.spark.server import (
+    IDLE_TIMEOUT_S,
+    find_server,
+    fingerprint,
+    log_path,
+    start_server,
+    stop_server,
+)
+
+
+@click.group()
+def spark() -> None:
+    """Start, show and stop a Spark server that several processes share.
+
+    Sessions use it with NEUROLAKE_SPARK__REMOTE=auto, or SparkResource(remote="auto").
+    """
+
+
+@spark.command()
+@click.option(
+    "--idle-timeout", default=IDLE_TIMEOUT_S, show_default=True, help="Seconds without a client."
+)
+def start(idle_timeout: int) -> None:
+    """Start it with the environment's settings; does nothing where it runs."""
+    server = start_server(SparkSettings.load(), StorageSettings.load(), idle_timeout_s=idle_timeout)
+    click.echo(f"Spark server on 127.0.0.1:{server.port}, process {server.pid}, log {server.log}")
+
+
+@spark.command()
+def status() -> None:
+    """Show whether it runs, and whether it fits the settings; exits with 1 if not."""
+    server = find_server()
+    if server is None:
+        click.echo(f"no Spark server (log of the last one: {log_path()})")
+        raise SystemExit(1)
+    fits = server.fingerprint == fingerprint(SparkSettings.load(), StorageSettings.load())
+    click.echo(
+        f"Spark server on 127.0.0.1:{server.port}, process {server.pid}, "
+        f"{'the same' if fits else 'OTHER'} settings, log {server.log}"
+    )
+    if not fits:
+        raise SystemExit(1)
+
+
+@spark.command()
+def stop() -> None:
+    """Stop it."""
+    click.echo("stopped" if stop_server() else "no Spark server ran")

@@ -1,0 +1,137 @@
+"""The warm server, as its commands and its clients see it: each in a process of its own."""
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from neurolake_dagster.settings import CacheSettings
+
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
+
+BIN = Path(sys.executable).parent
+CLIENT = """
+import sys
+from neurolake_dagster.resources import SparkResource
+spark = SparkResource(remote=sys.argv[1]).spark_session
+frame = spark.range(1000)
+frame.write.format("ncf").mode("overwrite").save(sys.argv[2])
+kept = spark.read.format("ncf").load(sys.argv[2]).where("id >= 990").count()
+print(type(spark).__module__, kept)
+"""
+
+
+class Machine:
+    """A cache folder of its own, so also a server of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.cache = folder / "cache"
+        self.cache.mkdir()
+        (self.cache / "jars").symlink_to(CacheSettings.load().dir.absolute() / "jars")
+
+    def run(self, *command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        options = {
+            "NEUROLAKE_CACHE__DIR": str(self.cache),
+            "NEUROLAKE_SPARK__MASTER": "local[2]",
+            "NEUROLAKE_SPARK__UI_ENABLED": "false",
+            **settings,
+        }
+        return subprocess.run(
+            command,
+            env=os.environ | options,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+
+    def spark(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        return self.run(f"{BIN}/neurolake", "spark", *arguments, **settings)
+
+    def client(self, remote: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        return self.run(
+            sys.executable, "-c", CLIENT, remote, str(self.folder / "table"), **settings
+        )
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    found = Machine(tmp_path_factory.mktemp("machine"))
+    yield found
+    found.spark("stop")
+
+
+@pytest.fixture(scope="module")
+def lines(machine: Machine) -> list[str]:
+    """What two starts at once say."""
+    with ThreadPoolExecutor(2) as pool:
+        starts = list(pool.map(lambda _: machine.spark("start"), range(2)))
+    assert [one.returncode for one in starts] == [0, 0], starts
+    return [one.stdout for one in starts]
+
+
+def test_two_starts_give_one_server(machine: Machine, lines: list[str]) -> None:
+    assert lines[0] == lines[1]
+    status = machine.spark("status")
+    assert status.returncode == 0
+    assert "the same settings" in status.stdout
+
+
+def test_its_files_are_private(machine: Machine, lines: list[str]) -> None:
+    folder = machine.cache / "spark"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for name in ("server.json", "server.conf"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+
+
+def test_auto_uses_it_and_ncf_works(machine: Machine, lines: list[str]) -> None:
+    found = machine.client("auto")
+    assert found.stdout.split() == ["pyspark.sql.connect.session", "10"], found.stderr
+
+
+def test_other_settings_fall_back_with_a_notice(machine: Machine, lines: list[str]) -> None:
+    other = {"NEUROLAKE_SPARK__SHUFFLE_PARTITIONS": "7"}
+    found = machine.client("auto", **other)
+    assert found.stdout.split() == ["pyspark.sql.session", "10"], found.stderr
+    assert "the running one has other settings" in found.stderr
+    assert machine.spark("status", **other).returncode == 1
+    refused = machine.spark("start", **other)
+    assert (refused.returncode, "`neurolake spark stop` it first" in refused.stderr) == (1, True)
+
+
+def test_a_wrong_token_is_refused(machine: Machine, lines: list[str]) -> None:
+    port = lines[0].split("127.0.0.1:")[1].split(",")[0]
+    found = machine.client(f"sc://localhost:{port}/;token=wrong;use_ssl=false")
+    assert found.returncode != 0
+    assert "nvalid authentication token" in found.stderr or "UNAUTHENTICATED" in found.stderr
+
+
+def test_stop_leaves_no_process(machine: Machine, lines: list[str]) -> None:
+    keeper = psutil.Process(int(lines[0].split("process ")[1].split(",")[0]))
+    family = [keeper, *keeper.children(recursive=True)]
+    assert any("java" in one.name() for one in family)
+    assert machine.spark("stop").stdout.strip() == "stopped"
+    assert not [one for one in family if one.is_running() and one.status() != "zombie"]
+    assert machine.spark("stop").stdout.strip() == "no Spark server ran"
+    assert machine.spark("status").returncode == 1
+
+
+def test_an_idle_server_ends_itself(machine: Machine) -> None:
+    started = machine.spark("start", "--idle-timeout", "2")
+    keeper = psutil.Process(int(started.stdout.split("process ")[1].split(",")[0]))
+    psutil.wait_procs([keeper], timeout=60)
+    assert not keeper.is_running() or keeper.status() == "zombie"
+    assert "idle for 2 s" in (machine.cache / "spark" / "server.log").read_text()
+
+
+def test_an_absent_endpoint_is_told_at_once(machine: Machine) -> None:
+    found = machine.client("sc://localhost:1")
+    assert "SparkError: Spark Connect: nothing answers on localhost:1" in found.stderr
