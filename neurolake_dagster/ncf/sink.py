@@ -1,9 +1,12 @@
 """Where bytes go: a path, published when it is complete, or a file object. Strictly forward."""
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
+
+# Small chunks are written together; large ones pass the buffer by.
+_BUFFER_BYTES = 1 << 18
 
 
 class PathSink:
@@ -12,30 +15,32 @@ class PathSink:
     def __init__(self, path: str) -> None:
         self.name = path
         target = Path(path)
-        handle, self._temporary = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"
-        )
-        self._file = os.fdopen(handle, "wb", buffering=0)
+        # Not `tempfile`: its files are private, these get the rights any new file gets.
+        self._temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+        self._file = self._temporary.open("xb", buffering=_BUFFER_BYTES)
 
     def write(self, parts: list[Any]) -> None:
         """Write buffers one after the other."""
-        for part in parts:
-            rest = memoryview(part).cast("B") if len(part) else b""
-            while len(rest):
-                rest = rest[self._file.write(rest) :]
+        self._file.writelines(parts)
 
     def publish(self) -> None:
         """Give the file its name, replacing an older one in one step."""
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(self._file.fileno(), 0o666 & ~umask)
-        self._file.close()
-        os.replace(self._temporary, self.name)  # noqa: PTH105
+        try:
+            self._file.close()
+            self._temporary.replace(self.name)
+        except BaseException:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Remove what was written; an older file under the name stays."""
-        self._file.close()
-        Path(self._temporary).unlink(missing_ok=True)
+        try:
+            self._file.close()
+        except OSError:
+            # A full disk fails again on what the buffer still holds; the descriptor is closed.
+            pass
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
 
 class FileSink:

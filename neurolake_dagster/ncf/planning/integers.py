@@ -20,6 +20,8 @@ Candidate = tuple[float, IntPlan]
 # ns per value that each way to decode costs, measured.
 _FRAME_NS, _WORDS_NS, _DELTA_NS, _DELTA2_NS, _DICTIONARY_NS, _RUNS_NS = 1.2, 1.5, 2.0, 3.5, 2.2, 0.6
 _MIN_ROWS_PER_RUN = 2.5
+# Repeats of whole words need room to show.
+_MIN_WORDS = 2048
 MAX_NUMBER_DICTIONARY = 65536
 
 
@@ -67,7 +69,8 @@ def choose_integers(
     residual, maximum, gcd = _reduce(residual, maximum)
     candidates = _frame_candidates(residual, maximum, gcd, profile)
     if len(sample) > 16:
-        if not within_runs:
+        changes = int(np.count_nonzero(sample[1:] != sample[:-1]))
+        if not within_runs and len(sample) >= _MIN_ROWS_PER_RUN * (changes + 1):
             candidates += _run_candidates(runs, len(sample), count, profile)
         if maximum > 3:
             candidates += _delta_candidates(runs, len(sample), candidates[0][0], profile)
@@ -99,7 +102,7 @@ def _frame_candidates(
     size, raw = planes_size(residual, maximum, profile)
     plan = IntPlan(gcd=gcd, planes=PlanePlan(raw=raw))
     found: list[Candidate] = [(size + price * _FRAME_NS, plan)]
-    if 8 < maximum.bit_length() <= 32 and profile.text_level > 1:
+    if 8 < maximum.bit_length() <= 32 and profile.text_level > 1 and len(residual) > _MIN_WORDS:
         words = residual.astype("<u2" if maximum < 1 << 16 else "<u4")
         size = compressed_size(words, profile.text_level)
         plan = IntPlan(gcd=gcd, planes=PlanePlan(words=True))
@@ -113,8 +116,6 @@ def _run_candidates(
     """Try runs of equal values, their values and lengths planned as integers of their own."""
     starts = [np.flatnonzero(run[1:] != run[:-1]) + 1 for run in runs]
     run_count = sum(len(found) for found in starts) + len(runs)
-    if sampled < _MIN_ROWS_PER_RUN * run_count:
-        return []
     firsts = [
         run[np.concatenate([[0], found])]
         for run, found in zip(runs, starts, strict=True)
