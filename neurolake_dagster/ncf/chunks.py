@@ -14,6 +14,7 @@ import xxhash
 
 from neurolake_dagster.errors import NCFCorruptError, NCFVersionError, NotNCFError
 from neurolake_dagster.ncf.arrow import take_rows
+from neurolake_dagster.ncf.bloom import SECTION as BLOOM_SECTION, Bloom, decode_blooms
 from neurolake_dagster.ncf.checks import Damage, NDArray
 from neurolake_dagster.ncf.column import ChunkDecoder, ChunkMeta
 from neurolake_dagster.ncf.footer import (
@@ -86,6 +87,7 @@ class Chunks:
         self.source = source
         self.verify = verify
         self._zones: dict[int, list[list[tuple[int, Stats]]]] = {}
+        self._blooms: dict[int, list[Bloom | None]] | None = None
         with self.faults():
             self.size = int(source.size())
             self.footer, self.tail = self._open()
@@ -135,6 +137,18 @@ class Chunks:
                 with self.faults():
                     self._zones[column] = decode_zones(self.read_section(section), groups)
         return self._zones[column]
+
+    def blooms(self) -> dict[int, list[Bloom | None]]:
+        """Return the Bloom filters by column, one per row group; empty where there are none."""
+        if self._blooms is None:
+            section = self.footer.sections.get(BLOOM_SECTION)
+            self._blooms = {}
+            if section is not None:
+                with self.faults():
+                    raw = self.read_section(section)
+                    width, groups = len(self.footer.schema), len(self.footer.row_groups)
+                    self._blooms = decode_blooms(raw, width, groups)
+        return self._blooms
 
     def read_section(self, section: Section) -> Any:
         """Return the verified bytes of a section."""

@@ -33,7 +33,8 @@ from neurolake_dagster.ncf.schema import decode_schema, encode_schema
 from neurolake_dagster.ncf.statistics import Stats, stats_from_node
 
 WRITER = "neurolake_dagster 2"
-FEATURES: frozenset[str] = frozenset({"bloom1"})
+# None in 2.0: unknown sections are skipped and need no feature.
+FEATURES: frozenset[str] = frozenset()
 MAX_ROWS = (1 << 63) - 1
 _FOOTER_LEVEL = 3
 

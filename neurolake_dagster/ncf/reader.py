@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from neurolake_dagster.ncf import pruning
 from neurolake_dagster.ncf.arrow import concat_rows, matching_rows, take_rows
+from neurolake_dagster.ncf.bloom import Probe
 from neurolake_dagster.ncf.checks import NDArray
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.ncf.memory import Budget
@@ -288,7 +289,11 @@ class NCFFile:
         mentioned = [i for i, name in enumerate(self.schema.names) if name in names]
         if any(self.schema.get_field_index(self.schema.names[i]) < 0 for i in mentioned):
             raise ValueError(f"{self._chunks.name}: the filter names a column that occurs twice")
+        blooms = self._chunks.blooms()
+        probe = Probe(filters, self.schema, set(blooms))
         for group, rows in self._candidates(expression, mentioned, row_groups):
+            if not probe.may_match({column: found[group] for column, found in blooms.items()}):
+                continue
             tested = self._read_rows([(group, rows)], mentioned, budget, use_threads)
             passing = matching_rows(tested, expression)
             if len(passing) == 0:

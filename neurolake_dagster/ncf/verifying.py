@@ -32,6 +32,7 @@ def verify_chunks(chunks: Chunks, limit: int) -> VerifyReport:
     for group, entry in enumerate(chunks.footer.row_groups):
         for column in range(len(entry.columns)):
             pages += _verify_chunk(chunks, Place(group, column), Budget(limit))
+    chunks.blooms()
     for section in chunks.footer.sections.values():
         with chunks.faults():
             chunks.read_section(section)
