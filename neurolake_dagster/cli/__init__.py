@@ -35,7 +35,6 @@ COMMANDS: dict[str, LazyCommand] = {
     "run": LazyCommand("neurolake_dagster.cli.run:run", "Run a job and show its progress."),
     "jars": LazyCommand("neurolake_dagster.cli.jars:jars", "Bring the jars that Spark needs."),
     "spark": LazyCommand("neurolake_dagster.cli.spark:spark", "Keep a warm Spark server."),
-    "doctor": LazyCommand("neurolake_dagster.cli.doctor:doctor", "Find what is missing here."),
     "report": LazyCommand("neurolake_dagster.cli.report:report", "Show what each asset holds."),
 }
 
