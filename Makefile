@@ -3,6 +3,8 @@ SHELL := /bin/bash
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
+# Tests run on all cores; those that share a Spark session or a project keep to one worker.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 .DEFAULT_GOAL := help
 .PHONY: help setup demo ui test test-all lint bench-ncf fuzz clean
 
@@ -22,11 +24,11 @@ ui: setup ## Open Dagster's UI on port 3000 (make ui PORT=3001)
 
 test: ## Set up what is missing and run the tests
 	@scripts/setup test
-	pytest -m "not slow"
+	pytest -m "not slow" $(PARALLEL)
 
 test-all: ## Run the long tests too
 	@scripts/setup test
-	pytest
+	pytest $(PARALLEL)
 
 lint: setup ## Check style, types and the rooms' import rules
 	ruff check . && ruff format --check . && mypy && lint-imports

@@ -14,6 +14,19 @@ if TYPE_CHECKING:
 
 __all__ = ["s3_server"]
 
+# Modules whose tests share one dear project: one worker runs all of such a module.
+WHOLE_MODULES = ("test_commands.py", "test_ui.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares a Spark session or a project together on one of the run's workers."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        if item.path.name in WHOLE_MODULES:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        elif "spark_resource" in fixtures or item.get_closest_marker("spark"):
+            item.add_marker(pytest.mark.xdist_group("spark"))
+
 
 @pytest.fixture(scope="session")
 def spark_resource() -> Iterator[SparkResource]:

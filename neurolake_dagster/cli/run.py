@@ -51,7 +51,7 @@ def run(job: str, partition: str | None, partition_range: str | None) -> None:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             for line in follow(instance, job, started, process):
-                console.print(line)
+                console.print(line, soft_wrap=True)
         finally:
             if process.poll() is None:
                 process.terminate()
