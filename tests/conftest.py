@@ -18,6 +18,7 @@ __all__ = ["s3_server"]
 WHOLE_MODULES = ("test_commands.py", "test_ui.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares a Spark session or a project together on one of the run's workers."""
     for item in items:
