@@ -151,7 +151,7 @@ class ChunkJob:
             meta_digest=xxhash.xxh3_64_intdigest(meta),
             raw_bytes=self.raw_bytes,
             encodings=self.names,
-            stats=merge_stats(stats for _, stats in page_stats),
+            stats=merge_stats(page_stats),
             page_stats=page_stats,
         )
 

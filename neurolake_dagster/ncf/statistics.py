@@ -58,18 +58,22 @@ def stats_from_node(node: object, rows: int) -> Stats:
     )
 
 
-def merge_stats(parts: Iterable[Stats]) -> Stats:
-    """Return the statistics of several pages together."""
+def merge_stats(parts: Iterable[tuple[int, Stats]]) -> Stats:
+    """Return the statistics of several pages, given with their rows, together.
+
+    A bound that one page does not know, though it has values, is not known of all of them.
+    """
     pages = list(parts)
-    nans = [page.nan_count for page in pages if page.nan_count is not None]
-    lows: list[Any] = [page.min for page in pages if page.min is not None]
-    highs: list[Any] = [page.max for page in pages if page.max is not None]
+    nans = [page.nan_count for _, page in pages if page.nan_count is not None]
+    valued = [page for rows, page in pages if page.null_count + (page.nan_count or 0) < rows]
+    lows: list[Any] = [page.min for page in valued]
+    highs: list[Any] = [page.max for page in valued]
     return Stats(
-        null_count=sum(page.null_count for page in pages),
+        null_count=sum(page.null_count for _, page in pages),
         nan_count=sum(nans) if nans else None,
-        min=min(lows) if lows else None,
-        max=max(highs) if highs else None,
-        exact=all(page.exact for page in pages),
+        min=min(lows) if lows and None not in lows else None,
+        max=max(highs) if highs and None not in highs else None,
+        exact=all(page.exact for _, page in pages),
     )
 
 

@@ -109,6 +109,31 @@ def nested(rows: int) -> dict[str, pa.Array]:
     }  # fmt: skip
 
 
+def extensions(rows: int) -> dict[str, pa.Array]:
+    ids = _pick(rows, bytes(range(16)), None, b"\xff" * 16)
+    pairs = pa.array(_pick(rows, [1.5, -0.0], [2.5, 3.5]), pa.list_(pa.float32(), 2))
+    documents = pa.array(_pick(rows, '{"a": 1}', None, "[]"))
+    return {
+        "uuid type": pa.ExtensionArray.from_storage(pa.uuid(), pa.array(ids, pa.binary(16))),
+        "json": pa.ExtensionArray.from_storage(pa.json_(), documents),
+        "bool8": pa.ExtensionArray.from_storage(
+            pa.bool8(), pa.array(_pick(rows, 1, None, 0), pa.int8())
+        ),
+        "opaque": pa.ExtensionArray.from_storage(
+            pa.opaque(pa.int64(), "point", "elsewhere"), pa.array(_pick(rows, 1, None))
+        ),
+        "tensor": pa.ExtensionArray.from_storage(
+            pa.fixed_shape_tensor(pa.float32(), [1, 2]), pairs
+        ),
+    }
+
+
 def every_type(rows: int = 100) -> pa.Table:
-    columns = {**numbers(rows), **times(rows), **texts(rows), **nested(rows)}
+    columns = {
+        **numbers(rows),
+        **times(rows),
+        **texts(rows),
+        **nested(rows),
+        **extensions(rows),
+    }
     return pa.table(columns).replace_schema_metadata({"made": "by the tests"})

@@ -49,6 +49,15 @@ SOUND: dict[str, tuple[Parts, list[Any]]] = {
         ),
         [1, 2 + 2**32],
     ),
+    "frame of words": (
+        craft(
+            INT,
+            2,
+            [2, None, [1, 1, 3, [[0, 8, 8, raw(0, 16)]]]],
+            b"\5" + bytes(6) + b"\x40" * 2 + bytes(7),
+        ),
+        [16 + 3 * 2**62 - 2**64, 1 + 3 * 64],
+    ),
     "frame without planes": (craft(INT, 3, [2, None, [1, 5, 1, []]]), [5] * 3),
     "delta": (craft(INT, 4, [2, None, [2, 10, 3, 1, []]]), [10, 13, 16, 19]),
     "delta with residuals": (

@@ -143,3 +143,12 @@ def test_row_groups_split_a_scan(table: pa.Table, data: bytes) -> None:
     with ncf.NCFFile(data) as file:
         second = file.scan(["sorted"], row_groups=[1]).read_all()
     assert second["sorted"].to_pylist() == list(range(6000, 12_000))
+
+
+def test_a_page_without_a_bound_leaves_the_row_group_without_one() -> None:
+    """The upper bound of bytes of FF cannot be raised: the chunk's was that of the other page."""
+    values = [b"\xff" * 40, b"\xff" * 41, b"a", b"b"]
+    file = io.BytesIO()
+    ncf.write_table(pa.table({"x": values}), file, page_rows=2)
+    got = ncf.read_table(file.getvalue(), filters=pc.field("x") >= b"\xff")
+    assert got["x"].to_pylist() == values[:2]

@@ -26,6 +26,8 @@ _VIEWS = {
 
 def physical(column: pa.ChunkedArray) -> list[Any]:
     """Return the values as the spec's reader does: integers and bytes, not dates and decimals."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
     kind = column.type
     if pa.types.is_union(kind):
         return [
