@@ -104,9 +104,15 @@ class NCFTableWriter(DataSourceArrowWriter):
         # Told before a task runs: the driver makes the writer first.
         self.skips = mode == "ignore" and table.exists()
         table.done_before(mode, None)
+        if not self.skips:
+            self._stage.open_for_tasks()
 
     def write(self, iterator: Iterator[pa.RecordBatch]) -> WriterCommitMessage:
-        """Write the rows of one task; on failure its files are deleted."""
+        """Write the rows of one task; on failure its files are deleted.
+
+        So are those of a task that ends when the write is over: Spark does not wait for the
+        other tasks when one fails, nor for the slower attempt of a task.
+        """
         if self.skips:
             return WrittenFiles(files=())
         parts = PartFiles(
@@ -118,6 +124,8 @@ class NCFTableWriter(DataSourceArrowWriter):
                 for place, rows in self._divide(fitted):
                     parts.write(place, rows)
             parts.close()
+            if not self._stage.is_open():
+                raise TableError(f"{self.table.uri}: the write ended before this task did")
         return WrittenFiles(files=tuple(parts.files))
 
     def commit(self, messages: list[WriterCommitMessage | None]) -> None:

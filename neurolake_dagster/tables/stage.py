@@ -20,6 +20,8 @@ from neurolake_dagster.tables.parts import PartFiles
 from neurolake_dagster.tables.snapshot import DataFile
 
 FOOTERS_AT_ONCE = 8
+# Lies in a stage for as long as tasks may bring files.
+OPEN_MARK = "_open"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +118,21 @@ class Stage:
         found = self._folder.list(f"{self.path}/{subfolder}")
         return any(entry.key.endswith(f".{self._format.suffix}") for entry in found)
 
+    def open_for_tasks(self) -> None:
+        """Let tasks of other processes bring files, until the stage is discarded."""
+        self._folder.put(f"{self.path}/{OPEN_MARK}", b"")
+
+    def is_open(self) -> bool:
+        """Whether files may still be brought.
+
+        Ask it after publishing a file: whoever discards the stage takes the mark away before
+        looking for files, so either that one finds the file or its writer finds no mark.
+        """
+        return self._folder.exists(f"{self.path}/{OPEN_MARK}")
+
     def discard(self) -> None:
         """Delete everything that still lies in the stage."""
+        self._folder.delete([f"{self.path}/{OPEN_MARK}"])
         self._folder.delete([entry.key for entry in self._folder.list(self.path)])
 
     def _describe(self, key: str) -> FileFacts:

@@ -21,9 +21,8 @@ from neurolake_dagster.io_managers import (
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.resources import StorageResource
 
-# Both are said by Dagster's own code: of nested resources, and of every `backfill_policy`.
+# Said by Dagster's own code of every `backfill_policy`.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`:dagster.BetaWarning"),
 ]
 

@@ -6,14 +6,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pyarrow as pa
-import pytest
 
 from neurolake_dagster.io_managers import LakeIOManager
 from neurolake_dagster.resources import StorageResource
 from tests.io_managers.test_io_managers import failure, instance, run
 
 __all__ = ["instance"]
-pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
 TABLE = pa.table({"id": [1, 2]})
 
 

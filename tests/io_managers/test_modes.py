@@ -23,7 +23,6 @@ from tests.io_managers.test_io_managers import (
 
 __all__ = ["instance", "manager"]
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`:dagster.BetaWarning"),
 ]
 

@@ -26,7 +26,6 @@ from tests.s3_server import S3Server
 
 __all__ = ["instance"]
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`:dagster.BetaWarning"),
 ]
 REGIONS = dg.MultiPartitionsDefinition(

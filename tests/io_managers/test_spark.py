@@ -29,7 +29,6 @@ from tests.io_managers.test_io_managers import (
 __all__ = ["instance"]
 pytestmark = [
     pytest.mark.spark,
-    pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`:dagster.BetaWarning"),
 ]
 ROWS = [(1, "a", date(2013, 1, 1), datetime(2013, 1, 1, 5)), (2, None, None, None)]

@@ -1,4 +1,6 @@
 import datetime as dt
+import time
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -207,17 +209,35 @@ def test_a_failing_task_leaves_the_former_version(spark: SparkSession, tmp_path:
         bad.toDF("id").write.format("ncf").mode("overwrite").save(uri)
     assert ids(read(spark, uri)) == list(range(5))
     assert table_at(tmp_path / "t").snapshot().version == 0
-    assert not list((tmp_path / "t" / "_staging").rglob("*.ncf"))
+    deadline = time.monotonic() + 30  # the other tasks run on after the failure is told
+    while list((tmp_path / "t" / "_staging").rglob("*.ncf")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def appender(path: Path) -> NCFTableWriter:
+    return NCFTableWriter(
+        table=table_at(path), schema=ROWS.schema, mode="append", partition_by=(), is_dynamic=False
+    )
+
+
+def test_a_task_that_ends_after_the_abort_leaves_nothing(tmp_path: Path) -> None:
+    """The abort comes while a task is in the midst of its rows."""
+    writer = appender(tmp_path / "t")
+    batches = ROWS.to_batches(max_chunksize=100)
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        yield from batches[:5]
+        writer.abort([])
+        yield from batches[5:]
+
+    with pytest.raises(TableError, match="ended before this task did"):
+        writer.write(rows())
+    assert not [path for path in (tmp_path / "t").rglob("*") if path.is_file()]
 
 
 def test_a_speculative_attempt_leaves_nothing(tmp_path: Path) -> None:
-    writer = NCFTableWriter(
-        table=table_at(tmp_path / "t"),
-        schema=ROWS.schema,
-        mode="append",
-        partition_by=(),
-        is_dynamic=False,
-    )
+    writer = appender(tmp_path / "t")
     first, _second = (writer.write(iter(ROWS.to_batches())) for _ in range(2))
     writer.commit([first])
     assert table_at(tmp_path / "t").read().num_rows == 1000
