@@ -419,6 +419,7 @@ def _input_path(context: dg.InputContext) -> str:
 
 
 def _input_name(context: dg.InputContext) -> str:
+    name = f"input {context.name!r}" if context.has_input_name else "input"
     if context.has_asset_key:
-        return f"input {context.name!r} (asset {context.asset_key.to_user_string()})"
-    return f"input {context.name!r}"
+        return f"{name} (asset {context.asset_key.to_user_string()})"
+    return name
