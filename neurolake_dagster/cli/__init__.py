@@ -33,6 +33,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "cat": LazyCommand("neurolake_dagster.cli.files:cat", "Print all rows of a file."),
     "convert": LazyCommand("neurolake_dagster.cli.files:convert", "Write a file anew as another."),
     "run": LazyCommand("neurolake_dagster.cli.run:run", "Run a job and show its progress."),
+    "doctor": LazyCommand("neurolake_dagster.cli.doctor:doctor", "Find what is missing here."),
     "jars": LazyCommand("neurolake_dagster.cli.jars:jars", "Bring the jars that Spark needs."),
     "spark": LazyCommand("neurolake_dagster.cli.spark:spark", "Keep a warm Spark server."),
     "report": LazyCommand("neurolake_dagster.cli.report:report", "Show what each asset holds."),
