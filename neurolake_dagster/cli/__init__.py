@@ -35,6 +35,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "run": LazyCommand("neurolake_dagster.cli.run:run", "Run a job and show its progress."),
     "doctor": LazyCommand("neurolake_dagster.cli.doctor:doctor", "Find what is missing here."),
     "jars": LazyCommand("neurolake_dagster.cli.jars:jars", "Bring the jars that Spark needs."),
+    "s3": LazyCommand("neurolake_dagster.cli.s3:s3", "Keep an S3 server for development."),
     "spark": LazyCommand("neurolake_dagster.cli.spark:spark", "Keep a warm Spark server."),
     "report": LazyCommand("neurolake_dagster.cli.report:report", "Show what each asset holds."),
 }
