@@ -84,6 +84,17 @@ def gather(values: NDArray, codes: NDArray) -> NDArray:
     return np.frombuffer(taken.buffers()[1], values.dtype, len(codes))
 
 
+def rows_of(values: NDArray) -> Any:
+    """Return the rows of a contiguous array as fixed_size_binary, for `gather_rows`."""
+    width = values.nbytes // len(values)
+    return pa.Array.from_buffers(pa.binary(width), len(values), [None, pa.py_buffer(values)])
+
+
+def gather_rows(rows: Any, codes: NDArray) -> Any:
+    """Return the buffer of ``rows[codes]``; a code past the rows is damage."""
+    return take_texts(rows, codes).buffers()[1]
+
+
 def run_encode(values: NDArray) -> tuple[NDArray, NDArray]:
     """Return the exclusive ends (int64) and values of the runs in ``values``."""
     encoded = pc.run_end_encode(pa.array(values), run_end_type=pa.int32())

@@ -226,10 +226,17 @@ class Chunks:
         small = stored < _MIN_PARALLEL_BYTES and rows < _MIN_PARALLEL_ROWS
         if small or not use_threads or THREADS == 1:
             return {place: self._decode_chunk(place, part, budget) for place, part in wanted}
+        # The dearest first, so that no thread is left with one at the end.
+        dearest = sorted(wanted, key=lambda item: -self._price(item[0]))
         if len(wanted) >= 4 * THREADS:
             submit = pool().submit
-            return collect({p: submit(self._decode_chunk, p, part, budget) for p, part in wanted})
-        return self._decode_pages(wanted, budget)
+            return collect({p: submit(self._decode_chunk, p, part, budget) for p, part in dearest})
+        return self._decode_pages(dearest, budget)
+
+    def _price(self, place: Place) -> int:
+        """Return how dear a chunk is to decode, roughly: what is inflated, then what is filled."""
+        entry = self.entry(place)
+        return 8 * entry.size + entry.raw_bytes
 
     def page_windows(
         self, places: list[Place], budget: Budget, *, use_threads: bool
@@ -268,8 +275,7 @@ class Chunks:
     ) -> dict[Any, Any]:
         """Decode few chunks by pages, so that no thread is left with one at the end."""
         submit = pool().submit
-        largest = sorted(wanted, key=lambda item: -self.entry(item[0]).size)
-        opened = collect({p: submit(self._start, p, part, budget) for p, part in largest})
+        opened = collect({p: submit(self._start, p, part, budget) for p, part in wanted})
         pages = {
             (place, at): submit(self._decode_page, place, decoder, part)
             for place, (decoder, parts) in opened.items()

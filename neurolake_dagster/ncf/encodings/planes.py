@@ -150,9 +150,9 @@ def _check_planes(planes: object) -> list[Node]:
     return layout
 
 
-def single_packed(planes: object) -> tuple[int, Node] | None:
-    """Return bits and stream of planes that are one packed plane, for faster ways to read it."""
+def single_plane(planes: object) -> tuple[int, Node] | None:
+    """Return bits and stream of residuals that are one plane of one byte, else None."""
     layout = _check_planes(planes)
-    if len(layout) == 1 and layout[0][:2] == [0, 1] and layout[0][2] < 8:
+    if len(layout) == 1 and layout[0][:2] == [0, 1]:
         return layout[0][2], layout[0][3]
     return None

@@ -6,6 +6,7 @@ is any of them through a table of the chunk: ``[6, validity, table, codes]``.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,24 @@ from neurolake_dagster.ncf.arrow import (
     distinct_sorted,
     fixed_of,
     gather,
+    gather_rows,
+    rows_of,
     validity_of,
     words_of,
 )
 from neurolake_dagster.ncf.checks import NDArray, Node, need_list
 from neurolake_dagster.ncf.compression import StreamWriter
+from neurolake_dagster.ncf.encodings import frame
 from neurolake_dagster.ncf.encodings.floats import FloatPlan, decode_floats, encode_floats
 from neurolake_dagster.ncf.encodings.integers import (
     DELTA,
     IntPlan,
     decode_integers,
     encode_integers,
+    need_integers,
 )
+from neurolake_dagster.ncf.encodings.packing import decode_packed, packed_bytes
+from neurolake_dagster.ncf.encodings.planes import single_plane
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
 from neurolake_dagster.ncf.kinds.flat import NULL, WideChunk, prepare_wide
 from neurolake_dagster.ncf.kinds.validity import (
@@ -213,15 +220,45 @@ def decode_decimals(context: DecodeContext, node: Node, kind: Any, count: int) -
     """Decode kind 4 into decimal128: low words, then their sign."""
     need_list(node, 3, "decimal node")
     validity = decode_validity(context.streams, node[1], count)
+    integers = need_integers(node[2])
+    if not validity.sparse and integers[0] == frame.CODE:
+        values = _gather_decimals(context, integers, count)
+        if values is not None:
+            return build_fixed(kind, count, validity.buffer, validity.nulls, values)
     buffer, flat = allocate(context.budget, 2 * count, "<i8")
     words = flat.reshape(count, 2)
     low = words[:, 0]
     target = low if not validity.sparse else np.empty(validity.stored, "<i8")
-    decode_integers(context.streams, node[2], len(target), target)
+    decode_integers(context.streams, integers, len(target), target)
     if validity.sparse:
         scatter(target, validity, low)
     np.right_shift(low, 63, out=words[:, 1])
     return build_fixed(kind, count, validity.buffer, validity.nulls, buffer)
+
+
+def _gather_decimals(context: DecodeContext, integers: Node, count: int) -> Any:
+    """Look one-byte residuals up among their 256 decimals: a quarter of the arithmetic's time.
+
+    None where the residuals are wider.
+    """
+    plane = single_plane(integers[3])
+    if plane is None:
+        return None
+    bits, stream = plane
+    raw = context.streams.read(stream, packed_bytes(count, bits))
+    per = 2 if bits == 4 else 1
+    codes = raw if per == 2 else decode_packed(raw, bits, count)
+    context.budget.debit(16 * per * len(codes))
+    return gather_rows(_decimals_of_byte(*frame.read_frame(integers), per), codes)
+
+
+@lru_cache(maxsize=64)
+def _decimals_of_byte(base: int, gcd: int, per: int) -> Any:
+    """Return for each byte the words of its decimal, or of those of its two halves."""
+    places = np.arange(256, dtype=np.uint64)
+    digits = places[:, None] if per == 1 else np.stack([places & 15, places >> 4], axis=1)
+    low = (digits * np.uint64(gcd)).view(np.int64) + np.int64(base)
+    return rows_of(np.stack([low, low >> 63], axis=2))
 
 
 def decode_number_table(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:

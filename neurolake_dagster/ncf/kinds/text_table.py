@@ -40,7 +40,7 @@ from neurolake_dagster.ncf.encodings.integers import (
     need_integers,
 )
 from neurolake_dagster.ncf.encodings.packing import decode_packed, packed_bytes
-from neurolake_dagster.ncf.encodings.planes import single_packed
+from neurolake_dagster.ncf.encodings.planes import single_plane
 from neurolake_dagster.ncf.encodings.sums import add_group_sums
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
 from neurolake_dagster.ncf.kinds.flat import NULL
@@ -184,8 +184,8 @@ def _decode_groups(
     count = validity.rows
     if codes[0] != frame.CODE or codes[1:3] != [0, 1] or count < _MIN_SUPER_ROWS:
         return None
-    packed = single_packed(codes[3])
-    if packed is None or not 0 < len(table) <= _MAX_GROUPED:
+    packed = single_plane(codes[3])
+    if packed is None or packed[0] == 8 or not 0 < len(table) <= _MAX_GROUPED:
         return None
     bits, stream = packed
     base, per = (len(table), 4) if bits == 4 else (1 << bits, 8 // bits)
