@@ -1,10 +1,12 @@
 """Assets as NCF tables: versioned, smaller than Parquet, read by Spark too."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from neurolake_dagster.io_managers.base import ReadPlan, WritePlan, Written
+from neurolake_dagster.io_managers.base import ReadPlan, WritePlan
 from neurolake_dagster.io_managers.spark_rows import column_types, read_parts, write_parts
 from neurolake_dagster.io_managers.table import TableIOManager
+from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
 from neurolake_dagster.tables.snapshot import TableFormat
 
 
@@ -15,32 +17,16 @@ class NCFIOManager(TableIOManager):
     def _format(self) -> TableFormat:
         return "ncf"
 
-    def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
-        if plan.mode == "merge":
-            return self._write_arrow(plan, frame.toArrow())
-        table = self._table(plan.path)
-        done = table.done_before(plan.mode, plan.transaction)
-        if done is not None:
-            return self._written(plan, table, None, done)
-        before = table.log.try_snapshot()
+    def _stage_spark(self, plan: WritePlan, table: Table, stage: Stage, frame: Any) -> Staged:
         schema = column_types(frame, tuple(frame.columns))
-        if plan.scope is not None:
-            plan.scope.require_columns(schema, plan.where)
-        with table.stage() as stage:
-            staged = write_parts(frame, table, stage, schema, plan.scope)
-            commit = table.commit(
-                staged.files,
-                schema=staged.schema,
-                partitions=[] if plan.scope is None else [key.place for key in plan.scope.keys],
-                mode=plan.mode,
-                properties=plan.properties,
-                transaction=plan.transaction,
-            )
-        return self._written(plan, table, before, commit)
+        return write_parts(frame, table, stage, schema, plan.scope)
 
-    def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
-        table = self._table(plan.path)
-        snapshot = table.snapshot(plan.version)
-        places = self._places(plan, snapshot)
-        files = None if places is None else snapshot.files_of(places)
-        return read_parts(session, table, plan, files)
+    def _spark_frame(
+        self,
+        session: Any,
+        table: Table,
+        snapshot: Snapshot,
+        files: Sequence[DataFile] | None,
+        plan: ReadPlan,
+    ) -> Any:
+        return read_parts(session, table, snapshot, files, plan)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from neurolake_dagster import errors
 from neurolake_dagster.io_managers.base import ReadPlan
-from neurolake_dagster.tables import DataFile, Stage, Staged, Table
+from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.tasks import RECORD_COLUMN, WriteParts, read_records
@@ -78,26 +78,34 @@ def told_by_task() -> Iterator[None]:
         raise kind(found.group(2)) from exc
 
 
-def read_parts(session: Any, table: Table, plan: ReadPlan, files: Sequence[DataFile] | None) -> Any:
+def read_parts(
+    session: Any,
+    table: Table,
+    snapshot: Snapshot,
+    files: Sequence[DataFile] | None,
+    plan: ReadPlan,
+) -> Any:
     """An NCF table, or some files of it, as a DataFrame through the format ``ncf``.
 
     The source cannot see which columns a query uses, so all are named to it that are.
     """
-    from neurolake_dagster.spark.types import spark_schema
-
-    snapshot = table.snapshot(plan.version)
-    if files is not None and not files:
-        return narrowed(session.createDataFrame([], spark_schema(snapshot.schema)), plan)
     reader = session.read.format("ncf")
     if plan.columns is not None:
         used = () if plan.where is None else plan.where.columns()
         names = json.dumps(list(dict.fromkeys([*plan.columns, *used])))
         reader = reader.option("columns", names)
     if files is not None:
-        return narrowed(reader.load([table.folder.uri(file.path) for file in files]), plan)
+        return reader.load([table.folder.uri(file.path) for file in files])
     if plan.version is not None:
         reader = reader.option("version", str(snapshot.version))
-    return narrowed(reader.load(table.uri), plan)
+    return reader.load(table.uri)
+
+
+def empty_frame(session: Any, schema: pa.Schema) -> Any:
+    """A frame without rows in Spark's form of an Arrow schema."""
+    from neurolake_dagster.spark.types import spark_schema
+
+    return session.createDataFrame([], spark_schema(schema))
 
 
 def narrowed(frame: Any, plan: ReadPlan) -> Any:

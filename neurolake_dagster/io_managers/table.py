@@ -19,7 +19,17 @@ from neurolake_dagster.io_managers.base import (
     missing_partitions,
 )
 from neurolake_dagster.io_managers.paths import dataset_path
-from neurolake_dagster.tables import Commit, Partition, Snapshot, Table, merge_rows
+from neurolake_dagster.io_managers.spark_rows import column_types, empty_frame, narrowed
+from neurolake_dagster.tables import (
+    Commit,
+    DataFile,
+    Partition,
+    Snapshot,
+    Stage,
+    Staged,
+    Table,
+    merge_rows,
+)
 from neurolake_dagster.tables.snapshot import TableFormat
 
 
@@ -60,6 +70,53 @@ class TableIOManager(LakehouseIOManager):
             places = [key.place for key in plan.scope.keys]
             commit = table.write(data, split=plan.scope.divide, partitions=places, **options)
         return self._written(plan, table, before, commit)
+
+    def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
+        if plan.mode == "merge":
+            return self._write_arrow(plan, frame.toArrow())
+        table = self._table(plan.path)
+        done = table.done_before(plan.mode, plan.transaction)
+        if done is not None:
+            return self._written(plan, table, None, done)
+        before = table.log.try_snapshot()
+        if plan.scope is not None:
+            plan.scope.require_columns(column_types(frame, plan.scope.columns), plan.where)
+        with table.stage() as stage:
+            staged = self._stage_spark(plan, table, stage, frame)
+            commit = table.commit(
+                staged.files,
+                schema=staged.schema,
+                partitions=[] if plan.scope is None else [key.place for key in plan.scope.keys],
+                mode=plan.mode,
+                properties=plan.properties,
+                transaction=plan.transaction,
+            )
+        return self._written(plan, table, before, commit)
+
+    @abstractmethod
+    def _stage_spark(self, plan: WritePlan, table: Table, stage: Stage, frame: Any) -> Staged:
+        """Have Spark write the frame's part files, each proven to be of its partition."""
+
+    def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
+        table = self._table(plan.path)
+        snapshot = table.snapshot(plan.version)
+        places = self._places(plan, snapshot)
+        files = snapshot.files_of(places)
+        if not files:
+            return narrowed(empty_frame(session, snapshot.schema), plan)
+        chosen = files if len(files) < len(snapshot.files) else None
+        return narrowed(self._spark_frame(session, table, snapshot, chosen, plan), plan)
+
+    @abstractmethod
+    def _spark_frame(
+        self,
+        session: Any,
+        table: Table,
+        snapshot: Snapshot,
+        files: Sequence[DataFile] | None,
+        plan: ReadPlan,
+    ) -> Any:
+        """Some files of a version, or all for None, as a DataFrame."""
 
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         table = self._table(plan.path)
