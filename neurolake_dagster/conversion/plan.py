@@ -144,4 +144,6 @@ def _held_type(field: pa.Field, target: Format) -> pa.DataType | str:
 def _written_to_delta(schema: pa.Schema) -> pa.Schema:
     """The schema of an empty Delta table that was written with this one."""
     with tempfile.TemporaryDirectory() as folder:
-        return DeltaDataset(Storage(folder), "probe").write(schema.empty_table()).schema
+        probe = DeltaDataset(Storage(folder), "probe")
+        probe.write(schema.empty_table())
+        return probe.snapshot().schema

@@ -4,8 +4,10 @@ Owns the replacement of partitions by predicate. A partition of a Delta asset is
 which `partition_expr` falls into the key; rows that do not are refused before the commit.
 """
 
+import json
 import random
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +26,7 @@ from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
+from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
 from neurolake_dagster.tables.scope import Scope, Window
 
 ATTEMPTS = 20
@@ -52,17 +55,17 @@ class DeltaIOManager(LakehouseIOManager):
     ) -> Written:
         dataset = self._dataset(plan.path)
         rows = _in_one(data, plan)
-        before = dataset.paths()
-        if plan.mode == "merge" and before:
-            return self._merge(dataset, plan, rows, before)
+        exists, mark = dataset.exists(), _mark(plan)
+        if plan.mode == "merge" and exists:
+            return self._merge(dataset, plan, rows, mark)
         options: dict[str, Any] = {
             "mode": "append" if plan.mode == "merge" else plan.mode,
             "transaction": plan.transaction,
-            "properties": dict(plan.properties),
+            "properties": {**plan.properties, MARK: mark},
         }
         if plan.scope is not None:
             _require_columns(plan, rows.schema)
-            if not before:
+            if not exists:
                 options["partition_by"] = _physical(plan.scope, rows.schema)
             if plan.mode == "overwrite":
                 options["where"] = plan.scope.predicate(rows.schema)
@@ -77,14 +80,14 @@ class DeltaIOManager(LakehouseIOManager):
                 if isinstance(rows, pa.RecordBatchReader) or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(random.uniform(0, BACKOFF_S * (attempt + 1)))  # noqa: S311
-        return replace(_written(dataset, plan, before), by_partition=checked.by_partition())
+        return replace(_written(dataset, plan, mark), by_partition=checked.by_partition())
 
     def _merge(
         self,
         dataset: DeltaDataset,
         plan: WritePlan,
         rows: pa.Table | pa.RecordBatchReader,
-        before: Mapping[str, int],
+        mark: str,
     ) -> Written:
         source = rows if isinstance(rows, pa.Table) else rows.read_all()
         where = None
@@ -97,10 +100,10 @@ class DeltaIOManager(LakehouseIOManager):
             source,
             plan.merge_keys,
             where=where,
-            properties=dict(plan.properties),
+            properties={**plan.properties, MARK: mark},
             transaction=plan.transaction,
         )
-        found = replace(_written(dataset, plan, before), metrics=metrics)
+        found = replace(_written(dataset, plan, mark), metrics=metrics)
         if not metrics:
             return found
         return replace(found, written_rows=metrics["rows_inserted"] + metrics["rows_updated"])
@@ -109,15 +112,16 @@ class DeltaIOManager(LakehouseIOManager):
         if plan.mode == "merge":
             return self._write_arrow(plan, frame.toArrow())
         dataset = self._dataset(plan.path)
-        before = dataset.paths()
+        exists, mark = dataset.exists(), _mark(plan)
         mode = {"error": "errorifexists"}.get(plan.mode, plan.mode)
         writer = frame.write.format("delta").mode(mode)
+        writer = writer.option("userMetadata", json.dumps({**plan.properties, MARK: mark}))
         if plan.transaction is not None:
             writer = writer.option("txnAppId", plan.transaction).option("txnVersion", 1)
         if plan.scope is not None:
             schema = column_types(frame, tuple(frame.columns))
             _require_columns(plan, schema)
-            if not before:
+            if not exists:
                 writer = writer.partitionBy(*_physical(plan.scope, schema))
             if plan.mode == "overwrite":
                 writer = writer.option("replaceWhere", plan.scope.predicate(schema))
@@ -125,7 +129,7 @@ class DeltaIOManager(LakehouseIOManager):
             writer = writer.option("overwriteSchema", "true")
         with told_by_spark(plan.where):
             writer.save(dataset.spark_uri)
-        return _written(dataset, plan, before)
+        return _written(dataset, plan, mark)
 
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         dataset = self._dataset(plan.path)
@@ -253,22 +257,30 @@ def _where(plan: ReadPlan, dataset: DeltaDataset) -> str | None:
     return " AND ".join(f"({test})" for test in tests) or None
 
 
-def _written(dataset: DeltaDataset, plan: WritePlan, before: Mapping[str, int]) -> Written:
-    """What the newest commit says of itself; no Spark job and no data file is opened."""
-    snapshot, files = dataset.snapshot(), dataset.paths()
-    added = {path: size for path, size in files.items() if path not in before}
-    removed = [path for path in before if path not in files]
+def _mark(plan: WritePlan) -> str:
+    """What tells this write's commit from those of others that race with it."""
+    return plan.transaction or uuid.uuid4().hex
+
+
+def _written(dataset: DeltaDataset, plan: WritePlan, mark: str) -> Written:
+    """What the write's commit says of itself; no Spark job and no data file is opened."""
+    commit = dataset.commit(mark)
+    if commit is None:  # mode "ignore" wrote nothing, or the log was cleaned up since
+        newest = dataset.open().version()
+        commit = DeltaCommit(version=newest, written_rows=0, added={}, removed={})
+    snapshot = dataset.snapshot(commit.version)
     replaced = ""
-    if removed:
-        size = sum(before[path] for path in removed)
-        replaced = f"replaced {len(removed)} of {len(before)} files, {size:,} bytes"
+    if commit.removed:
+        before = snapshot.file_count - len(commit.added) + len(commit.removed)
+        size = sum(commit.removed.values())
+        replaced = f"replaced {len(commit.removed)} of {before} files, {size:,} bytes"
     return Written(
         uri=dataset.uri,
         version=snapshot.version,
         schema=snapshot.schema,
         row_count=snapshot.row_count,
-        written_rows=dataset.rows_written() if plan.scope is not None else snapshot.row_count,
-        bytes=sum(added.values()),
-        files=len(added),
+        written_rows=commit.written_rows if plan.scope is not None else snapshot.row_count,
+        bytes=sum(commit.added.values()),
+        files=len(commit.added),
         replaced=replaced,
     )

@@ -35,6 +35,7 @@ from neurolake_dagster.errors import (
     TableNotFoundError,
 )
 from neurolake_dagster.storage import Storage, translated
+from neurolake_dagster.tables.delta_commit import DeltaCommit, find_commit
 
 ZSTD_LEVEL = 3
 
@@ -114,21 +115,13 @@ class DeltaDataset:
             partition_columns=tuple(table.metadata().partition_columns),
         )
 
-    def paths(self) -> dict[str, int]:
-        """The live files with their size in bytes; none where there is no table."""
-        if not self.exists():
-            return {}
-        actions = pa.table(self.open().get_add_actions(flatten=True))
-        return dict(
-            zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True)
-        )
+    def commit(self, mark: str) -> DeltaCommit | None:
+        """The commit of a write that was given this mark, or did this transaction.
 
-    def rows_written(self) -> int | None:
-        """Rows that the newest commit says it wrote; None where it does not say."""
-        (newest,) = self.open().history(1)
-        metrics = newest.get("operationMetrics") or {}
-        found = metrics.get("num_added_rows", metrics.get("numOutputRows"))
-        return None if found is None else int(found)
+        Others may have committed since. None where the log holds it no more.
+        """
+        newest = self.open().version()
+        return find_commit(self.storage.child(f"{self.path}/_delta_log"), newest, mark)
 
     def scan(
         self,
@@ -163,7 +156,7 @@ class DeltaDataset:
         schema_mode: str | None = None,
         properties: dict[str, str] | None = None,
         transaction: str | None = None,
-    ) -> DeltaSnapshot:
+    ) -> None:
         """Write rows in one commit; a failure leaves the former version as it was.
 
         Parameters
@@ -189,7 +182,7 @@ class DeltaDataset:
         SchemaMismatchError, CommitConflictError, TableError
         """
         if transaction is not None and self._has_transaction(transaction):
-            return self.snapshot()
+            return
         marks = None if transaction is None else [Transaction(transaction, 1)]
         options: dict[str, Any] = {
             "mode": mode,
@@ -212,7 +205,6 @@ class DeltaDataset:
                 if noted.failure is not None:
                     raise noted.failure from exc
                 raise
-        return self.snapshot()
 
     def merge(
         self,

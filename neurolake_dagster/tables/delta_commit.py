@@ -1,0 +1,82 @@
+"""One commit of a Delta table, as its own entry in the log tells.
+
+Owns finding a piece of work's commit among those of others: each carries a mark.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neurolake_dagster.errors import StorageNotFoundError
+from neurolake_dagster.storage import Storage
+
+# In the commit's own information; Spark keeps what a writer says of it as one text.
+MARK = "neurolake.commit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaCommit:
+    """What one commit did.
+
+    Parameters
+    ----------
+    written_rows
+        As the engine counted them; None where it did not.
+    added, removed
+        Data files with their size in bytes; 0 where the log does not tell.
+    """
+
+    version: int
+    written_rows: int | None
+    added: Mapping[str, int]
+    removed: Mapping[str, int]
+
+
+def find_commit(log: Storage, newest: int, mark: str) -> DeltaCommit | None:
+    """The commit that carries a mark, searched from the newest version back.
+
+    Parameters
+    ----------
+    log
+        Rooted at the table's ``_delta_log``.
+    mark
+        What `MARK` says in its information, or the name of its transaction.
+
+    Returns
+    -------
+    None where no entry that is still in the log carries it.
+    """
+    for version in range(newest, -1, -1):
+        try:
+            text = log.read(f"{version:020d}.json")
+        except StorageNotFoundError:
+            return None
+        actions = [json.loads(line) for line in text.splitlines() if line]
+        if any(_carries(action, mark) for action in actions):
+            return _commit(version, actions)
+    return None
+
+
+def _carries(action: Mapping[str, Any], mark: str) -> bool:
+    info = action.get("commitInfo", {})
+    said = info.get("userMetadata")
+    by_spark = json.loads(said).get(MARK) if said and MARK in said else None
+    return mark in (info.get(MARK), by_spark, action.get("txn", {}).get("appId"))
+
+
+def _commit(version: int, actions: list[dict[str, Any]]) -> DeltaCommit:
+    files: dict[str, dict[str, int]] = {"add": {}, "remove": {}}
+    metrics: dict[str, Any] = {}
+    for action in actions:
+        metrics |= action.get("commitInfo", {}).get("operationMetrics") or {}
+        for kind, found in files.items():
+            if kind in action:
+                found[action[kind]["path"]] = int(action[kind].get("size") or 0)
+    rows = metrics.get("num_added_rows", metrics.get("numOutputRows"))
+    return DeltaCommit(
+        version=version,
+        written_rows=None if rows is None else int(rows),
+        added=files["add"],
+        removed=files["remove"],
+    )
