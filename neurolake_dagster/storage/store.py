@@ -1,9 +1,11 @@
 """A root on disk or in a bucket, and what can be done with the objects below it."""
 
+import os
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +23,9 @@ from neurolake_dagster.storage.options import (
     StorageOptions,
     open_store,
 )
+
+# How obstore names a local file until it is whole; it takes no key of this form.
+_UNFINISHED = re.compile(r"#\d+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,32 @@ class Storage:
                         key=found["path"], bytes=found["size"], modified=found["last_modified"]
                     )
 
+    def folders(self, prefix: str = "") -> tuple[str, ...]:
+        """The folders directly in a folder, as keys; none if there is no such folder."""
+        with self._at(prefix) if prefix else translated(self.root):
+            if self.is_local and not Path(self.root, prefix).is_dir():
+                return ()
+            found = obstore.list_with_delimiter(self._store(), prefix or None)
+        return tuple(sorted(map(str, found["common_prefixes"])))
+
+    def unfinished(self) -> Iterator[StorageEntry]:
+        """What writers that were killed left on disk; `list` passes over it, `delete` takes it.
+
+        None on S3, where a store drops the parts of such uploads by its lifecycle rule.
+        """
+        if not self.is_local:
+            return
+        for folder, _, names in os.walk(self.root):
+            for name in filter(_UNFINISHED.search, names):
+                path = Path(folder, name)
+                with suppress(FileNotFoundError):
+                    found = path.stat()
+                    yield StorageEntry(
+                        key=path.relative_to(self.root).as_posix(),
+                        bytes=found.st_size,
+                        modified=datetime.fromtimestamp(found.st_mtime, UTC),
+                    )
+
     def exists(self, key: str) -> bool:
         """Whether an object has that key."""
         try:
@@ -162,6 +193,10 @@ class Storage:
                 obstore.delete(self._store(), names)
             return
         for name in names:
+            if _UNFINISHED.search(name):
+                with self._at(name):
+                    Path(self.uri(name)).unlink(missing_ok=True)
+                continue
             try:
                 with self._at(name):
                     obstore.delete(self._store(), name)

@@ -16,13 +16,17 @@ from neurolake_dagster.tables.maintenance import (
 )
 from neurolake_dagster.tables.partitions import Partition, partition_folder
 from neurolake_dagster.tables.parts import PartFiles
+from neurolake_dagster.tables.search import FoundTable, search_tables
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot
 from neurolake_dagster.tables.stage import Stage, Staged
+from neurolake_dagster.tables.statistics import ColumnStatistics, column_statistics
 from neurolake_dagster.tables.table import Table
 
 __all__ = [
+    "ColumnStatistics",
     "Commit",
     "DataFile",
+    "FoundTable",
     "PartFiles",
     "Partition",
     "Snapshot",
@@ -30,12 +34,14 @@ __all__ = [
     "Staged",
     "Table",
     "VacuumReport",
+    "column_statistics",
     "delete_rows",
     "evolve_schema",
     "merge_rows",
     "optimize",
     "partition_folder",
     "restore",
+    "search_tables",
     "set_properties",
     "vacuum",
 ]

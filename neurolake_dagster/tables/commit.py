@@ -25,6 +25,11 @@ from neurolake_dagster.tables.parts import STAGING_FOLDER
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableFormat, TableSchema
 
 MOVES_AT_ONCE = 16
+# A property of a Parquet table: keep the files of former versions, as NCF does. Readers of the
+# plain folder then see the rows of all versions.
+KEEP_FILES = "neurolake.keep_former_files"
+# What writes rows anew that the table had: no reader of them misses a row.
+REWRITES = ("optimize", "delete")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +42,9 @@ class Change:
         Partitions whose files go; empty: all files go; None: none but `removed`.
     removed
         Single files that go, read from the base: any change to them is a conflict.
+    reads
+        Partitions whose rows it read, empty: all: rows that came there since are a conflict.
+        None: it depends on no rows but those of `removed`.
     keeps_schema_ids
         The files were the table's before, and were written with the schema they name.
     """
@@ -46,6 +54,7 @@ class Change:
     schema: TableSchema
     replaced: tuple[Partition, ...] | None
     removed: tuple[str, ...] = ()
+    reads: tuple[Partition, ...] | None = None
     info: Mapping[str, str] = field(default_factory=dict)
     transaction: str | None = None
     properties: Mapping[str, str] | None = None
@@ -149,9 +158,22 @@ def carry_out(
         folder.delete(file.path for file in change.files)
         raise
     keep_files()
-    if table_format == "parquet":
-        folder.delete(entry.removed)
+    if not keeps_former_files(table_format, state.properties):
+        _delete_former_files(log, entry, state)
     return Commit.of(entry, state)
+
+
+def keeps_former_files(table_format: TableFormat, properties: Mapping[str, str]) -> bool:
+    """Whether the files of former versions stay until a vacuum takes them."""
+    return table_format == "ncf" or properties.get(KEEP_FILES) == "true"
+
+
+def _delete_former_files(log: Log, entry: Entry, state: Snapshot) -> None:
+    """Delete what the commit took away, and what the one before left if it died at this."""
+    gone = set(entry.removed)
+    if entry.version:
+        gone.update(log.entry(entry.version - 1).removed)
+    log.storage.delete(gone - {file.path for file in state.files})
 
 
 def _put(
@@ -236,15 +258,26 @@ def _conflict(change: Change, other: Entry, base: Snapshot | None) -> str:
         return "both depend on the schema"
     if change.removed and set(change.removed) & set(other.removed):
         return "both replace the same files"
+    if change.properties is not None and other.properties is not None:
+        return "both set the table's properties"
+    if change.reads is not None and _adds_rows(other, change.reads):
+        return "both add rows, perhaps with the same keys"
     if change.replaced is None:
         return ""
     touched = {file.partition for file in other.added} | set(other.replaced or ())
     if change.replaced == () or other.replaced == ():
         return "both replace the whole table" if touched or other.removed else ""
+    held = () if base is None else base.files
+    touched |= {file.partition for file in held if file.path in set(other.removed)}
     shared = sorted(str(dict(place)) for place in touched & set(change.replaced))
-    if shared or (other.removed and other.replaced is None):
-        return f"both changed partitions {', '.join(shared)}".rstrip()
-    return ""
+    return f"both changed partitions {', '.join(shared)}" if shared else ""
+
+
+def _adds_rows(other: Entry, places: tuple[Partition, ...]) -> bool:
+    """Whether a commit brought rows to some partitions; to any for none named."""
+    if other.operation in REWRITES:
+        return False
+    return any(not places or file.partition in places for file in other.added)
 
 
 def _same(change: Change, schema: TableSchema) -> bool:

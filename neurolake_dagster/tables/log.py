@@ -6,15 +6,20 @@ whole state at that version, ``_last_checkpoint`` a hint to the newest one. Whoe
 """
 
 import json
+import sys
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+
+import pyarrow as pa
 
 from neurolake_dagster.errors import (
+    NeuroLakeError,
     StorageError,
     StorageNotFoundError,
     TableError,
@@ -34,8 +39,15 @@ from neurolake_dagster.tables.snapshot import (
 LOG_FORMAT = 1
 LOG_FOLDER = "_log"
 HINT = f"{LOG_FOLDER}/_last_checkpoint"
+CHECKPOINT_SUFFIX = ".checkpoint.json"
 CHECKPOINT_EVERY = 10
+# Of a table with many files a checkpoint is dear to write, so it comes less often.
+MANY_FILES = 1000
+CHECKPOINT_EVERY_OF_MANY = 50
+READS_AT_ONCE = 16
 KEPT_TRANSACTIONS = 10_000
+
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,33 +166,36 @@ class Log:
 
     def try_snapshot(self, version: int | None = None) -> Snapshot | None:
         """Like :meth:`snapshot`, but None where there is no table or no such version."""
-        start = self._newest_checkpoint(version)
-        state = None if start is None else self._read_checkpoint(start)
-        numbers = self._versions(after=start)
-        for number in numbers:
-            if version is not None and number > version:
-                break
+        state = self._hinted(version)
+        names = self._names(after=None if state is None else state.version)
+        if state is None:
+            state = self._checkpointed(names, version)
+        done = -1 if state is None else state.version
+        last = sys.maxsize if version is None else version
+        for entry in self._entries(n for n in _numbers(names, ".json") if done < n <= last):
             expected = 0 if state is None else state.version + 1
-            if number != expected:
+            if entry.version != expected:
                 raise TableError(
-                    f"{self.storage.root}: log has version {number} where {expected} was expected"
+                    f"{self.storage.root}: log has version {entry.version} where {expected} was "
+                    "expected"
                 )
-            state = apply_entry(state, self.entry(number))
+            state = apply_entry(state, entry)
         if state is None or (version is not None and state.version != version):
             return None
         return state
 
     def entry(self, version: int) -> Entry:
         """One commit."""
+        key = _entry_key(version)
         try:
-            return Entry.decode(self._read_json(_entry_key(version)))
+            return _decoded(Entry.decode, self._read_json(key), self.storage.uri(key))
         except StorageNotFoundError as exc:
             raise no_such_table(self.storage.root, version) from exc
 
     def entries(self, after: int = -1) -> Iterator[Entry]:
         """The commits above a version, oldest first."""
-        for number in self._versions(after=after if after >= 0 else None):
-            yield self.entry(number)
+        names = self._names(after=after if after >= 0 else None)
+        yield from self._entries(_numbers(names, ".json"))
 
     def version_at(self, moment: datetime) -> int:
         """The version that was the newest at a moment; one without a zone is UTC.
@@ -190,7 +205,7 @@ class Log:
         TableNotFoundError
             If the table is younger.
         """
-        numbers = self._versions(after=None)
+        numbers = _numbers(self._names(after=None), ".json")
         if not numbers:
             raise no_such_table(self.storage.root)
         aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
@@ -214,37 +229,52 @@ class Log:
         stamped = replace(entry, timestamp_ms=max(time.time_ns() // 1_000_000, floor))
         self.storage.put_if_absent(_entry_key(entry.version), stamped.encode())
         state = apply_entry(base, stamped)
-        if entry.version % CHECKPOINT_EVERY == 0 and entry.version > 0:
+        every = CHECKPOINT_EVERY if len(state.files) < MANY_FILES else CHECKPOINT_EVERY_OF_MANY
+        if entry.version % every == 0 and entry.version > 0:
             # Only a shortcut for readers: the version stands without it.
             with suppress(StorageError):
                 self._write_checkpoint(state)
         return state
 
-    def _versions(self, after: int | None) -> list[int]:
-        marker = None if after is None else _entry_key(after)
-        found = self.storage.list(LOG_FOLDER, after=marker)
-        names = (entry.key.rsplit("/", 1)[1] for entry in found)
-        return sorted(
-            int(name.removesuffix(".json"))
-            for name in names
-            if name.endswith(".json") and name.removesuffix(".json").isdigit()
-        )
+    def _entries(self, numbers: Iterable[int]) -> Iterator[Entry]:
+        """Commits in the order of their numbers; of a remote store several are read at once."""
+        if self.storage.is_local:
+            yield from map(self.entry, numbers)
+            return
+        with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+            yield from pool.map(self.entry, numbers)
 
-    def _newest_checkpoint(self, version: int | None) -> int | None:
-        if version is None:
-            try:
-                return int(self._read_json(HINT)["version"])
-            except StorageNotFoundError:
-                return None
-        usable = [
-            int(name.removesuffix(".checkpoint.json"))
-            for name in (entry.key.rsplit("/", 1)[1] for entry in self.storage.list(LOG_FOLDER))
-            if name.endswith(".checkpoint.json")
+    def _names(self, after: int | None) -> list[str]:
+        """The names of the log's files, those of a version and before left out."""
+        marker = None if after is None else _entry_key(after)
+        return [
+            found.key.rsplit("/", 1)[1] for found in self.storage.list(LOG_FOLDER, after=marker)
         ]
-        return max((found for found in usable if found <= version), default=None)
+
+    def _hinted(self, version: int | None) -> Snapshot | None:
+        """The checkpoint that the hint names, if it is usable for a version."""
+        with suppress(TableError, StorageNotFoundError):
+            number = self._read_json(HINT).get("version")
+            if isinstance(number, int) and (version is None or number <= version):
+                return self._read_checkpoint(number)
+        return None
+
+    def _checkpointed(self, names: list[str], version: int | None) -> Snapshot | None:
+        """The newest usable checkpoint among the log's files up to a version.
+
+        A checkpoint is a shortcut: one that is missing or damaged only costs time.
+        """
+        for number in reversed(_numbers(names, CHECKPOINT_SUFFIX)):
+            if version is None or number <= version:
+                with suppress(TableError, StorageNotFoundError):
+                    return self._read_checkpoint(number)
+        return None
 
     def _read_checkpoint(self, version: int) -> Snapshot:
-        record = self._read_json(_checkpoint_key(version))
+        key = _checkpoint_key(version)
+        return _decoded(self._checkpoint_state, self._read_json(key), self.storage.uri(key))
+
+    def _checkpoint_state(self, record: Json) -> Snapshot:
         schemas = [TableSchema.decode(schema) for schema in record["schemas"]]
         return Snapshot(
             version=record["version"],
@@ -263,7 +293,7 @@ class Log:
             "timestamp_ms": state.timestamp_ms,
             "format": state.format,
             "schemas": [schema.encode() for schema in state.schemas.values()],
-            "files": [file.encode() for file in state.files],
+            "files": [file.encode_packed() for file in state.files],
             "properties": dict(state.properties),
             "transactions": dict(state.transactions),
         }
@@ -276,7 +306,10 @@ class Log:
         try:
             record: Any = json.loads(raw)
         except ValueError as exc:
-            raise TableError(f"{where}: not JSON ({exc}), the log is damaged") from exc
+            raise TableError(
+                f"{where}: not JSON ({exc}), the log is damaged; restore this file, or if no newer "
+                "version exists delete it: the version before it stands"
+            ) from exc
         if not isinstance(record, dict):
             raise TableError(f"{where}: {type(record).__name__}, expected an object")
         if key != HINT and record.get("neurolake_table") != LOG_FORMAT:
@@ -310,6 +343,22 @@ def apply_entry(state: Snapshot | None, entry: Entry) -> Snapshot:
         properties=properties,
         transactions=transactions,
     )
+
+
+def _decoded(decode: Callable[[Json], Decoded], record: Json, where: str) -> Decoded:
+    """Read a record, or say which file is damaged."""
+    try:
+        return decode(record)
+    except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as exc:
+        if isinstance(exc, NeuroLakeError):
+            raise
+        raise TableError(f"{where}: no record of a table ({exc!r}), the log is damaged") from exc
+
+
+def _numbers(names: Iterable[str], suffix: str) -> list[int]:
+    """The versions of the files that are named by a number and that suffix."""
+    stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
+    return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
 def _as_partition(pairs: list[list[str]]) -> Partition:

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from neurolake_dagster.errors import SchemaMismatchError, TableError
-from neurolake_dagster.tables.commit import Change, Commit, carry_out
+from neurolake_dagster.errors import CommitConflictError, SchemaMismatchError, TableError
+from neurolake_dagster.tables.commit import Change, Commit, carry_out, keeps_former_files
 from neurolake_dagster.tables.log import LOG_FOLDER, apply_entry
 from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.parts import TARGET_FILE_BYTES, PartFiles
@@ -119,19 +119,23 @@ def vacuum(
 ) -> VacuumReport:
     """Delete files that no version of the last `retention` needs.
 
-    That is: files that were replaced before it, and files no commit ever named (of failed
-    writes) that are older than it. Former versions that lose a file can be read no more.
+    That is: files that were replaced before it, and files no commit ever named (of writes that
+    failed or were killed) that are older than it. Former versions that lose a file can be read
+    no more. A Parquet table keeps no former files, so that what it no longer needs goes at once.
+
+    A retention shorter than the longest write takes that write's files away.
     """
     cutoff = datetime.now(UTC) - retention
+    # Listed first: a file that is committed meanwhile is then named by the log.
+    present = [entry for entry in table.folder.list() if not entry.key.startswith(f"{LOG_FOLDER}/")]
+    unfinished = [entry for entry in table.folder.unfinished() if entry.modified <= cutoff]
     needed, known = _needed(table, cutoff)
     doomed = [
         entry
-        for entry in table.folder.list()
-        if not entry.key.startswith(f"{LOG_FOLDER}/")
-        and entry.key not in needed
-        and (entry.key in known or entry.modified <= cutoff)
+        for entry in present
+        if entry.key not in needed and (entry.key in known or entry.modified <= cutoff)
     ]
-    doomed.sort(key=lambda entry: entry.key)
+    doomed = sorted([*doomed, *unfinished], key=lambda entry: entry.key)
     if not dry_run:
         table.folder.delete(entry.key for entry in doomed)
     return VacuumReport(
@@ -187,16 +191,24 @@ def evolve_schema(
 
 
 def set_properties(table: Table, properties: Mapping[str, str]) -> Commit:
-    """Set properties of the table, beside those it has; a commit of its own."""
-    snapshot = table.snapshot()
-    change = Change(
-        operation="properties",
-        files=(),
-        schema=snapshot.table_schema,
-        replaced=None,
-        properties={**snapshot.properties, **properties},
-    )
-    return carry_out(table.folder, table.format, change, snapshot, lambda: None)
+    """Set properties of the table, beside those it has; a commit of its own.
+
+    Of several at once none is lost.
+    """
+    while True:
+        snapshot = table.snapshot()
+        change = Change(
+            operation="properties",
+            files=(),
+            schema=snapshot.table_schema,
+            replaced=None,
+            properties={**snapshot.properties, **properties},
+        )
+        try:
+            return carry_out(table.folder, table.format, change, snapshot, lambda: None)
+        except CommitConflictError:
+            # Somebody else set some: theirs are kept beside these.
+            continue
 
 
 def _changed(
@@ -211,8 +223,9 @@ def _needed(table: Table, cutoff: datetime) -> tuple[set[str], set[str]]:
     state: Snapshot | None = None
     needed: set[str] = set()
     known: set[str] = set()
+    keeps = keeps_former_files(table.format, table.snapshot().properties)
     for entry in table.log.entries():
-        if state is not None and entry.timestamp > cutoff:
+        if keeps and state is not None and entry.timestamp > cutoff:
             needed.update(file.path for file in state.files)
         state = apply_entry(state, entry)
         known.update(file.path for file in entry.added)

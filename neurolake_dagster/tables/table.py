@@ -96,10 +96,11 @@ class Table:
         """The live files, of some partitions or of all."""
         return self.snapshot().files_of(partitions)
 
-    def history(self) -> list[Entry]:
-        """All commits, newest first."""
-        self.snapshot()
-        return sorted(self.log.entries(), key=lambda entry: -entry.version)
+    def history(self, limit: int | None = None) -> list[Entry]:
+        """The commits, newest first; all, or that many."""
+        newest = self.snapshot().version
+        after = -1 if limit is None else max(-1, newest - limit)
+        return sorted(self.log.entries(after=after), key=lambda entry: -entry.version)[:limit]
 
     def read(
         self,

@@ -229,18 +229,28 @@ def test_properties_stay_with_the_table(table: Table) -> None:
     assert table.history()[-1].info == {"run": "r1"}
 
 
+def test_the_history_is_told_newest_first_and_in_part(table: Table) -> None:
+    for number in range(12):
+        table.write(people((number, "a")), mode="append", properties={"run": str(number)})
+    assert [entry.info["run"] for entry in table.history(3)] == ["11", "10", "9"]
+    assert [entry.version for entry in table.history(50)] == list(range(11, -1, -1))
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
 @pytest.mark.parametrize("commits", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_a_table_with_many_commits_opens_quickly(ncf: Table, commits: int) -> None:
-    state = None
-    ncf.write(people((1, "a")))
+def test_a_table_with_many_commits_opens_quickly(ncf: Table, commits: int, mode: str) -> None:
+    ncf.write(pa.table({f"c{number}": [1] for number in range(20)}))
     state = ncf.snapshot()
+    bounds = state.files[0].bounds
     for number in range(1, commits):
-        file = DataFile(path=f"part-{number}.ncf", bytes=1, row_count=1)
+        file = DataFile(path=f"part-{number}.ncf", bytes=1, row_count=1, bounds=bounds)
         entry = Entry(
-            version=number, format="ncf", operation="overwrite", token=str(number), added=(file,),
-            removed=tuple(old.path for old in state.files), replaced=(),
+            version=number, format="ncf", operation=mode, token=str(number), added=(file,),
+            removed=tuple(old.path for old in state.files) if mode == "overwrite" else (),
         )  # fmt: skip
         state = ncf.log.put(entry, state)
     started = time.perf_counter()
-    assert ncf.snapshot().version == commits - 1
+    found = ncf.snapshot()
     assert time.perf_counter() - started < 0.5
+    assert (found.version, found.files) == (commits - 1, state.files)
+    assert found.files[-1].bounds == bounds

@@ -2,7 +2,9 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
@@ -19,8 +21,11 @@ from neurolake_dagster.errors import (
     TableNotFoundError,
 )
 from neurolake_dagster.storage import Storage, StorageOptions
-from neurolake_dagster.tables import Partition, Table
+from neurolake_dagster.tables import Partition, Table, restore, set_properties, vacuum
 from tests.s3_server import S3Server
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 FORMATS = ["ncf", "parquet"]
 ODD_KEYS = [
@@ -265,6 +270,30 @@ def test_parquet_stays_a_plain_folder(local: Table) -> None:
     assert ids(found) == [1, 2, 3]
     assert set(found["partition_key"].to_pylist()) == {"2013-01-01", "2013/01:02 %"}
     assert pq.read_table(local.uri).num_rows == 3
+
+
+def test_spark_reads_parquet_as_a_plain_folder(local: Table, spark: "SparkSession") -> None:
+    for _ in range(2):
+        local.write(rows(1, 2), partition="2013-01-01")
+        local.write(rows(3), partition="2013/01:02 %")
+    plain = spark.read.parquet(local.spark_uri).toArrow()
+    assert ids(plain) == [1, 2, 3]
+    assert set(plain["partition_key"].to_pylist()) == {"2013-01-01", "2013/01:02 %"}
+
+
+def test_parquet_keeps_former_files_if_asked(local: Table) -> None:
+    local.write(rows(1))
+    set_properties(local, {"neurolake.keep_former_files": "true"})
+    local.write(rows(2))
+    local.write(rows(3))
+    assert ids(local.read(version=1)) == [1]
+    assert vacuum(local, retention=timedelta(days=1)).paths == ()
+    restore(local, 1)
+    assert ids(local.read()) == [1]
+
+    set_properties(local, {"neurolake.keep_former_files": "false"})
+    assert len(vacuum(local, retention=timedelta(days=1)).paths) == 1, "that of version 2"
+    assert ids(pq.read_table(local.uri)) == [1]
 
 
 def test_ncf_and_parquet_are_not_mixed(local: Table) -> None:

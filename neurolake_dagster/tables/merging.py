@@ -1,0 +1,124 @@
+"""What a merge does to a table's rows: matching by key, exact counts.
+
+Owns no file: it is given one file's rows after the other and returns them changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neurolake_dagster.tables.partitions import Partition
+from neurolake_dagster.tables.skipping import matching_files
+from neurolake_dagster.tables.snapshot import DataFile, Snapshot
+
+_ROW = "__neurolake_row"
+
+WhenMatched = Literal["update", "delete", "ignore"]
+WhenNew = Literal["insert", "ignore"]
+WhenGone = Literal["keep", "delete"]
+
+NO_ROWS = {"rows_inserted": 0, "rows_updated": 0, "rows_deleted": 0, "rows_copied": 0}
+
+
+@dataclass
+class Merge:
+    """The rows to merge, and what was found of them so far.
+
+    Parameters
+    ----------
+    source
+        In the table's schema; its keys are unique and not null.
+    """
+
+    source: pa.Table
+    keys: tuple[str, ...]
+    when_matched: WhenMatched
+    when_new: WhenNew
+    when_gone: WhenGone
+    updated: int = 0
+    deleted: int = 0
+    inserted: int = 0
+    seen: list[int] = field(default_factory=list)
+
+    def metrics(self, rows_written: int) -> dict[str, int]:
+        """The exact counts, given the rows of all files written anew."""
+        return {
+            "rows_inserted": self.inserted,
+            "rows_updated": self.updated,
+            "rows_deleted": self.deleted,
+            "rows_copied": rows_written - self.updated,
+        }
+
+    def candidates(self, base: Snapshot, places: Sequence[Partition]) -> Sequence[DataFile]:
+        """The files that the merge may change."""
+        files = base.files_of(places or None)
+        if self.when_gone == "delete":
+            return files
+        return matching_files(base, files, self._key_range())
+
+    def apply(self, rows: pa.Table) -> pa.Table:
+        """One file's rows after the merge, in their order; the same table if nothing changes."""
+        match = self._match(rows)
+        hit = pc.is_valid(match)
+        self.seen += match.drop_null().to_pylist()
+        gone = self._gone(hit)
+        self.deleted += _count(gone)
+        numbers = pa.array(np.arange(rows.num_rows))
+        updates = self.when_matched == "update" and _count(hit) > 0
+        if updates:
+            self.updated += _count(hit)
+            # Updated rows are taken from behind the file's own.
+            numbers = pc.if_else(hit, pc.add(pc.fill_null(match, 0), rows.num_rows), numbers)
+        if not updates and not _count(gone):
+            return rows
+        return pa.concat_tables([rows, self.source]).take(numbers.filter(pc.invert(gone)))
+
+    def fresh(self) -> pa.Table:
+        """The rows to insert: those whose key no file had. Call it after all files."""
+        if self.when_new == "ignore":
+            return self.source.slice(0, 0)
+        seen = pa.array(sorted(self.seen), pa.int64())
+        numbers = pa.array(np.arange(self.source.num_rows))
+        found = self.source.filter(pc.invert(pc.is_in(numbers, value_set=seen)))
+        self.inserted = found.num_rows
+        return found
+
+    def _key_range(self) -> pc.Expression:
+        """What every matching row's keys lie between."""
+        if not self.source.num_rows:
+            return pc.scalar(False)
+        whole = pc.scalar(True)
+        for key in self.keys:
+            bounds = pc.min_max(self.source[key])
+            column = pc.field(key)
+            whole = whole & (column >= bounds["min"]) & (column <= bounds["max"])
+        return whole
+
+    def _gone(self, hit: pa.Array) -> pa.Array:
+        """Which rows the merge deletes, given which ones matched."""
+        gone = hit if self.when_matched == "delete" else pa.array(np.zeros(len(hit), bool))
+        return pc.or_(gone, pc.invert(hit)) if self.when_gone == "delete" else gone
+
+    def _match(self, rows: pa.Table) -> pa.Array:
+        """For each row the number of the source's row with its key, or null."""
+        names = list(self.keys)
+        numbers = pa.array(np.arange(self.source.num_rows))
+        right = _frame(self.source.select(names).append_column(_ROW, numbers))
+        left = _frame(rows.select(names))
+        found = left.join(right, on=names, how="left", maintain_order="left", nulls_equal=False)
+        return found[_ROW].to_arrow()
+
+
+def _count(flags: pa.Array) -> int:
+    return int(pc.sum(flags).as_py() or 0)
+
+
+def _frame(rows: pa.Table) -> pl.DataFrame:
+    found = pl.from_arrow(rows)
+    assert isinstance(found, pl.DataFrame)
+    return found

@@ -1,0 +1,160 @@
+"""What is left when a writer is killed, a log file is damaged, or the clock jumps."""
+
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from neurolake_dagster.errors import TableError
+from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables import Table, vacuum
+from neurolake_dagster.tables.snapshot import TableFormat
+from tests.tables.racing import PLACES, append, numbers, overwrite_forever, processes
+
+
+@pytest.fixture
+def ncf(tmp_path: Path) -> Table:
+    return Table(Storage(str(tmp_path)), "t", "ncf")
+
+
+def kill_while_writing(table: Table, rng: random.Random) -> int:
+    """Kill a writer at a random moment; the newest version that it was told of."""
+    context = processes()
+    receiver, sender = context.Pipe(duplex=False)
+    writer = context.Process(target=overwrite_forever, args=(table, sender))
+    writer.start()
+    sender.close()
+    told = int(receiver.recv())
+    time.sleep(rng.uniform(0, 0.03))
+    writer.kill()
+    writer.join()
+    while receiver.poll():
+        try:
+            told = int(receiver.recv())
+        except EOFError:
+            break
+    return told
+
+
+def expected(version: int) -> set[int]:
+    """What the writer left in its partitions at a version."""
+    return set(range(max(0, version - PLACES + 1), version + 1))
+
+
+@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("file_format", ["ncf", "parquet"])
+def test_a_killed_writer_leaves_a_whole_version(
+    tmp_path: Path, file_format: TableFormat, kills: int
+) -> None:
+    table = Table(Storage(str(tmp_path)), "t", file_format)
+    rng = random.Random(kills)
+    for _ in range(kills):
+        told = kill_while_writing(table, rng)
+        version = table.snapshot().version
+        assert told <= version <= told + 1
+        assert set(table.read()["id"].to_pylist()) == expected(version)
+
+    vacuum(table, retention=timedelta(0))
+    assert set(table.read()["id"].to_pylist()) == expected(version)
+    live = {file.path for file in table.files()}
+    left = {path.relative_to(tmp_path / "t").as_posix() for path in files_in(tmp_path / "t")}
+    assert {name for name in left if not name.startswith("_log/")} == live
+    if file_format == "parquet":
+        plain = pq.read_table(tmp_path / "t", columns=["id"])
+        assert set(plain["id"].to_pylist()) == expected(version)
+        assert plain.num_rows == len(live)
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_the_next_commit_finishes_what_a_crash_left_of_a_parquet_table(tmp_path: Path) -> None:
+    """Killed between its commit and the deletion of the former files."""
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    table.write(numbers(1), partition="a")
+    (former,) = table.files()
+    content = table.folder.read(former.path)
+    table.write(numbers(2), partition="a")
+    table.folder.put(former.path, content)
+    assert sorted(pq.read_table(tmp_path / "t")["id"].to_pylist()) == [1, 2]
+
+    table.write(numbers(3), partition="b")
+    assert sorted(pq.read_table(tmp_path / "t")["id"].to_pylist()) == [2, 3]
+
+
+def test_what_a_killed_write_left_is_vacuumed_by_its_age(ncf: Table) -> None:
+    """obstore's unfinished files are in no listing, so no vacuum found them."""
+    append(ncf, [1])
+    left = Path(ncf.uri) / "part-1.ncf#7"
+    left.write_bytes(b"x" * 100)
+    assert vacuum(ncf, retention=timedelta(hours=1)).paths == ()
+    planned = vacuum(ncf, retention=timedelta(0), dry_run=True)
+    assert (planned.paths, planned.bytes) == (("part-1.ncf#7",), 100)
+    assert left.exists()
+    assert vacuum(ncf, retention=timedelta(0)).paths == planned.paths
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"neurolake_table": 1, "ver', b"{}", b"[]"])
+def test_a_damaged_checkpoint_or_hint_only_costs_time(ncf: Table, content: bytes) -> None:
+    append(ncf, list(range(23)))
+    names = [entry.key for entry in ncf.folder.list("_log")]
+    checkpoints = [key for key in names if "checkpoint" in key]
+    assert len(checkpoints) == 3
+    for key in checkpoints:
+        ncf.folder.put(key, content)
+        snapshot = ncf.snapshot()
+        assert (snapshot.version, snapshot.row_count) == (22, 23)
+        assert ncf.snapshot(21).row_count == 22
+    ncf.folder.delete(checkpoints)
+    assert ncf.snapshot().row_count == 23
+    append(ncf, list(range(23, 31)))
+    assert ncf.snapshot().row_count == 31
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"neurolake_table": 1, "ver', b'{"neurolake_table": 1}']
+)
+def test_a_half_written_commit_is_told_and_the_version_before_stands(
+    ncf: Table, content: bytes
+) -> None:
+    append(ncf, [1, 2])
+    key = "_log/" + f"{2:020d}.json"
+    ncf.folder.put(key, content)
+    for act in (ncf.read, lambda: append(ncf, [3])):
+        with pytest.raises(TableError, match=rf"{key}: .*damaged"):
+            act()
+    assert ncf.read(version=1).num_rows == 2
+    ncf.folder.delete([key])
+    append(ncf, [3])
+    assert ncf.snapshot().version == 2
+
+
+def test_a_missing_commit_is_told(ncf: Table) -> None:
+    append(ncf, [1, 2, 3])
+    ncf.folder.delete([f"_log/{1:020d}.json"])
+    with pytest.raises(TableError, match="version 2 where 1 was expected"):
+        ncf.snapshot()
+
+
+def test_times_grow_with_the_version_though_the_clock_jumps(
+    ncf: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns()
+    day = 86_400 * 10**9
+    for number, jump in enumerate([0, 2 * day, -3 * day, day]):
+        with monkeypatch.context() as clock:
+            clock.setattr(time, "time_ns", lambda jump=jump: now + jump)
+            append(ncf, [number])
+    times = [entry.timestamp for entry in ncf.history()]
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) == 4
+    start = datetime.fromtimestamp(now / 10**9, UTC)
+    assert ncf.snapshot(start + timedelta(days=1)).version == 0
+    assert ncf.snapshot(start + timedelta(days=3)).version == 3
+    assert vacuum(ncf, retention=timedelta(0)).paths == ()
+    assert ncf.read().num_rows == 4

@@ -1,0 +1,176 @@
+"""Writers at the same time, in threads and processes, on disk and on S3."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from neurolake_dagster.errors import CommitConflictError
+from neurolake_dagster.storage import Storage, StorageOptions
+from neurolake_dagster.tables import (
+    Partition,
+    Table,
+    delete_rows,
+    evolve_schema,
+    merge_rows,
+    optimize,
+    set_properties,
+)
+from tests.s3_server import S3Server
+from tests.tables.racing import append, merge, numbers, processes
+
+WRITERS = 3
+
+
+@pytest.fixture(params=["local", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "local":
+        return Storage(str(tmp_path / "lake"))
+    server: S3Server = request.getfixturevalue("s3_server")
+    options = StorageOptions(
+        endpoint=server.endpoint, access_key=server.access_key, secret_key=server.secret_key
+    )
+    return Storage(f"s3://{server.bucket}/{tmp_path.name}", options)
+
+
+@pytest.fixture
+def ncf(tmp_path: Path) -> Table:
+    return Table(Storage(str(tmp_path)), "t", "ncf")
+
+
+def ids(table: Table) -> list[int]:
+    return sorted(table.read()["id"].to_pylist())
+
+
+def run_at_once(work: Callable[[Table, list[int]], None], table: Table, *args: list[int]) -> None:
+    context = processes()
+    running = [context.Process(target=work, args=(table, values)) for values in args]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(60)
+    assert [process.exitcode for process in running] == [0] * len(args)
+
+
+def test_appends_of_several_processes_all_arrive_once(storage: Storage) -> None:
+    table = Table(storage, "t", "ncf")
+    append(table, [-1])
+    run_at_once(append, table, *([i * 10 + n for n in range(5)] for i in range(WRITERS)))
+
+    assert ids(table) == [-1, *sorted(i * 10 + n for i in range(WRITERS) for n in range(5))]
+    assert table.snapshot().version == 5 * WRITERS
+    assert [entry.version for entry in table.history()] == list(range(5 * WRITERS, -1, -1))
+
+
+def test_merges_of_the_same_new_keys_insert_each_once(storage: Storage) -> None:
+    """Two merges that saw no such key both inserted it."""
+    table = Table(storage, "t", "parquet")
+    append(table, [-1])
+    run_at_once(merge, table, *([list(range(4))] * WRITERS))
+    assert ids(table) == [-1, 0, 1, 2, 3]
+
+
+def test_properties_set_at_once_are_all_kept(ncf: Table) -> None:
+    append(ncf, [1])
+    threads = [
+        threading.Thread(target=set_properties, args=(ncf, {f"k{number}": "v"}))
+        for number in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(ncf.snapshot().properties) == {f"k{number}" for number in range(6)}
+
+
+def overtaken_by(act: Callable[[], object]) -> pa.RecordBatchReader:
+    def batches() -> Iterator[pa.RecordBatch]:
+        act()
+        yield numbers(99).to_batches()[0]
+
+    return pa.RecordBatchReader.from_batches(numbers().schema, batches())
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda table: append(table, [7]),
+        lambda table: delete_rows(table, [("id", "=", 2)]),
+        lambda table: optimize(table, sort_by=["id"]),
+        lambda table: table.write(numbers(5)),
+        lambda table: set_properties(table, {"a": "b"}),
+    ],
+    ids=["append", "delete", "optimize", "overwrite", "properties"],
+)
+def test_an_append_goes_on_top_of_whatever_came_first(
+    ncf: Table, act: Callable[[Table], object]
+) -> None:
+    append(ncf, [1, 2])
+    commit = ncf.write(overtaken_by(lambda: act(ncf)), mode="append")
+    expected = ids(Table(ncf.storage, ncf.path, "ncf"))
+    assert 99 in expected
+    assert commit.version == ncf.snapshot().version
+    before = ncf.read(version=commit.version - 1)["id"].to_pylist()
+    assert expected == sorted([*before, 99])
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [
+        (lambda table: append(table, [7]), "whole table"),
+        (lambda table: delete_rows(table, [("id", "=", 2)]), "whole table"),
+        (lambda table: table.write(numbers(5)), "whole table"),
+        (lambda table: evolve_schema(table, add={"x": pa.int8()}), "schema"),
+    ],
+    ids=["append", "delete", "overwrite", "evolve"],
+)
+def test_an_overwrite_refuses_to_take_away_what_it_did_not_see(
+    ncf: Table, act: Callable[[Table], object], told: str
+) -> None:
+    append(ncf, [1, 2])
+    with pytest.raises(CommitConflictError, match=rf"\(based on version 1\) and version 2.*{told}"):
+        ncf.write(overtaken_by(lambda: act(ncf)))
+    assert 99 not in ids(ncf)
+
+
+def test_a_conflict_is_only_seen_in_the_partitions_concerned(ncf: Table) -> None:
+    """A delete in one partition refused the overwrite of another."""
+    for number in (1, 2):
+        ncf.write(numbers(number, number + 10), partition=f"p{number}")
+
+    ncf.write(overtaken_by(lambda: delete_rows(ncf, [("id", "=", 1)])), partition="p2")
+    assert ids(ncf) == [11, 99]
+    with pytest.raises(CommitConflictError, match="p1"):
+        ncf.write(overtaken_by(lambda: delete_rows(ncf, [("id", "=", 11)])), partition="p1")
+    assert ids(ncf) == [99]
+
+
+def test_a_merge_refuses_rows_it_did_not_see_and_deletes_its_files(ncf: Table) -> None:
+    place: Partition = (("partition_key", "a"),)
+    ncf.write(numbers(1), partition=place)
+    other = (("partition_key", "b"),)
+
+    def merge_while(act: Callable[[], object]) -> None:
+        def split(batch: pa.RecordBatch) -> Iterator[tuple[Partition, pa.RecordBatch]]:
+            act()
+            yield place, batch
+
+        merge_rows(ncf, numbers(1, 2), ["id"], split=split, partitions=[place])
+
+    merge_while(lambda: ncf.write(numbers(5), partition=other))
+    assert ids(ncf) == [1, 2, 5]
+    files = len(list(ncf.folder.list()))
+    with pytest.raises(CommitConflictError, match="same keys"):
+        merge_while_new(ncf, place)
+    assert ids(ncf) == [1, 2, 3, 5]
+    assert len(list(ncf.folder.list())) == files + 2  # the other's commit and its file
+
+
+def merge_while_new(table: Table, place: Partition) -> None:
+    def split(batch: pa.RecordBatch) -> Iterator[tuple[Partition, pa.RecordBatch]]:
+        table.write(numbers(3), partition=place, mode="append")
+        yield place, batch
+
+    merge_rows(table, numbers(3), ["id"], split=split, partitions=[place])
