@@ -21,8 +21,10 @@ from neurolake_dagster.errors import (
     PartitionError,
     SchemaMismatchError,
 )
-from neurolake_dagster.io_managers.base import LakehouseIOManager, ReadPlan, WritePlan, Written
+from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.paths import dataset_path
+from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
+from neurolake_dagster.io_managers.report import Written
 from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset

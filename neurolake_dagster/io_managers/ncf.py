@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from neurolake_dagster.io_managers.base import ReadPlan, WritePlan
+from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
 from neurolake_dagster.io_managers.spark_rows import column_types, read_parts, write_parts
 from neurolake_dagster.io_managers.table import TableIOManager
 from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table

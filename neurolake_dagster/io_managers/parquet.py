@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from neurolake_dagster.errors import PartitionError
-from neurolake_dagster.io_managers.base import ReadPlan, WritePlan
+from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
 from neurolake_dagster.io_managers.proof import prove_files
 from neurolake_dagster.io_managers.spark_rows import (
     NUMBER_COLUMN,

@@ -1,11 +1,16 @@
-"""From Dagster's partition keys to a scope: what the rows of each key look like."""
+"""From Dagster's partition keys to a scope: what the rows of each key look like.
+
+Owns what is said of keys that are missing or strange.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from neurolake_dagster.errors import PartitionError
+from neurolake_dagster.io_managers.values import to_arrow
 from neurolake_dagster.tables.partitions import DEFAULT_DIMENSION
 from neurolake_dagster.tables.scope import Key, Member, Scope, Window
 
@@ -29,6 +34,36 @@ def scope_of(
         keys=tuple(_key(definition, dimensions, key) for key in keys),
         columns=_columns(asked[0], dimensions) if asked else (),
     )
+
+
+def missing_partitions(where: str, missing: Sequence[str], written: int) -> PartitionError:
+    """The error for partitions that an input needs and nobody wrote."""
+    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    return PartitionError(
+        f"{where}: {len(missing)} partitions were never written: {shown} ({written} others were); "
+        'materialize them, or set metadata={"allow_missing_partitions": True} on the AssetIn'
+    )
+
+
+def rows_by_partition(values: Mapping[Any, Any], scope: Scope, where: str) -> dict[str, pa.Table]:
+    """A ``dict`` output: one value for each partition key of the run.
+
+    Raises
+    ------
+    PartitionError
+        If its keys are not exactly the run's.
+    """
+    asked = {key.name for key in scope.keys}
+    if set(values) != asked:
+        raise PartitionError(
+            f"{where}: a dict with keys {sorted(map(str, values))!r} was returned, expected "
+            f"exactly the partitions of the run, {sorted(asked)!r}"
+        )
+    found = {}
+    for name, value in values.items():
+        data = to_arrow(value, where)
+        found[str(name)] = data if isinstance(data, pa.Table) else data.read_all()
+    return found
 
 
 def _dimensions(

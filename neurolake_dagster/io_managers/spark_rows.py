@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from neurolake_dagster import errors
-from neurolake_dagster.io_managers.base import ReadPlan
+from neurolake_dagster.io_managers.plans import ReadPlan
 from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope

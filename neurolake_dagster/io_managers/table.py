@@ -11,14 +11,11 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.io_managers.base import (
-    LakehouseIOManager,
-    ReadPlan,
-    WritePlan,
-    Written,
-    missing_partitions,
-)
+from neurolake_dagster.io_managers.base import LakehouseIOManager
+from neurolake_dagster.io_managers.partitions import missing_partitions
 from neurolake_dagster.io_managers.paths import dataset_path
+from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
+from neurolake_dagster.io_managers.report import Written
 from neurolake_dagster.io_managers.spark_rows import column_types, empty_frame, narrowed
 from neurolake_dagster.tables import (
     Commit,

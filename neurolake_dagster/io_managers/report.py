@@ -1,0 +1,106 @@
+"""What a write did, and how Dagster is told.
+
+Owns the metadata of a materialization and of each partition of a single run, and the data
+version. All of it comes from commits and footers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from neurolake_dagster.io_managers.metadata import partitions_metadata, table_metadata
+from neurolake_dagster.io_managers.plans import WritePlan
+
+# Metadata that differs between the partitions of a single run: rows and bytes of each.
+PER_PARTITION = ("dagster/partition_row_count", "bytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a write did, as its commit and footers tell.
+
+    Parameters
+    ----------
+    row_count
+        Of the whole table; None where the format does not tell.
+    written_rows, bytes, files
+        Of this write.
+    data_version
+        The same for the same rows; None where that is not known.
+    by_partition
+        Rows and bytes of each partition written; bytes are None where files hold several.
+    """
+
+    uri: str
+    version: int
+    schema: pa.Schema
+    row_count: int | None
+    written_rows: int | None
+    bytes: int
+    files: int
+    by_partition: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    preview: pa.Table | None = None
+    replaced: str = ""
+    metrics: Mapping[str, int] = field(default_factory=dict)
+    data_version: str | None = None
+
+
+def describe_output(
+    context: dg.OutputContext, plan: WritePlan, written: Written, seconds: float
+) -> None:
+    """Tell Dagster what a write did."""
+    found = _described(context, plan, written, seconds)
+    if len(written.by_partition) > 1:
+        found |= partitions_metadata(
+            [
+                {"partition": key, "rows": count, "bytes": size}
+                for key, (count, size) in written.by_partition.items()
+            ]
+        )
+        _describe_partitions(context, written)
+        # The whole run's numbers would hide each partition's own.
+        found = {key: value for key, value in found.items() if key not in PER_PARTITION}
+    context.add_output_metadata(found)
+    is_one = plan.scope is None or len(plan.scope.keys) == 1
+    if written.data_version is not None and context.has_asset_key and is_one:
+        version = dg.DataVersion(written.data_version)
+        context.step_context.set_data_version(context.asset_key, version)
+
+
+def _described(
+    context: dg.OutputContext, plan: WritePlan, written: Written, seconds: float
+) -> dict[str, Any]:
+    """The metadata of one write."""
+    definition = context.definition_metadata or {}
+    found: dict[str, Any] = table_metadata(
+        uri=written.uri,
+        schema=written.schema,
+        row_count=written.row_count,
+        partition_row_count=None if plan.scope is None else written.written_rows,
+        bytes=written.bytes,
+        seconds=seconds,
+        files=written.files,
+        version=written.version,
+        table_name=".".join(plan.path.split("/")),
+        preview=written.preview,
+        column_descriptions=definition.get("column_descriptions"),
+        pii_columns=definition.get("pii_columns", ()),
+    )
+    found |= {name: dg.MetadataValue.int(count) for name, count in written.metrics.items()}
+    if written.replaced:
+        found["replaced"] = dg.MetadataValue.text(written.replaced)
+    return found
+
+
+def _describe_partitions(context: dg.OutputContext, written: Written) -> None:
+    """Record rows and bytes of each partition of a single run on its own materialization."""
+    if not context.has_asset_key:
+        return
+    for key, (count, size) in written.by_partition.items():
+        told = zip(PER_PARTITION, (count, size), strict=True)
+        context.step_context.add_asset_metadata(
+            {name: value for name, value in told if value is not None}, context.asset_key, key
+        )
