@@ -13,7 +13,6 @@ import pyarrow as pa
 import xxhash
 
 from neurolake_dagster.errors import NCFCorruptError, NCFVersionError, NotNCFError
-from neurolake_dagster.ncf.arrow import take_rows
 from neurolake_dagster.ncf.bloom import SECTION as BLOOM_SECTION, Bloom, decode_blooms
 from neurolake_dagster.ncf.checks import Damage, NDArray
 from neurolake_dagster.ncf.column import ChunkDecoder, ChunkMeta
@@ -268,7 +267,7 @@ class Chunks:
     def _decode_chunk(self, place: Place, rows: NDArray | None, budget: Budget) -> list[Any]:
         with self.faults(place):
             decoder = self.decoder(place, budget, rows)
-            return [_decode_part(decoder, *part) for part in _parts(decoder, rows)]
+            return [decoder.decode_page(*part) for part in _parts(decoder, rows)]
 
     def _decode_pages(
         self, wanted: list[tuple[Place, NDArray | None]], budget: Budget
@@ -297,7 +296,7 @@ class Chunks:
         self, place: Place, decoder: ChunkDecoder, part: tuple[int, NDArray | None]
     ) -> Any:
         with self.faults(place):
-            return _decode_part(decoder, *part)
+            return decoder.decode_page(*part)
 
     def _open(self) -> tuple[Footer, Tail]:
         if self.size < MIN_FILE_BYTES:
@@ -322,13 +321,6 @@ def _parts(decoder: ChunkDecoder, rows: NDArray | None) -> list[tuple[int, NDArr
     if rows is None:
         return [(index, None) for index in range(len(decoder.meta.pages))]
     return list(decoder.meta.split_rows(rows))
-
-
-def _decode_part(decoder: ChunkDecoder, index: int, rows: NDArray | None) -> Any:
-    page = decoder.decode_page(index)
-    if rows is None or len(rows) == len(page):
-        return page
-    return take_rows(page, rows)
 
 
 def collect(jobs: dict[Any, "Future[Any]"]) -> dict[Any, Any]:

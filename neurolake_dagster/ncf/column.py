@@ -42,16 +42,19 @@ import msgpack
 import numpy as np
 import xxhash
 
+from neurolake_dagster.ncf.arrow import take_rows
 from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS, Damage, NDArray, Node, need_int, need_list
 from neurolake_dagster.ncf.compression import PROFILES, Profile, StreamReader, StreamWriter
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext, Prepared
 from neurolake_dagster.ncf.kinds.dispatch import decode_array, prepare_array
+from neurolake_dagster.ncf.kinds.picking import pick_rows
 from neurolake_dagster.ncf.memory import Budget
 from neurolake_dagster.ncf.statistics import Stats, merge_stats
 
 Submit = Callable[..., "Future[Any]"]
 MAX_TABLE_ROWS = (1 << 31) - 1
-MAX_META_DEPTH = 512
+# Fewer rows of a page than one in so many are made alone.
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -290,10 +293,10 @@ class ChunkDecoder:
         self._lock = RLock()
         self._kept: dict[tuple[Any, ...], Any] = {}
 
-    def decode_page(self, index: int) -> Any:
-        """Return page ``index`` as an Arrow array."""
+    def decode_page(self, index: int, rows: NDArray | None = None) -> Any:
+        """Return page ``index`` as an Arrow array, or its ``rows``."""
         try:
-            return self._decode(self.meta.pages[index], self._kind, self)
+            return self._decode(self.meta.pages[index], self._kind, self, rows)
         except Damage as exc:
             if exc.page is None:
                 exc.page = index
@@ -317,7 +320,7 @@ class ChunkDecoder:
                 self._kept[key] = build()
             return self._kept[key]
 
-    def _decode(self, entry: PageEntry, kind: Any, tables: Any) -> Any:
+    def _decode(self, entry: PageEntry, kind: Any, tables: Any, rows: NDArray | None = None) -> Any:
         page = self._read(entry.offset, entry.size)
         if self._verify:
             computed = xxhash.xxh3_64_intdigest(page)
@@ -327,9 +330,14 @@ class ChunkDecoder:
                     f"{entry.size} bytes"
                 )
         context = DecodeContext(StreamReader(page), tables, self._budget, decode_array)
-        array = decode_array(context, entry.node, kind, entry.rows)
+        picked: Any = None
+        if rows is not None and len(rows) * _FEW < entry.rows:
+            picked = pick_rows(context, entry.node, kind, entry.rows, rows)
+        array = picked
+        if picked is None:
+            array = decode_array(context, entry.node, kind, entry.rows)
         array.validate(full=not self._verify)
-        return array
+        return array if rows is None or picked is not None else take_rows(array, rows)
 
 
 @dataclass(frozen=True)

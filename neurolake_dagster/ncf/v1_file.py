@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from neurolake_dagster.errors import NotNCFError
+from neurolake_dagster.ncf.arrow import take_rows
 from neurolake_dagster.ncf.checks import NDArray
 from neurolake_dagster.ncf.chunks import Chunks, Place
 from neurolake_dagster.ncf.column import PageEntry
@@ -71,10 +72,10 @@ class _V1Decoder:
         self.tables: list[PageEntry] = []
         self.pages = [PageEntry(len(array), 0, 0, 0, [0])]
 
-    def decode_page(self, index: int) -> Any:
-        """Return the column."""
+    def decode_page(self, index: int, rows: NDArray | None = None) -> Any:
+        """Return the column, or its ``rows``."""
         assert index == 0
-        return self._array
+        return self._array if rows is None else take_rows(self._array, rows)
 
     def split_rows(self, rows: NDArray) -> Iterator[tuple[int, NDArray]]:
         """Yield the one page."""

@@ -41,7 +41,7 @@ ROW_GROUP_ROWS = 1 << 20
 PAGE_ROWS = 1 << 17
 MAX_ROW_GROUP_BYTES = 256 << 20
 # Below this, handing work to other threads costs more than it saves.
-_MIN_PARALLEL_BYTES = 1 << 18
+_MIN_PARALLEL_BYTES = 1 << 23
 
 SortingColumn = str | tuple[str, str] | tuple[str, bool, bool]
 

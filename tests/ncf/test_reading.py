@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from neurolake_dagster import ncf
+from tests.ncf.every_type import every_type
 
 ROWS = 20_000
 
@@ -152,3 +153,16 @@ def test_a_page_without_a_bound_leaves_the_row_group_without_one() -> None:
     ncf.write_table(pa.table({"x": values}), file, page_rows=2)
     got = ncf.read_table(file.getvalue(), filters=pc.field("x") >= b"\xff")
     assert got["x"].to_pylist() == values[:2]
+
+
+@pytest.mark.parametrize("name", every_type(2).column_names)
+def test_few_rows_of_a_large_page_are_those_of_the_table(name: str) -> None:
+    """Few rows are made alone where the encoding allows it, with their nulls."""
+    table = every_type(4000).select([name])
+    file = io.BytesIO()
+    ncf.write_table(table, file)
+    rows = [3999, 0, 7, 8, 1234, 1235, 1236, 3998]
+    with ncf.NCFFile(file.getvalue()) as opened:
+        got = opened.take(rows)
+    got.validate(full=True)
+    assert repr(got[name].to_pylist()) == repr([table[name][row].as_py() for row in rows])

@@ -115,6 +115,24 @@ def decode_planes(streams: StreamReader, planes: object, count: int) -> NDArray 
     return out
 
 
+def pick_planes(streams: StreamReader, planes: object, count: int, rows: NDArray) -> NDArray | None:
+    """Return the residuals of ``rows`` among ``count``, uint64; None if all are zero."""
+    layout = _check_planes(planes)
+    if not layout:
+        return None
+    out = np.zeros(len(rows), np.uint64)
+    for plane in layout:
+        offset, width, bits, stream = plane
+        if width > 1 or bits == 8:
+            picked = _read_plane(streams, plane, count)[rows]
+        else:
+            packed = streams.read(stream, packed_bytes(count, bits))
+            places = rows * bits
+            picked = (packed[places >> 3] >> (places & 7).astype(np.uint8)) & ((1 << bits) - 1)
+        out |= picked.astype(np.uint64) << np.uint64(8 * offset)
+    return out
+
+
 def _gather_wide(streams: StreamReader, layout: list[Node], count: int) -> NDArray:
     """Assemble residuals of more than four bytes by strided assignment."""
     out = np.zeros(count, "<u8")

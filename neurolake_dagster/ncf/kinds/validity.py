@@ -46,6 +46,16 @@ class Validity:
         assert self.bits is not None
         return np.unpackbits(self.bits, count=self.rows, bitorder="little").view(bool)
 
+    def pick(self, rows: NDArray) -> "Validity":
+        """Return the nulls of some rows; not of sparse values."""
+        if self.bits is None:
+            return Validity(len(rows))
+        mask = self.mask()[rows]
+        nulls = len(rows) - int(np.count_nonzero(mask))
+        if not nulls:
+            return Validity(len(rows))
+        return Validity(len(rows), nulls, bits=np.packbits(mask, bitorder="little"))
+
 
 def decode_validity(streams: StreamReader, node: object, rows: int) -> Validity:
     """Read and check the nulls of ``rows`` rows: the bitmap must agree with the count."""

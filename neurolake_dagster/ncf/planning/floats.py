@@ -10,6 +10,7 @@ from neurolake_dagster.ncf.encodings.integers import IntPlan
 from neurolake_dagster.ncf.encodings.planes import PlanePlan
 from neurolake_dagster.ncf.planning.integers import MAX_NUMBER_DICTIONARY, choose_integers
 from neurolake_dagster.ncf.planning.sample import (
+    Sample,
     estimate_distinct,
     may_repeat,
     planes_size,
@@ -29,11 +30,11 @@ def plan_floats(
 ) -> FloatPlan:
     """Choose the encoding of a chunk of float32 or float64 values."""
     runs = sample_runs(values, mask)
-    sample = runs[0] if len(runs) == 1 else np.concatenate(runs)
+    sample = runs.values
     if len(sample) == 0:
         return FloatPlan()
     bits = sample.view(f"<u{sample.dtype.itemsize}")
-    candidates = _decimal_candidates(runs, sample, profile)
+    candidates = _decimal_candidates(runs, profile)
     candidates += _run_candidates(bits)
     if dictionary and may_repeat(bits):
         candidates += _dictionary_candidates(bits, len(values), profile)
@@ -61,8 +62,9 @@ def _run_candidates(bits: NDArray) -> list[Candidate]:
     return [(run_count * (bits.dtype.itemsize + 1) * 0.9, plan)]
 
 
-def _decimal_candidates(runs: list[NDArray], sample: NDArray, profile: Profile) -> list[Candidate]:
+def _decimal_candidates(runs: Sample, profile: Profile) -> list[Candidate]:
     """Try the smallest exponent at which 97 % of the finite sample is decimal."""
+    sample = runs.values
     width = sample.dtype.itemsize
     infinite = int(np.count_nonzero(~np.isfinite(sample)))
     few = sample[:: max(1, len(sample) // _PROBE)]
@@ -73,7 +75,7 @@ def _decimal_candidates(runs: list[NDArray], sample: NDArray, profile: Profile) 
             continue
         if not exact.any():
             return []
-        size, plan = choose_integers(_kept_runs(runs, integers, exact), len(sample), profile)
+        size, plan = choose_integers(runs.keep(integers, exact), len(sample), profile)
         cost = size + wrong * (width + 2) + infinite * 0.5
         return [(cost, FloatPlan(kind="decimals", exponent=exponent, integers=plan))]
     return []
@@ -89,13 +91,6 @@ def _likely_exponents(values: NDArray, count: int) -> list[int]:
     missed = np.count_nonzero(back != finite, axis=0)
     allowed = max(2, 2 * _MAX_EXCEPTIONS * len(values))
     return [exponent for exponent in range(count) if int(missed[exponent]) <= allowed]
-
-
-def _kept_runs(runs: list[NDArray], integers: NDArray, exact: NDArray) -> list[NDArray]:
-    """Return the runs as integers, inexact values left out."""
-    edges = np.cumsum([len(run) for run in runs])[:-1]
-    pairs = zip(np.split(integers, edges), np.split(exact, edges), strict=True)
-    return [part[kept] for part, kept in pairs]
 
 
 def _dictionary_candidates(bits: NDArray, count: int, profile: Profile) -> list[Candidate]:

@@ -10,6 +10,8 @@ from neurolake_dagster.ncf.encodings.integers import FRAME, IntPlan
 from neurolake_dagster.ncf.encodings.planes import PlanePlan
 from neurolake_dagster.ncf.planning.sample import (
     BYTES_PER_NS,
+    NO_JOINTS,
+    Sample,
     estimate_distinct,
     may_repeat,
     planes_size,
@@ -35,12 +37,13 @@ def plan_integers(
     dictionary
         Whether the caller can store a table of values beside the chunk.
     """
-    runs = [run.astype(np.int64, copy=False) for run in sample_runs(values, mask)]
-    return choose_integers(runs, len(values), profile, dictionary=dictionary)[1]
+    found = sample_runs(values, mask)
+    sample = Sample(found.values.astype(np.int64, copy=False), found.joints)
+    return choose_integers(sample, len(values), profile, dictionary=dictionary)[1]
 
 
 def choose_integers(
-    runs: list[NDArray],
+    sample: Sample,
     count: int,
     profile: Profile,
     *,
@@ -51,31 +54,30 @@ def choose_integers(
 
     Parameters
     ----------
-    runs
-        The sampled runs, int64.
+    sample
+        int64.
     count
         Rows of the chunk.
     within_runs
         Whether these are the values or lengths of runs already.
     """
-    if not runs:
+    values = sample.values
+    if len(values) == 0:
         return 0.0, FRAME
-    sample = runs[0] if len(runs) == 1 else np.concatenate(runs)
-    if len(sample) == 0:
-        return 0.0, FRAME
-    residual, maximum = _residual(sample)
+    residual, maximum = _residual(values)
     if maximum == 0:
         return 0.0, FRAME
     residual, maximum, gcd = _reduce(residual, maximum)
     candidates = _frame_candidates(residual, maximum, gcd, profile)
-    if len(sample) > 16:
-        changes = int(np.count_nonzero(sample[1:] != sample[:-1]))
-        if not within_runs and len(sample) >= _MIN_ROWS_PER_RUN * (changes + 1):
-            candidates += _run_candidates(runs, len(sample), count, profile)
+    if len(values) > 16:
+        changed = values[1:] != values[:-1]
+        changes = int(np.count_nonzero(changed))
+        if not within_runs and len(values) >= _MIN_ROWS_PER_RUN * (changes + 1):
+            candidates += _run_candidates(sample, changed, count, profile)
         if maximum > 3:
-            candidates += _delta_candidates(runs, len(sample), candidates[0][0], profile)
-        if dictionary and maximum > 255 and may_repeat(sample):
-            candidates += _dictionary_candidates(sample, maximum, count, profile)
+            candidates += _delta_candidates(sample, candidates[0][0], profile)
+        if dictionary and maximum > 255 and may_repeat(values):
+            candidates += _dictionary_candidates(values, maximum, count, profile)
     return min(candidates, key=lambda candidate: candidate[0])
 
 
@@ -111,36 +113,38 @@ def _frame_candidates(
 
 
 def _run_candidates(
-    runs: list[NDArray], sampled: int, count: int, profile: Profile
+    sample: Sample, changed: NDArray, count: int, profile: Profile
 ) -> list[Candidate]:
     """Try runs of equal values, their values and lengths planned as integers of their own."""
-    starts = [np.flatnonzero(run[1:] != run[:-1]) + 1 for run in runs]
-    run_count = sum(len(found) for found in starts) + len(runs)
-    firsts = [
-        run[np.concatenate([[0], found])]
-        for run, found in zip(runs, starts, strict=True)
-        if len(run)
-    ]
-    lengths = [np.diff(found) for found in starts if len(found) > 1]
-    scaled = max(count * run_count // sampled, 1)
+    joint = np.zeros(len(sample.values), bool)
+    joint[sample.joints] = True
+    starts = np.flatnonzero(changed | joint[1:]) + 1
+    cut = joint[starts]
+    # The samples cut their first and last runs short.
+    lengths = np.diff(starts)[~(cut[1:] | cut[:-1])]
+    firsts = Sample(
+        sample.values[np.concatenate([[0], starts])].astype(np.int64), np.flatnonzero(cut) + 1
+    )
+    sampled = len(sample.values)
+    scaled = max(count * len(firsts.values) // sampled, 1)
     values_size, values = choose_integers(firsts, scaled, profile, within_runs=True)
-    lengths_size, lengths_plan = choose_integers(lengths, scaled, profile, within_runs=True)
+    lengths_size, lengths_plan = choose_integers(
+        Sample(lengths, NO_JOINTS), scaled, profile, within_runs=True
+    )
     plan = IntPlan(kind="runs", values=values, lengths=lengths_plan)
     return [(values_size + lengths_size + BYTES_PER_NS * sampled * _RUNS_NS, plan)]
 
 
-def _delta_candidates(
-    runs: list[NDArray], sampled: int, to_beat: float, profile: Profile
-) -> list[Candidate]:
-    price = BYTES_PER_NS * sampled
-    residual, maximum = _residual(np.concatenate([np.diff(run) for run in runs]))
+def _delta_candidates(sample: Sample, to_beat: float, profile: Profile) -> list[Candidate]:
+    price = BYTES_PER_NS * len(sample.values)
+    residual, maximum = _residual(sample.differences(1))
     residual, maximum, gcd = _reduce(residual, maximum)
     size, raw = planes_size(residual, maximum, profile)
     plan = IntPlan(kind="delta", gcd=gcd, planes=PlanePlan(raw=raw))
     found: list[Candidate] = [(size * 1.02 + price * _DELTA_NS, plan)]
     # Where one difference does not help, a second one does not either.
     if maximum > 15 and found[0][0] < to_beat:
-        residual, maximum = _residual(np.concatenate([np.diff(run, 2) for run in runs]))
+        residual, maximum = _residual(sample.differences(2))
         size, raw = planes_size(residual, maximum, profile)
         plan = IntPlan(kind="delta2", planes=PlanePlan(raw=raw))
         found.append((size * 1.05 + price * _DELTA2_NS, plan))

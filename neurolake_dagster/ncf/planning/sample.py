@@ -1,5 +1,7 @@
 """The sample of a chunk and what it says: stratified contiguous runs, sizes, distinct values."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from neurolake_dagster.ncf.checks import NDArray
@@ -24,18 +26,59 @@ def sample_ranges(count: int, length: int = 1024) -> list[tuple[int, int]]:
     return [(i * step + (i * 7919) % (step - length + 1), length) for i in range(RUNS)]
 
 
-def sample_runs(values: NDArray, mask: NDArray | None) -> list[NDArray]:
-    """Return the sampled runs, nulls filled with a valid neighbour."""
-    found = []
-    for start, length in sample_ranges(len(values)):
-        run = values[start : start + length]
-        if mask is not None:
-            valid = mask[start : start + length]
-            if not valid.any():
-                continue
-            run = fill_nulls(run, valid)
-        found.append(run)
-    return found or [values[:0]]
+@dataclass(frozen=True)
+class Sample:
+    """Sampled rows, run after run.
+
+    Parameters
+    ----------
+    values
+        All runs, one after the other.
+    joints
+        Where each run but the first begins: neighbours across it are none.
+    """
+
+    values: NDArray
+    joints: NDArray
+
+    def differences(self, order: int) -> NDArray:
+        """Return the differences of neighbours, or of those again; none across a joint."""
+        found = np.diff(self.values)
+        if order == 2:
+            found = np.diff(found)
+        if not len(self.joints):
+            return found
+        kept = np.ones(len(found), bool)
+        for back in range(1, order + 1):
+            kept[self.joints[(self.joints >= back) & (self.joints - back < len(kept))] - back] = (
+                False
+            )
+        return found[kept]
+
+    def keep(self, values: NDArray, mask: NDArray) -> "Sample":
+        """Return those of other ``values``, as many as these, that ``mask`` keeps."""
+        if mask.all():
+            return Sample(values, self.joints)
+        before = np.cumsum(mask)
+        return Sample(values[mask], before[self.joints - 1])
+
+
+NO_JOINTS = np.zeros(0, np.int64)
+
+
+def sample_runs(values: NDArray, mask: NDArray | None) -> Sample:
+    """Return the sampled runs, nulls filled with a valid value as the encoder does."""
+    ranges = sample_ranges(len(values))
+    if len(ranges) == 1:
+        return Sample(values if mask is None else fill_nulls(values, mask), NO_JOINTS)
+    length = ranges[0][1]
+    found = np.concatenate([values[at : at + length] for at, _ in ranges])
+    if mask is not None:
+        valid = np.concatenate([mask[at : at + length] for at, _ in ranges])
+        if not valid.any():
+            return Sample(found[:0], NO_JOINTS)
+        found = fill_nulls(found, valid)
+    return Sample(found, np.arange(length, len(found), length))
 
 
 def fill_nulls(values: NDArray, mask: NDArray) -> NDArray:
