@@ -1,7 +1,7 @@
 """``NEUROLAKE_STORAGE__*``: where the tables lie and how that store is reached."""
 
 import urllib.parse
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -35,17 +35,21 @@ class StorageSettings(Settings):
         default=None, description="TLS; unset: by the endpoint's scheme, on for AWS, else off."
     )
     region: str = Field(default="us-east-1", description="S3 region.")
-    data_bucket: str = Field(default="data", description="Bucket for tables.")
-    temp_bucket: str = Field(default="temp", description="Bucket for temporary files.")
-    archive_bucket: str = Field(default="archive", description="Bucket for archived tables.")
+    data_bucket: str | None = Field(
+        default=None, description="Bucket of the tables: root = s3://<bucket>, unless root is set."
+    )
     multipart_threshold: int = Field(
-        default=52_428_800, ge=5_242_880, description="Multipart uploads from this size, in bytes."
+        default=52_428_800, ge=5_242_880, description="Spark uploads in parts from this size, in bytes."
     )
     max_concurrency: int = Field(
-        default=10, ge=1, le=50, description="Parallel parts of an upload."
+        default=10, ge=1, le=50, description="Parallel parts of an upload by Spark."
     )
-    ncf_prefix: str = Field(default="ncf/", description="Prefix of NCF tables.")
-    temp_prefix: str = Field(default="temp/", description="Prefix of temporary files.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_bucket(cls, values: dict[str, Any]) -> dict[str, Any]:
+        bucket = values.get("data_bucket")
+        return values if bucket is None else {"root": f"s3://{bucket}"} | values
 
     @field_validator("root")
     @classmethod

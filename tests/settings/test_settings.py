@@ -115,6 +115,16 @@ def test_tls_is_never_silently_dropped() -> None:
         StorageSettings.load({}, endpoint="https://s3.example", secure=False)
 
 
+def test_a_bucket_is_the_root_unless_that_is_set() -> None:
+    bucket = {"NEUROLAKE_STORAGE__DATA_BUCKET": "lake"}
+    assert StorageSettings.load(bucket).root == "s3://lake"
+    assert StorageSettings.load(bucket, root="s3://other/x").root == "s3://other/x"
+    rooted = bucket | {"NEUROLAKE_STORAGE_ROOT": "data/shop"}
+    assert StorageSettings.load(rooted).root == "data/shop"
+    with pytest.raises(SettingsError, match="TEMP_BUCKET"):
+        StorageSettings.load({"NEUROLAKE_STORAGE__TEMP_BUCKET": "x"})
+
+
 def test_root_takes_folders_and_buckets_only() -> None:
     assert StorageSettings.load({}, root="s3://bucket/x").is_s3
     with pytest.raises(SettingsError, match="scheme 'gs'"):
