@@ -89,12 +89,16 @@ def _fault(file: Path) -> str | None:
 
     try:
         if detect_format(file) == "ncf":
-            with translated(file), NCFFile(file) as opened:
-                opened.verify()
+            with _progress("bytes") as bar, translated(file), NCFFile(file) as opened:
+                task = bar.add_task(file.name, total=None)
+                opened.verify(lambda done, total: bar.update(task, completed=done, total=total))
             return None
-        with open_rows(file) as (_, batches):
+        total = describe(file).row_count
+        with _progress("rows") as bar, open_rows(file) as (_, batches):
+            task = bar.add_task(file.name, total=total)
             for batch in batches:
                 batch.validate(full=True)
+                bar.advance(task, batch.num_rows)
     except (NeuroLakeError, click.ClickException) as exc:
         return str(exc)
     return None
@@ -195,7 +199,7 @@ def _copy(
     source: Path, target: Path, kind: Format, columns: list[str] | None, options: dict[str, Any]
 ) -> int:
     total, row_count = describe(source).row_count, 0
-    with _progress() as progress, open_rows(source, columns) as (schema, batches):
+    with _progress("rows") as progress, open_rows(source, columns) as (schema, batches):
         task = progress.add_task(target.name, total=total)
         with translated(target), RowWriter(target, kind, schema, options) as writer:
             for batch in batches:
@@ -205,13 +209,13 @@ def _copy(
     return row_count
 
 
-def _progress() -> Progress:
+def _progress(unit: str) -> Progress:
     """Make a bar on stderr that only a terminal shows, and that goes away at the end."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("rows"),
+        TextColumn(unit),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,

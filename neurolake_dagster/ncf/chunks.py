@@ -4,7 +4,7 @@ The one place where faults of the bytes become `NCFCorruptError`, and where they
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -327,10 +327,7 @@ def collect(jobs: dict[Any, "Future[Any]"]) -> dict[Any, Any]:
     """Wait for all jobs; after a failure none of them runs on behind the caller's back."""
     try:
         return {key: job.result() for key, job in jobs.items()}
-    except BaseException:
+    finally:
         for job in jobs.values():
             job.cancel()
-        for job in jobs.values():
-            if not job.cancelled():
-                job.exception()
-        raise
+        wait(jobs.values())

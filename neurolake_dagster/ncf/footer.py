@@ -28,7 +28,12 @@ from neurolake_dagster.errors import NCFVersionError
 from neurolake_dagster.ncf.checks import Damage, Node, brief, need_bytes, need_int, need_list
 from neurolake_dagster.ncf.column import EncodedChunk, unpack
 from neurolake_dagster.ncf.compression import codec, decompress
-from neurolake_dagster.ncf.layout import HEADER_BYTES, Tail
+from neurolake_dagster.ncf.layout import (
+    FREE_FOOTER_RAW_BYTES,
+    HEADER_BYTES,
+    MAX_FOOTER_RAW_BYTES,
+    Tail,
+)
 from neurolake_dagster.ncf.schema import decode_schema, encode_schema
 from neurolake_dagster.ncf.statistics import Stats, stats_from_node
 
@@ -118,6 +123,11 @@ def encode_footer(footer: Footer, offset: int) -> tuple[Any, Tail]:
             "metadata": footer.metadata,
         }
     )
+    if len(raw) > min(MAX_FOOTER_RAW_BYTES, FREE_FOOTER_RAW_BYTES + offset):
+        raise ValueError(
+            f"footer of {len(raw)} bytes for {len(groups)} row groups of {len(footer.schema)} "
+            f"columns: no reader would take it; write larger row groups"
+        )
     body = codec(_FOOTER_LEVEL).compress(raw)
     tail = Tail(
         footer_offset=offset,

@@ -43,11 +43,10 @@ def concat(sources: Sequence[Any], where: Any) -> None:
             opened.append(Chunks(source, verify=True))
         _check_schemas(opened)
         sink = open_sink(where)
-        try:
+        with ExitStack() as failed:
+            failed.callback(sink.discard)
             _copy(opened, sink)
-        except BaseException:
-            sink.discard()
-            raise
+            failed.pop_all()
         sink.publish()
 
 

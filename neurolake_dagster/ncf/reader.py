@@ -1,6 +1,7 @@
 """Reading: the front over one file. Decides which rows of which chunks are decoded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -49,11 +50,10 @@ class NCFFile:
     ) -> None:
         self._given = source
         self._source = open_source(source)
-        try:
+        with ExitStack() as failed:
+            failed.callback(self.close)
             self._chunks = open_chunks(self._source, verify=verify)
-        except BaseException:
-            self.close()
-            raise
+            failed.pop_all()
         default = max(DECODE_LIMIT_BYTES, DECODE_LIMIT_RATIO * self._chunks.size)
         self._limit = default if decode_limit_bytes is None else decode_limit_bytes
 
@@ -165,8 +165,13 @@ class NCFFile:
             return _rowless_table(len(wanted), self._projected(selected))
         return pa.Table.from_arrays(taken, schema=table.schema)
 
-    def verify(self) -> VerifyReport:
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
         """Decode everything, with every checksum, and compare it with the statistics.
+
+        Parameters
+        ----------
+        progress
+            Told after each chunk: stored bytes read so far, and in all.
 
         Raises
         ------
@@ -176,7 +181,7 @@ class NCFFile:
         chunks = self._chunks
         if not chunks.verify:
             chunks = open_chunks(self._source, verify=True)
-        return verify_chunks(chunks, self._limit)
+        return verify_chunks(chunks, self._limit, progress)
 
     def close(self) -> None:
         """Close what this object opened."""

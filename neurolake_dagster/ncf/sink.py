@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,11 @@ class PathSink:
 
     def publish(self) -> None:
         """Give the file its name, replacing an older one in one step."""
-        try:
+        with ExitStack() as failed:
+            failed.callback(self.discard)
             self._file.close()
             self._temporary.replace(self.name)
-        except BaseException:
-            self.discard()
-            raise
+            failed.pop_all()
 
     def discard(self) -> None:
         """Remove what was written; an older file under the name stays."""

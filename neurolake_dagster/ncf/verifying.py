@@ -1,5 +1,6 @@
 """Verifying a whole file: every byte decoded, every statistic compared. Owns the report."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,18 +21,30 @@ class VerifyReport:
     file_bytes: int
 
 
-def verify_chunks(chunks: Chunks, limit: int) -> VerifyReport:
+def verify_chunks(
+    chunks: Chunks, limit: int, progress: Callable[[int, int], None] | None = None
+) -> VerifyReport:
     """Decode all pages, validate them fully, and compare them with their statistics.
+
+    Parameters
+    ----------
+    progress
+        Told after each chunk: stored bytes read so far, and in all.
 
     Raises
     ------
     NCFCorruptError
         At the first fault.
     """
-    pages = 0
-    for group, entry in enumerate(chunks.footer.row_groups):
-        for column in range(len(entry.columns)):
+    pages = done = 0
+    groups = chunks.footer.row_groups
+    total = sum(chunk.size for entry in groups for chunk in entry.columns)
+    for group, entry in enumerate(groups):
+        for column, chunk in enumerate(entry.columns):
             pages += _verify_chunk(chunks, Place(group, column), Budget(limit))
+            done += chunk.size
+            if progress is not None:
+                progress(done, total)
     chunks.blooms()
     for section in chunks.footer.sections.values():
         with chunks.faults():

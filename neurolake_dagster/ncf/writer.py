@@ -5,6 +5,7 @@ Memory: the rows of the row group being filled, and the encoded bytes of the one
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -33,7 +34,7 @@ from neurolake_dagster.ncf.footer import (
 )
 from neurolake_dagster.ncf.layout import encode_header, encode_tail, padding
 from neurolake_dagster.ncf.pool import THREADS, pool
-from neurolake_dagster.ncf.schema import annotate_schema
+from neurolake_dagster.ncf.schema import annotate_schema, encode_schema
 from neurolake_dagster.ncf.sink import open_sink
 from neurolake_dagster.ncf.statistics import Stats
 
@@ -107,6 +108,7 @@ class NCFWriter:
             )
         self._profile = build_profile(compression, compression_level)
         self.schema = annotate_schema(schema, column_metadata)
+        encode_schema(self.schema)  # refuses what no file can hold, before there is a file
         self._given_schema = schema
         self._sorting = [_sorting_key(key, schema) for key in sorting_columns or ()]
         self._blooms: dict[int, list[Bloom | None]] = {
@@ -145,12 +147,11 @@ class NCFWriter:
         """Write what is pending, the zone maps, the footer and the tail; then publish."""
         if self._closed:
             return
-        try:
+        with ExitStack() as failed:
+            failed.callback(self.abort)
             self._flush()
             self._finish()
-        except BaseException:
-            self.abort()
-            raise
+            failed.pop_all()
         self._closed = True
         self._sink.publish()
 
@@ -239,7 +240,8 @@ class NCFWriter:
 
     def _write_group(self, group: "_RunningGroup") -> None:
         columns = []
-        try:
+        with ExitStack() as failed:
+            failed.callback(group.cancel)
             for index, job in enumerate(group.jobs):
                 group.jobs[index] = None
                 chunk = (job.result() if isinstance(job, Future) else job).finish()
@@ -247,9 +249,7 @@ class NCFWriter:
                 columns.append(column_entry(chunk, self._position))
                 self._zones[index].append(chunk.page_stats)
                 self._write(chunk.parts)
-        except BaseException:
-            group.cancel()
-            raise
+            failed.pop_all()
         self._groups.append(RowGroupEntry(group.rows, columns))
         self._rows += group.rows
 

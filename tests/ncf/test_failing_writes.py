@@ -41,6 +41,13 @@ def test_a_source_that_breaks_publishes_nothing(tmp_path: Path, there: bool, aft
         assert ncf.read_table(path).equals(OLD)
 
 
+def test_a_schema_that_no_file_can_hold_is_refused_before_there_is_a_file(tmp_path: Path) -> None:
+    schema = pa.schema([(str(number), pa.int8()) for number in range(10_001)])
+    with pytest.raises(ValueError, match="at most 10000"):
+        ncf.NCFWriter(tmp_path / "wide.ncf", schema)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_sink_that_breaks_raises_its_own_error() -> None:
     class Full(io.RawIOBase):
         def writable(self) -> bool:

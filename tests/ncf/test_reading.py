@@ -166,3 +166,13 @@ def test_few_rows_of_a_large_page_are_those_of_the_table(name: str) -> None:
         got = opened.take(rows)
     got.validate(full=True)
     assert repr(got[name].to_pylist()) == repr([table[name][row].as_py() for row in rows])
+
+
+def test_verify_tells_how_far_it_is(data: bytes) -> None:
+    told: list[tuple[int, int]] = []
+    with ncf.NCFFile(data) as file:
+        report = file.verify(lambda done, total: told.append((done, total)))
+        stored = sum(group.compressed_bytes for group in file.metadata.row_groups)
+    assert report.row_groups * 5 == len(told)
+    assert told == sorted(told)
+    assert told[-1] == (stored, stored)

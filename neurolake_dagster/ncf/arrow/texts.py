@@ -1,0 +1,104 @@
+"""Strings and binary: dictionaries, gathers, samples."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neurolake_dagster.ncf.arrow.views import EMPTY_BYTES, bytes_of, fixed_of, validity_of
+from neurolake_dagster.ncf.checks import Damage, NDArray
+
+types = pa.types
+_MIN_FIXED_ROWS = 4096
+
+
+def sample_rows(array: Any, ranges: list[tuple[int, int]]) -> Any:
+    """Return the rows of (start, length) ranges as one array."""
+    if len(ranges) == 1:
+        return array.slice(*ranges[0])
+    return pa.concat_arrays([array.slice(start, length) for start, length in ranges])
+
+
+def dictionary_of(array: Any) -> tuple[NDArray, Any]:
+    """Return codes (int32, null slots 0) and the dictionary, in order of appearance."""
+    encoded = _encode_fixed_texts(array) or array.dictionary_encode()
+    codes = fixed_of(encoded.indices, "<i4")
+    mask = validity_of(array)
+    if mask is not None:
+        codes = np.where(mask, codes, np.int32(0))
+    return codes, encoded.dictionary
+
+
+def _encode_fixed_texts(array: Any) -> Any:
+    """Dictionary-encode strings of 1, 2, 4 or 8 bytes as integers: three times as fast."""
+    if array.null_count or len(array) < _MIN_FIXED_ROWS:
+        return None
+    offsets, data = bytes_of(array)
+    width = int(offsets[1] - offsets[0])
+    size = int(offsets[-1] - offsets[0])
+    if width not in (1, 2, 4, 8) or size != width * len(array) or (np.diff(offsets) != width).any():
+        return None
+    words = data[int(offsets[0]) : int(offsets[-1])].view(f"<u{width}")
+    encoded = pa.array(words).dictionary_encode()
+    table = encoded.dictionary
+    bounds = np.arange(len(table) + 1, dtype=offsets.dtype) * width
+    texts = pa.Array.from_buffers(
+        array.type, len(table), [None, pa.py_buffer(bounds), table.buffers()[1]]
+    )
+    return pa.DictionaryArray.from_arrays(encoded.indices, texts, safe=False)
+
+
+def distinct_counts(array: Any) -> tuple[NDArray, NDArray]:
+    """Return codes and, per distinct value, how often it occurs."""
+    codes, dictionary = dictionary_of(array)
+    return codes, np.bincount(codes, minlength=len(dictionary))
+
+
+def lengths_of(texts: Any) -> NDArray:
+    """Return the lengths in bytes of a string or binary array without nulls, int64."""
+    offsets, _ = bytes_of(texts)
+    return np.diff(offsets).astype(np.int64)
+
+
+def take_texts(texts: Any, codes: NDArray) -> Any:
+    """Return ``texts[codes]``, bounds-checked."""
+    try:
+        return pc.take(texts, pa.array(codes))
+    except (pa.ArrowInvalid, pa.ArrowIndexError) as exc:
+        raise Damage(f"codes: {exc}") from exc
+
+
+def join_texts(columns: list[Any], kind: Any) -> Any:
+    """Return the row-wise concatenation of string or binary columns."""
+    binary = types.is_binary(kind) or types.is_large_binary(kind)
+    return pc.binary_join_element_wise(*columns, pa.scalar(b"" if binary else "", kind))
+
+
+def run_decode_texts(ends: NDArray, texts: Any) -> Any:
+    """Return the flat array of checked run ends (int32) and strings."""
+    return pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(pa.array(ends), texts))
+
+
+def fixed_text_of(texts: Any) -> Any:
+    """Return strings of one length (1 to 64) as fixed_size_binary over the same bytes, or None."""
+    lengths = lengths_of(texts)
+    if not len(lengths) or not 0 < lengths[0] <= 64 or (lengths != lengths[0]).any():
+        return None
+    offsets, _ = bytes_of(texts)
+    data = texts.buffers()[2].slice(int(offsets[0]))
+    return pa.Array.from_buffers(pa.binary(int(lengths[0])), len(texts), [None, data])
+
+
+def concat_texts(data: Any, size: int, more: NDArray) -> Any:
+    """Return the first ``size`` bytes of a buffer (or None) and ``more`` as one buffer. A copy."""
+    head = EMPTY_BYTES if data is None else np.frombuffer(data, np.uint8, size)
+    return pa.py_buffer(np.concatenate([head, more]))
+
+
+def sort_ranks(texts: Any) -> tuple[NDArray, Any]:
+    """Return the rank of each string among all, and the strings in ascending order."""
+    order = pc.sort_indices(texts)
+    ranks = np.empty(len(texts), np.int64)
+    ranks[order.to_numpy()] = np.arange(len(texts))
+    return ranks, pc.take(texts, order)

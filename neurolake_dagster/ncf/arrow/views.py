@@ -1,0 +1,216 @@
+"""Arrow arrays taken apart: their buffers as numpy views, rows and children."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neurolake_dagster.ncf.checks import NDArray
+
+types = pa.types
+EMPTY_BYTES = np.zeros(0, np.uint8)
+_BLOCK_ROWS = 1 << 16
+
+
+def combine(column: Any) -> Any:
+    """Return a chunked array of at least one chunk as one array; several are copied."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.unify_dictionaries().chunks)
+
+
+def validity_of(array: Any) -> NDArray | None:
+    """Return a bool mask, True where valid; None without nulls. A copy."""
+    if array.null_count == 0:
+        return None
+    return bits_of(array.buffers()[0], array.offset, len(array)).view(bool)
+
+
+def bits_of(buffer: Any, offset: int, count: int) -> NDArray:
+    """Return ``count`` bits of a bitmap as uint8 of 0 and 1."""
+    raw = np.frombuffer(buffer, np.uint8)[offset // 8 : (offset + count + 7) // 8]
+    return np.unpackbits(raw, bitorder="little")[offset % 8 :][:count]
+
+
+def fixed_of(array: Any, dtype: str) -> NDArray:
+    """Return the values of a fixed-width array, shape ``(n,)``; null slots hold anything."""
+    buffer = array.buffers()[1]
+    if buffer is None or len(array) == 0:
+        return np.zeros(len(array), dtype)
+    width = np.dtype(dtype).itemsize
+    return np.frombuffer(buffer, dtype, len(array), array.offset * width)
+
+
+def bytes_of(array: Any) -> tuple[NDArray, NDArray]:
+    """Return offsets, shape ``(n + 1,)``, and data of a (large) string or binary array."""
+    large = types.is_large_string(array.type) or types.is_large_binary(array.type)
+    if len(array) == 0:
+        return np.zeros(1, np.int64), EMPTY_BYTES
+    _, offsets, data = array.buffers()
+    width = np.dtype(np.int64 if large else np.int32)
+    window = np.frombuffer(offsets, width, len(array) + 1, array.offset * width.itemsize)
+    if data is None or data.size == 0:
+        return window, EMPTY_BYTES
+    return window, np.frombuffer(data, np.uint8)
+
+
+def list_offsets_of(array: Any) -> NDArray:
+    """Return the offsets of a (large) list or map, shape ``(n + 1,)``, into its whole child."""
+    large = types.is_large_list(array.type)
+    width = np.dtype(np.int64 if large else np.int32)
+    buffer = array.buffers()[1]
+    if buffer is None or buffer.size == 0:
+        return np.zeros(len(array) + 1, width)
+    return np.frombuffer(buffer, width, len(array) + 1, array.offset * width.itemsize)
+
+
+def run_encode(values: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the exclusive ends (int64) and values of the runs in ``values``."""
+    encoded = pc.run_end_encode(pa.array(values), run_end_type=pa.int32())
+    return encoded.run_ends.to_numpy().astype(np.int64), encoded.values.to_numpy()
+
+
+def fixed_bytes_of(array: Any) -> NDArray:
+    """Return the values of a fixed-width array as bytes, shape ``(n, width)``."""
+    width = array.type.bit_width // 8
+    buffer = array.buffers()[1]
+    if buffer is None or not len(array) or not width:
+        return np.zeros((len(array), width), np.uint8)
+    raw = np.frombuffer(buffer, np.uint8, len(array) * width, array.offset * width)
+    return raw.reshape(len(array), width)
+
+
+def words_of(array: Any) -> NDArray:
+    """Return the values of an integer-like or float array as integers of its own width."""
+    letter = "u" if types.is_unsigned_integer(array.type) else "i"
+    return fixed_of(array, f"<{letter}{array.type.bit_width // 8}")
+
+
+def decimal_words_of(array: Any) -> tuple[NDArray, NDArray]:
+    """Return low and high int64 words of a decimal128 array, both strided views."""
+    raw = np.frombuffer(array.buffers()[1], "<i8").reshape(-1, 2)
+    words = raw[array.offset : array.offset + len(array)]
+    return words[:, 0], words[:, 1]
+
+
+def decimals_fit_int64(low: NDArray, high: NDArray, mask: NDArray | None) -> bool:
+    """Whether every valid decimal128 of these words is an int64; by blocks, to stay in cache."""
+    for start in range(0, len(low), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        fits = high[block] == low[block] >> 63
+        if mask is not None:
+            fits |= ~mask[block]
+        if not fits.all():
+            return False
+    return True
+
+
+def distinct_sorted(values: NDArray) -> NDArray:
+    """Return the distinct bit patterns, ascending as the unsigned or signed words they are."""
+    words = values if values.dtype.kind != "f" else values.view(f"<i{values.dtype.itemsize}")
+    return np.sort(pc.unique(pa.array(words)).to_numpy())
+
+
+def codes_in(values: NDArray, table: NDArray) -> NDArray:
+    """Return for each value its place in ``table``, int32; every value must be there."""
+    words = values if values.dtype.kind != "f" else values.view(table.dtype)
+    found = pc.index_in(pa.array(words), value_set=pa.array(table))
+    return fixed_of(found, "<i4")
+
+
+def list_child_of(array: Any, offsets: NDArray) -> Any:
+    """Return the child rows that a (sliced) list or map array refers to."""
+    if types.is_map(array.type):
+        entries = pa.StructArray.from_arrays(
+            [array.keys, array.items], fields=[array.type.key_field, array.type.item_field]
+        )
+    else:
+        entries = array.values
+    return entries.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+
+
+def fixed_list_child_of(array: Any) -> Any:
+    """Return the child rows of a (sliced) fixed_size_list array, those of nulls included."""
+    size = array.type.list_size
+    return array.values.slice(array.offset * size, len(array) * size)
+
+
+def view_lists_of(array: Any) -> tuple[NDArray, Any]:
+    """Return offsets (int64, from 0) and the child rows of a list view, in row order.
+
+    Arrow's own cast to list leaves out the last offset (pyarrow 26).
+    """
+    width = "<i8" if types.is_large_list_view(array.type) else "<i4"
+    _, starts_buffer, sizes_buffer = array.buffers()[:3]
+    at = array.offset * np.dtype(width).itemsize
+    starts = np.frombuffer(starts_buffer, width, len(array), at).astype(np.int64)
+    sizes = np.frombuffer(sizes_buffer, width, len(array), at).astype(np.int64)
+    mask = validity_of(array)
+    if mask is not None:
+        sizes = np.where(mask, sizes, 0)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], sizes)
+    return offsets, take_rows(array.values, rows)
+
+
+def union_codes_of(array: Any) -> NDArray:
+    """Return the type ids of a (sliced) union, int8."""
+    return np.frombuffer(array.buffers()[1], np.int8, len(array), array.offset)
+
+
+def union_children_of(array: Any, type_ids: NDArray) -> tuple[list[Any], list[NDArray]]:
+    """Return the children of a union in row order, and the child rows before each row."""
+    children = [array.field(i) for i in range(array.type.num_fields)]
+    if array.type.mode == "sparse":
+        return children, [np.arange(len(array) + 1)] * len(children)
+    places = np.frombuffer(array.buffers()[2], "<i4", len(array), array.offset * 4)
+    ordered, before = [], []
+    for child, code in zip(children, array.type.type_codes, strict=True):
+        mine = type_ids == code
+        ordered.append(take_rows(child, places[mine]))
+        before.append(np.concatenate([[0], np.cumsum(mine)]))
+    return ordered, before
+
+
+def take_rows(array: Any, rows: NDArray) -> Any:
+    """Return ``array[rows]``: a slice where they are consecutive, of any type then."""
+    if not len(rows):
+        return array.slice(0, 0)
+    first = int(rows[0])
+    if int(rows[-1]) - first + 1 == len(rows) and (np.diff(rows) == 1).all():
+        return array.slice(first, len(rows))
+    try:
+        return array.take(pa.array(rows))
+    except pa.ArrowNotImplementedError:
+        # Views and unions have no take kernel.
+        return pa.concat_arrays([array.slice(int(row), 1) for row in rows])
+
+
+def runs_of(array: Any) -> tuple[NDArray, Any]:
+    """Return ends (int64, from 0) and values of the runs of a (sliced) run-end encoded array."""
+    first, count = array.find_physical_offset(), array.find_physical_length()
+    ends = array.run_ends.to_numpy()[first : first + count].astype(np.int64) - array.offset
+    return np.minimum(ends, len(array)), array.values.slice(first, count)
+
+
+def cast_array(array: Any, kind: Any) -> Any:
+    """Return ``array`` as another layout of the same values."""
+    return array.cast(kind)
+
+
+def concat_rows(column: Any) -> Any:
+    """Return a chunked array as one array, of no rows too."""
+    if column.num_chunks == 0:
+        return pa.chunked_array([pa.nulls(0, column.type)]).chunk(0)
+    return combine(column)
+
+
+def matching_rows(table: Any, expression: Any) -> NDArray:
+    """Return the row numbers of a table that pass a filter expression, ascending."""
+    name = "\0row"
+    numbered = table.append_column(name, pa.array(np.arange(table.num_rows)))
+    passing: NDArray = numbered.filter(expression)[name].to_numpy()
+    return passing
