@@ -6,7 +6,7 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Tests run on all cores; those that share a Spark session or a project keep to one worker.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-s3 run-demo ui test test-all lint bench-ncf fuzz clean
+.PHONY: help setup demo demo-s3 run-demo ui test test-all lint bench-ncf bench-io fuzz clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ lint: setup ## Check style, types and the rooms' import rules
 
 bench-ncf: setup ## Measure NCF against Parquet (about 5 minutes)
 	python -m bench.ncf
+
+bench-io: setup ## Measure the IO managers against the bare libraries (about 6 minutes)
+	python -m bench.io
 
 fuzz: setup ## Fuzz the NCF reader (make fuzz SECONDS_=600)
 	python tests/ncf/fuzz_reader.py -max_total_time=$(or $(SECONDS_),60)

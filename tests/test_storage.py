@@ -92,6 +92,15 @@ def test_ranges_stop_at_the_end_of_the_object(storage: Storage) -> None:
         assert file.read() == bytes(range(97, 100))
 
 
+def test_a_small_object_is_asked_for_once(storage: Storage) -> None:
+    """A footer and three columns of a small part file were five requests."""
+    storage.put("small", bytes(range(100)))
+    opened = storage.open_input("small")
+    assert bytes(opened.read_at(90, 10)) == bytes(range(90, 100))
+    storage.delete(["small"])
+    assert bytes(opened.read_at(0, 5)) == bytes(range(5))
+
+
 def test_parquet_is_written_and_read_through_the_files(storage: Storage) -> None:
     table = pa.table({"id": range(10_000), "name": [f"n{i}" for i in range(10_000)]})
     with storage.open_output("t.parquet") as sink:

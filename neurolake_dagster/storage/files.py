@@ -14,6 +14,8 @@ from neurolake_dagster.storage.options import ObjectStore
 
 PART_BYTES = 8 << 20
 PARTS_IN_FLIGHT = 4
+# Up to this size an object is read whole: its time is that of the request, not of the bytes.
+SMALL_BYTES = 256 << 10
 
 
 class RangedFile:
@@ -32,6 +34,7 @@ class RangedFile:
         self._store = store
         self._key = key
         self._size: int | None = None
+        self._whole: memoryview | None = None
 
     def size(self) -> int:
         """Size in bytes; asked once."""
@@ -45,9 +48,19 @@ class RangedFile:
         length = min(length, self.size() - offset)
         if length <= 0:
             return memoryview(b"")
+        if self.size() <= SMALL_BYTES:
+            return self._small()[offset : offset + length]
         with translated(self.name):
             found = obstore.get_range(self._store, self._key, start=offset, length=length)
         return memoryview(found)
+
+    def _small(self) -> memoryview:
+        """The whole object, read once: a footer and some columns cost a request each."""
+        if self._whole is None:
+            with translated(self.name):
+                found = obstore.get_range(self._store, self._key, start=0, length=self.size())
+            self._whole = memoryview(found)
+        return self._whole
 
     def as_file(self) -> io.BufferedReader:
         """A seekable binary file on the same object, for readers that want one."""
