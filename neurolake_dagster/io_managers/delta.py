@@ -4,24 +4,19 @@ Owns the replacement of partitions by predicate. A partition of a Delta asset is
 which `partition_expr` falls into the key; rows that do not are refused before the commit.
 """
 
-import json
 import random
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.errors import (
-    CommitConflictError,
-    PartitionError,
-    SchemaMismatchError,
-)
+from neurolake_dagster.errors import CommitConflictError, PartitionError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
+from neurolake_dagster.io_managers.delta_frames import merge_frame, write_frame
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
 from neurolake_dagster.io_managers.report import Written
@@ -29,6 +24,7 @@ from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
+from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.scope import Scope, Window
 
 ATTEMPTS = 20
@@ -55,28 +51,18 @@ class DeltaIOManager(LakehouseIOManager):
     def _write_arrow(
         self, plan: WritePlan, data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table]
     ) -> Written:
-        dataset = self._dataset(plan.path)
+        dataset, mark = self._dataset(plan.path), _mark(plan)
         rows = _in_one(data, plan)
-        exists, mark = dataset.exists(), _mark(plan)
-        if plan.mode == "merge" and exists:
-            return self._merge(dataset, plan, rows, mark)
-        options: dict[str, Any] = {
-            "mode": "append" if plan.mode == "merge" else plan.mode,
-            "transaction": plan.transaction,
-            "properties": {**plan.properties, MARK: mark},
-        }
-        if plan.scope is not None:
-            _require_columns(plan, rows.schema)
-            if not exists:
-                options["partition_by"] = _physical(plan.scope, rows.schema)
-            if plan.mode == "overwrite":
-                options["where"] = plan.scope.predicate(rows.schema)
-        elif plan.mode == "overwrite":
-            options["schema_mode"] = "overwrite"
+        options = _settled(dataset, plan, rows.schema)
+        if plan.mode == "merge":
+            return _merge_arrow(dataset, plan, rows, mark)
         checked = _Checked(rows, plan)
+        properties = {**plan.properties, MARK: mark}
         for attempt in range(ATTEMPTS):
             try:
-                dataset.write(checked.rows, **options)
+                dataset.write(
+                    checked.rows, **options, transaction=plan.transaction, properties=properties
+                )
                 break
             except CommitConflictError:
                 if isinstance(rows, pa.RecordBatchReader) or attempt == ATTEMPTS - 1:
@@ -84,53 +70,14 @@ class DeltaIOManager(LakehouseIOManager):
                 time.sleep(random.uniform(0, BACKOFF_S * (attempt + 1)))  # noqa: S311
         return replace(_written(dataset, plan, mark), by_partition=checked.by_partition())
 
-    def _merge(
-        self,
-        dataset: DeltaDataset,
-        plan: WritePlan,
-        rows: pa.Table | pa.RecordBatchReader,
-        mark: str,
-    ) -> Written:
-        source = rows if isinstance(rows, pa.Table) else rows.read_all()
-        where = None
-        if plan.scope is not None:
-            _require_columns(plan, source.schema)
-            _Checked(source, plan)
-            where = plan.scope.predicate(source.schema, "target")
-        check_merge_source(source, plan.merge_keys, dataset.uri)
-        metrics = dataset.merge(
-            source,
-            plan.merge_keys,
-            where=where,
-            properties={**plan.properties, MARK: mark},
-            transaction=plan.transaction,
-        )
-        found = replace(_written(dataset, plan, mark), metrics=metrics)
-        if not metrics:
-            return found
-        return replace(found, written_rows=metrics["rows_inserted"] + metrics["rows_updated"])
-
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
+        dataset, mark = self._dataset(plan.path), _mark(plan)
+        schema = column_types(frame, tuple(frame.columns))
+        options = _settled(dataset, plan, schema)
         if plan.mode == "merge":
-            return self._write_arrow(plan, frame.toArrow())
-        dataset = self._dataset(plan.path)
-        exists, mark = dataset.exists(), _mark(plan)
-        mode = {"error": "errorifexists"}.get(plan.mode, plan.mode)
-        writer = frame.write.format("delta").mode(mode)
-        writer = writer.option("userMetadata", json.dumps({**plan.properties, MARK: mark}))
-        if plan.transaction is not None:
-            writer = writer.option("txnAppId", plan.transaction).option("txnVersion", 1)
-        if plan.scope is not None:
-            schema = column_types(frame, tuple(frame.columns))
-            _require_columns(plan, schema)
-            if not exists:
-                writer = writer.partitionBy(*_physical(plan.scope, schema))
-            if plan.mode == "overwrite":
-                writer = writer.option("replaceWhere", plan.scope.predicate(schema))
-        elif plan.mode == "overwrite":
-            writer = writer.option("overwriteSchema", "true")
-        with told_by_spark(plan.where):
-            writer.save(dataset.spark_uri)
+            merge_frame(dataset, plan, frame, schema, mark)
+        else:
+            write_frame(dataset, plan, frame, options, mark)
         return _written(dataset, plan, mark)
 
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
@@ -155,22 +102,60 @@ class DeltaIOManager(LakehouseIOManager):
         return any(batch.num_rows for batch in dataset.scan(where=_where(plan, dataset)))
 
 
-@contextmanager
-def told_by_spark(where: str) -> Iterator[None]:
-    """Translate what delta-spark says about rows and schemas."""
-    from pyspark.errors import AnalysisException, PySparkException
+def _settled(dataset: DeltaDataset, plan: WritePlan, schema: pa.Schema) -> dict[str, Any]:
+    """Bring the table to the plan's settings; what is left for the write of the rows to ask."""
+    if plan.scope is not None:
+        _require_columns(plan, schema)
+    options: dict[str, Any] = {"mode": plan.mode, "schema_mode": _schema_mode(plan)}
+    if plan.mode == "overwrite" and plan.scope is not None:
+        options["where"] = plan.scope.predicate(schema)
+    exists = dataset.exists()
+    if exists and plan.mode in ("error", "ignore"):
+        return options
+    default = [] if plan.scope is None else _physical(plan.scope, schema)
+    settings = DeltaSettings(
+        partition_columns=plan.partition_columns,
+        properties=plan.table_properties,
+        constraints=plan.constraints,
+    )
+    if exists or plan.mode == "merge" or settings.are_for_tables_only:
+        if not exists or settings != DeltaSettings():
+            dataset.settle(settings, schema, default)
+        if options["schema_mode"] == "overwrite":
+            # Spark would take a table that is replaced with its schema for one without partitions.
+            options["partition_by"] = dataset.open().metadata().partition_columns
+        # A table that was just made is no reason to refuse or leave it.
+        return options | ({"mode": "append"} if plan.mode in ("error", "ignore") else {})
+    columns = default if plan.partition_columns is None else list(plan.partition_columns)
+    return options | {"partition_by": columns}
 
-    try:
-        yield
-    except PySparkException as exc:
-        text = str(exc).splitlines()[0]
-        if "REPLACE_WHERE_MISMATCH" in str(exc):
-            raise PartitionError(
-                f"{where}: rows of none of the asked partitions; nothing was changed ({text})"
-            ) from exc
-        if isinstance(exc, AnalysisException) and "mismatch" in text:
-            raise SchemaMismatchError(f"{where}: the rows do not fit the table: {text}") from exc
-        raise
+
+def _schema_mode(plan: WritePlan) -> str | None:
+    """What the engines call it; a whole table is replaced with its schema."""
+    if plan.schema_mode is None and plan.mode == "overwrite" and plan.scope is None:
+        return "overwrite"
+    return None if plan.schema_mode == "strict" else plan.schema_mode
+
+
+def _merge_arrow(
+    dataset: DeltaDataset, plan: WritePlan, rows: pa.Table | pa.RecordBatchReader, mark: str
+) -> Written:
+    source = rows if isinstance(rows, pa.Table) else rows.read_all()
+    assert plan.merge is not None
+    _Checked(source, plan)
+    check_merge_source(source, plan.merge.keys, dataset.uri)
+    dataset.merge(
+        source,
+        plan.merge.keys,
+        when_matched=plan.merge.when_matched,
+        when_new=plan.merge.when_new,
+        when_gone=plan.merge.when_gone,
+        where=None if plan.scope is None else plan.scope.predicate(source.schema, "target"),
+        adds_columns=plan.schema_mode == "merge",
+        properties={**plan.properties, MARK: mark},
+        transaction=plan.transaction,
+    )
+    return _written(dataset, plan, mark)
 
 
 def _require_columns(plan: WritePlan, schema: pa.Schema) -> None:
@@ -285,4 +270,5 @@ def _written(dataset: DeltaDataset, plan: WritePlan, mark: str) -> Written:
         bytes=sum(commit.added.values()),
         files=len(commit.added),
         replaced=replaced,
+        metrics=commit.merged_rows,
     )

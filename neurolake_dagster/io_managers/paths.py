@@ -18,7 +18,9 @@ def dataset_path(asset_key: dg.AssetKey | Sequence[str]) -> str:
     All but letters, digits, ``_`` and ``-`` becomes ``~`` and its UTF-8 bytes in hexadecimal:
     unlike ``%`` nobody decodes it. A leading ``_``, which would hide the folder, too.
     """
-    segments = asset_key.path if isinstance(asset_key, dg.AssetKey) else asset_key
+    if isinstance(asset_key, dg.AssetKey):
+        return dataset_path(asset_key.path)
+    segments = [asset_key] if isinstance(asset_key, str) else asset_key
     return "/".join(_escape(segment) for segment in segments)
 
 

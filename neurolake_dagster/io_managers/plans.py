@@ -74,11 +74,6 @@ class WritePlan:
     constraints: Mapping[str, str]
     partition_columns: tuple[str, ...] | None = None
 
-    @property
-    def merge_keys(self) -> tuple[str, ...]:
-        """The columns that identify a row in a merge; none without one."""
-        return () if self.merge is None else self.merge.keys
-
 
 @dataclass(frozen=True, kw_only=True)
 class ReadPlan:
@@ -258,7 +253,10 @@ def _merge(asked: Asked) -> MergePlan:
         "when_new": asked.choice(get_args(WhenNew), "when_new"),
         "when_gone": asked.choice(get_args(WhenGone), "when_gone"),
     }
-    return MergePlan(keys=keys, **{name: one for name, one in clauses.items() if one is not None})
+    plan = MergePlan(keys=keys, **{name: one for name, one in clauses.items() if one is not None})
+    if (plan.when_matched, plan.when_new, plan.when_gone) == ("ignore", "ignore", "keep"):
+        raise TableError(f"{asked.where}: a merge that updates, inserts and deletes nothing")
+    return plan
 
 
 def _schema_mode(asked: Asked, mode: Mode, *, is_partitioned: bool) -> SchemaMode | None:

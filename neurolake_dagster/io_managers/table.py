@@ -132,6 +132,7 @@ class TableIOManager(LakehouseIOManager):
         before: Snapshot | None,
         data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table],
     ) -> Written:
+        assert plan.merge is not None
         if isinstance(data, Mapping):
             data = pa.concat_tables(data.values(), promote_options="permissive")
         if plan.scope is not None:
@@ -139,7 +140,10 @@ class TableIOManager(LakehouseIOManager):
         commit = merge_rows(
             table,
             data if isinstance(data, pa.Table) else data.read_all(),
-            plan.merge_keys,
+            plan.merge.keys,
+            when_matched=plan.merge.when_matched,
+            when_new=plan.merge.when_new,
+            when_gone=plan.merge.when_gone,
             split=None if plan.scope is None else plan.scope.divide,
             partitions=() if plan.scope is None else [key.place for key in plan.scope.keys],
             properties=plan.properties,

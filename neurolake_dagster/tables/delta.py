@@ -36,6 +36,8 @@ from neurolake_dagster.errors import (
 )
 from neurolake_dagster.storage import Storage, translated
 from neurolake_dagster.tables.delta_commit import DeltaCommit, find_commit
+from neurolake_dagster.tables.delta_settings import DeltaSettings
+from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
 
 ZSTD_LEVEL = 3
 
@@ -115,6 +117,24 @@ class DeltaDataset:
             partition_columns=tuple(table.metadata().partition_columns),
         )
 
+    def settle(
+        self, settings: DeltaSettings, schema: pa.Schema, default_columns: list[str]
+    ) -> None:
+        """Bring the table to its settings; one that does not exist is made, without rows.
+
+        Parameters
+        ----------
+        default_columns
+            What a new table is partitioned by where the settings do not say it.
+        """
+        exists = self.exists()
+        with _translated(self.uri):
+            if exists:
+                settings.apply(self.open(), self.uri)
+            else:
+                options = self.storage.deltalake_options()
+                settings.create(self.uri, schema, default_columns, options)
+
     def commit(self, mark: str) -> DeltaCommit | None:
         """The commit of a write that was given this mark, or did this transaction.
 
@@ -181,7 +201,7 @@ class DeltaDataset:
         ------
         SchemaMismatchError, CommitConflictError, TableError
         """
-        if transaction is not None and self._has_transaction(transaction):
+        if transaction is not None and self.has_transaction(transaction):
             return
         marks = None if transaction is None else [Transaction(transaction, 1)]
         options: dict[str, Any] = {
@@ -211,45 +231,50 @@ class DeltaDataset:
         data: pa.Table,
         keys: Sequence[str],
         *,
+        when_matched: WhenMatched = "update",
+        when_new: WhenNew = "insert",
+        when_gone: WhenGone = "keep",
         where: str | None = None,
+        adds_columns: bool = False,
         properties: dict[str, str] | None = None,
         transaction: str | None = None,
-    ) -> dict[str, int]:
-        """Update the rows whose keys `data` has, insert the others; the exact counts.
+    ) -> None:
+        """Bring rows together with those of the same keys; the commit has the exact counts.
 
         Parameters
         ----------
         where
-            Only rows of the table for which this SQL predicate holds can match.
+            Only rows of the table, called ``target``, for which this SQL predicate holds are
+            touched.
+        adds_columns
+            Columns of `data` that the table lacks are added to it.
         """
-        if transaction is not None and self._has_transaction(transaction):
-            return {}
+        if transaction is not None and self.has_transaction(transaction):
+            return
         marks = None if transaction is None else [Transaction(transaction, 1)]
-        match = merge_condition(keys, where)
         with _translated(self.uri):
-            found = (
-                self.open()
-                .merge(
-                    data,
-                    predicate=match,
-                    source_alias="source",
-                    target_alias="target",
-                    commit_properties=CommitProperties(
-                        custom_metadata=properties or {}, app_transactions=marks
-                    ),
-                )
-                .when_matched_update_all()
-                .when_not_matched_insert_all()
-                .execute()
+            merge = self.open().merge(
+                data,
+                predicate=merge_condition(keys, where),
+                source_alias="source",
+                target_alias="target",
+                merge_schema=adds_columns,
+                commit_properties=CommitProperties(
+                    custom_metadata=properties or {}, app_transactions=marks
+                ),
             )
-        return {
-            "rows_inserted": found["num_target_rows_inserted"],
-            "rows_updated": found["num_target_rows_updated"],
-            "rows_deleted": found["num_target_rows_deleted"],
-            "rows_copied": found["num_target_rows_copied"],
-        }
+            if when_matched == "update":
+                merge = merge.when_matched_update_all()
+            elif when_matched == "delete":
+                merge = merge.when_matched_delete()
+            if when_new == "insert":
+                merge = merge.when_not_matched_insert_all()
+            if when_gone == "delete":
+                merge = merge.when_not_matched_by_source_delete(where)
+            merge.execute()
 
-    def _has_transaction(self, transaction: str) -> bool:
+    def has_transaction(self, transaction: str) -> bool:
+        """Whether a commit carries this name already."""
         return self.exists() and self.open().transaction_version(transaction) is not None
 
 

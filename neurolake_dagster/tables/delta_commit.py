@@ -5,7 +5,7 @@ Owns finding a piece of work's commit among those of others: each carries a mark
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from neurolake_dagster.errors import StorageNotFoundError
@@ -13,6 +13,13 @@ from neurolake_dagster.storage import Storage
 
 # In the commit's own information; Spark keeps what a writer says of it as one text.
 MARK = "neurolake.commit"
+# Our count -> how deltalake and delta-spark call it.
+MERGED = {
+    "rows_inserted": ("num_target_rows_inserted", "numTargetRowsInserted"),
+    "rows_updated": ("num_target_rows_updated", "numTargetRowsUpdated"),
+    "rows_deleted": ("num_target_rows_deleted", "numTargetRowsDeleted"),
+    "rows_copied": ("num_target_rows_copied", "numTargetRowsCopied"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +32,16 @@ class DeltaCommit:
         As the engine counted them; None where it did not.
     added, removed
         Data files with their size in bytes; 0 where the log does not tell.
+    merged_rows
+        Of a merge: exact counts ``rows_inserted``, ``rows_updated``, ``rows_deleted`` and
+        ``rows_copied``.
     """
 
     version: int
     written_rows: int | None
     added: Mapping[str, int]
     removed: Mapping[str, int]
+    merged_rows: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_commit(log: Storage, newest: int, mark: str) -> DeltaCommit | None:
@@ -74,9 +85,18 @@ def _commit(version: int, actions: list[dict[str, Any]]) -> DeltaCommit:
             if kind in action:
                 found[action[kind]["path"]] = int(action[kind].get("size") or 0)
     rows = metrics.get("num_added_rows", metrics.get("numOutputRows"))
+    merged = {
+        name: int(metrics[theirs])
+        for name, spellings in MERGED.items()
+        for theirs in spellings
+        if theirs in metrics
+    }
+    if merged:
+        rows = merged["rows_inserted"] + merged["rows_updated"]
     return DeltaCommit(
         version=version,
         written_rows=None if rows is None else int(rows),
         added=files["add"],
         removed=files["remove"],
+        merged_rows=merged,
     )

@@ -1,0 +1,163 @@
+"""Spark DataFrames into Delta tables, through delta-spark.
+
+Owns the writer's options, the merge, and what delta-spark's errors mean. Imports pyspark only
+when a DataFrame is at hand.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+
+from neurolake_dagster.errors import (
+    CommitConflictError,
+    PartitionError,
+    SchemaMismatchError,
+    TableError,
+)
+from neurolake_dagster.io_managers.plans import MergePlan, WritePlan
+from neurolake_dagster.tables.delta import DeltaDataset, merge_condition
+from neurolake_dagster.tables.delta_commit import MARK
+
+SCHEMA_OPTIONS = {"merge": "mergeSchema", "overwrite": "overwriteSchema"}
+STRAY_ROWS = "NEUROLAKE_STRAY_ROWS"
+BAD_KEYS = "NEUROLAKE_BAD_KEYS"
+
+
+def write_frame(
+    dataset: DeltaDataset, plan: WritePlan, frame: Any, options: Mapping[str, Any], mark: str
+) -> None:
+    """Write a frame in one commit.
+
+    Parameters
+    ----------
+    options
+        As of `DeltaDataset.write`: ``mode``, ``where``, ``partition_by``, ``schema_mode``.
+    """
+    mode = {"error": "errorifexists"}.get(options["mode"], options["mode"])
+    writer = frame.write.format("delta").mode(mode)
+    writer = writer.option("userMetadata", _user_metadata(plan, mark))
+    if plan.transaction is not None:
+        writer = writer.option("txnAppId", plan.transaction).option("txnVersion", 1)
+    if options.get("partition_by"):
+        writer = writer.partitionBy(*options["partition_by"])
+    if options.get("where") is not None:
+        writer = writer.option("replaceWhere", options["where"])
+    if options.get("schema_mode") is not None:
+        writer = writer.option(SCHEMA_OPTIONS[options["schema_mode"]], "true")
+    with told_by_spark(plan.where):
+        writer.save(dataset.spark_uri)
+
+
+def merge_frame(
+    dataset: DeltaDataset, plan: WritePlan, frame: Any, schema: pa.Schema, mark: str
+) -> None:
+    """Bring a frame's rows together with those of the same keys, in one commit.
+
+    Rows of other partitions, and keys that are null or come twice, fail the merge itself: no
+    job of their own looks for them.
+    """
+    if plan.transaction is not None and dataset.has_transaction(plan.transaction):
+        return
+    assert plan.merge is not None
+    unknown = [key for key in plan.merge.keys if key not in schema.names]
+    if unknown:
+        raise TableError(
+            f"{plan.where}: merge keys {list(plan.merge.keys)!r}, expected some of {schema.names!r}"
+        )
+    where = None if plan.scope is None else plan.scope.predicate(schema, "target")
+    with _own_session(frame.sparkSession, plan, mark) as session, told_by_spark(plan.where):
+        from delta.tables import DeltaTable
+
+        target = DeltaTable.forPath(session, dataset.spark_uri).alias("target")
+        source = _proven(frame, plan, plan.merge, schema).alias("source")
+        merge = target.merge(source, merge_condition(plan.merge.keys, where))
+        if plan.schema_mode == "merge":
+            merge = merge.withSchemaEvolution()
+        if plan.merge.when_matched == "update":
+            merge = merge.whenMatchedUpdateAll()
+        elif plan.merge.when_matched == "delete":
+            merge = merge.whenMatchedDelete()
+        if plan.merge.when_new == "insert":
+            merge = merge.whenNotMatchedInsertAll()
+        if plan.merge.when_gone == "delete":
+            merge = merge.whenNotMatchedBySourceDelete(where)
+        merge.execute()
+
+
+@contextmanager
+def told_by_spark(where: str) -> Iterator[None]:
+    """Translate what delta-spark says about rows, schemas and others' commits."""
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import AnalysisException, PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as exc:  # a broken constraint stays a Java error
+        whole = str(exc)
+        text = next((line for line in whole.splitlines() if "DELTA_" in line), whole.split("\n")[0])
+        if "REPLACE_WHERE_MISMATCH" in whole or STRAY_ROWS in whole:
+            raise PartitionError(
+                f"{where}: rows of none of the asked partitions; nothing was changed ({text})"
+            ) from exc
+        if BAD_KEYS in whole:
+            raise TableError(
+                f"{where}: rows to merge repeat a key, or a key is null; keep one for each"
+            ) from exc
+        if "DELTA_VIOLATE_CONSTRAINT" in whole:
+            raise TableError(f"{where}: rows break a constraint of the table: {text}") from exc
+        if "DELTA_CONCURRENT" in whole:
+            raise CommitConflictError(f"{where}: another commit came first: {text}") from exc
+        if isinstance(exc, AnalysisException) and "mismatch" in text:
+            raise SchemaMismatchError(f"{where}: the rows do not fit the table: {text}") from exc
+        raise
+
+
+def _user_metadata(plan: WritePlan, mark: str) -> str:
+    return json.dumps({**plan.properties, MARK: mark})
+
+
+@contextmanager
+def _own_session(session: Any, plan: WritePlan, mark: str) -> Iterator[Any]:
+    """A session whose settings mark the commit: a merge has no options of its own.
+
+    Classic Spark makes one beside the frame's; over Connect it is the frame's itself.
+    """
+    own = session.newSession() if hasattr(session, "_jsparkSession") else session
+    settings = {"spark.databricks.delta.commitInfo.userMetadata": _user_metadata(plan, mark)}
+    if plan.transaction is not None:
+        settings["spark.databricks.delta.write.txnAppId"] = plan.transaction
+        settings["spark.databricks.delta.write.txnVersion"] = "1"
+    for name, value in settings.items():
+        own.conf.set(name, value)
+    try:
+        yield own
+    finally:
+        for name in settings:
+            own.conf.unset(name)
+
+
+def _proven(frame: Any, plan: WritePlan, merge: MergePlan, schema: pa.Schema) -> Any:
+    """The frame, failing where it is read if a row is none that may be merged."""
+    from pyspark.sql import Window, functions as sf
+
+    keys = [sf.col(f"`{key}`") for key in merge.keys]
+    is_null = sf.lit(False)
+    for key in keys:
+        is_null = is_null | key.isNull()
+    count = "__neurolake_count"
+    counted = frame.withColumn(count, sf.count(sf.lit(1)).over(Window.partitionBy(*keys)))
+    bad = is_null | (sf.col(count) > 1)
+    test = sf.when(bad, _failing(BAD_KEYS))
+    if plan.scope is not None:
+        stray = ~sf.coalesce(sf.expr(plan.scope.predicate(schema)), sf.lit(False))
+        test = test.when(stray, _failing(STRAY_ROWS))
+    return counted.where(test.otherwise(sf.lit(True))).drop(count)
+
+
+def _failing(text: str) -> Any:
+    from pyspark.sql import functions as sf
+
+    return sf.raise_error(sf.lit(text)).cast("boolean")
