@@ -39,7 +39,9 @@ class StorageSettings(Settings):
         default=None, description="Bucket of the tables: root = s3://<bucket>, unless root is set."
     )
     multipart_threshold: int = Field(
-        default=52_428_800, ge=5_242_880, description="Spark uploads in parts from this size, in bytes."
+        default=52_428_800,
+        ge=5_242_880,
+        description="Spark uploads in parts from this size, in bytes.",
     )
     max_concurrency: int = Field(
         default=10, ge=1, le=50, description="Parallel parts of an upload by Spark."
