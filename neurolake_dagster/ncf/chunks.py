@@ -42,8 +42,8 @@ _SUFFIX_BYTES = 64 << 10
 # Ranges closer than this are read in one request, unless the source says otherwise.
 _COALESCE_BYTES = 1 << 20
 # Below this, handing work to other threads costs more than it saves.
-_MIN_PARALLEL_BYTES = 1 << 19
-_MIN_PARALLEL_ROWS = 1 << 17
+_MIN_PARALLEL_BYTES = 1 << 20
+_MIN_PARALLEL_RAW_BYTES = 1 << 22
 # A smaller share of a chunk's rows is read by pages.
 _PARTIAL_SHARE = 0.5
 
@@ -220,9 +220,11 @@ class Chunks:
         self, wanted: list[tuple[Place, NDArray | None]], budget: Budget, use_threads: bool
     ) -> dict[Any, Any]:
         """Return rows of chunks, as lists of arrays: all, or ascending local row numbers."""
-        stored = sum(self.entry(place).size for place, _ in wanted)
-        rows = sum(self.footer.row_groups[g].rows for g in {place.group for place, _ in wanted})
-        small = stored < _MIN_PARALLEL_BYTES and rows < _MIN_PARALLEL_ROWS
+        entries = [self.entry(place) for place, _ in wanted]
+        small = (
+            sum(entry.size for entry in entries) < _MIN_PARALLEL_BYTES
+            and sum(entry.raw_bytes for entry in entries) < _MIN_PARALLEL_RAW_BYTES
+        )
         if small or not use_threads or THREADS == 1:
             return {place: self._decode_chunk(place, part, budget) for place, part in wanted}
         # The dearest first, so that no thread is left with one at the end.

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from neurolake_dagster.ncf import pruning
 from neurolake_dagster.ncf.arrow import concat_rows, matching_rows, take_rows
+from neurolake_dagster.ncf.batches import keep_rows, rowless_table, split_batches
 from neurolake_dagster.ncf.bloom import Probe
 from neurolake_dagster.ncf.checks import NDArray
 from neurolake_dagster.ncf.chunks import Place
@@ -96,6 +97,8 @@ class NCFFile:
             return self._read_groups(groups, selected, budget, use_threads=use_threads)
         parts = list(self._filtered(filters, selected, budget, use_threads=use_threads))
         schema = self._projected(selected)
+        if not selected:
+            return rowless_table(sum(part.num_rows for part in parts), schema)
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def read_row_group(
@@ -123,14 +126,13 @@ class NCFFile:
         """
         selected = self._select(columns)
         if filters is not None:
-            budget = Budget(self._limit)
             tables = self._filtered(
-                filters, selected, budget, use_threads=use_threads, row_groups=row_groups
+                filters, selected, None, use_threads=use_threads, row_groups=row_groups
             )
         else:
             tables = self._windows(selected, row_groups, use_threads=use_threads)
         for table in tables:
-            yield from _batches(table, batch_size)
+            yield from split_batches(table, batch_size)
 
     def scan(
         self,
@@ -162,7 +164,7 @@ class NCFFile:
             return table
         taken = [take_rows(concat_rows(column), inverse) for column in table.columns]
         if not selected:
-            return _rowless_table(len(wanted), self._projected(selected))
+            return rowless_table(len(wanted), self._projected(selected))
         return pa.Table.from_arrays(taken, schema=table.schema)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
@@ -241,7 +243,7 @@ class NCFFile:
         if not selected:
             groups = self._chunks.footer.row_groups
             count = sum(groups[g].rows if rows is None else len(rows) for g, rows in wanted)
-            return _rowless_table(count, schema)
+            return rowless_table(count, schema)
         columns = [
             pa.chunked_array(
                 [page for g, _ in wanted for page in arrays[Place(g, column)]],
@@ -282,12 +284,18 @@ class NCFFile:
         self,
         filters: Any,
         selected: list[int],
-        budget: Budget,
+        budget: Budget | None,
         *,
         use_threads: bool,
         row_groups: Sequence[int] | None = None,
     ) -> Iterator[Any]:
-        """Yield the passing rows of each row group that statistics leave over."""
+        """Yield the passing rows of each row group that statistics leave over.
+
+        Parameters
+        ----------
+        budget
+            Of all of them; None is one for each row group.
+        """
         expression = pruning.build_filter(filters)
         pruning.check_filter(expression, self.schema)
         names = pruning.mentioned_columns(expression, self.schema.names)
@@ -299,16 +307,19 @@ class NCFFile:
         for group, rows in self._candidates(expression, mentioned, row_groups):
             if not probe.may_match({column: found[group] for column, found in blooms.items()}):
                 continue
-            tested = self._read_rows([(group, rows)], mentioned, budget, use_threads)
+            own = budget or Budget(self._limit)
+            tested = self._read_rows([(group, rows)], mentioned, own, use_threads)
             passing = matching_rows(tested, expression)
             if len(passing) == 0:
                 continue
             if len(passing) < tested.num_rows:
                 rows = passing if rows is None else rows[passing]
-            if set(selected) <= set(mentioned):
-                yield _keep_rows(tested.select([self.schema.names[i] for i in selected]), passing)
+            if not selected:
+                yield rowless_table(len(passing), self._projected(selected))
+            elif set(selected) <= set(mentioned):
+                yield keep_rows(tested.select([self.schema.names[i] for i in selected]), passing)
             else:
-                yield self._read_rows([(group, rows)], selected, budget, use_threads)
+                yield self._read_rows([(group, rows)], selected, own, use_threads)
 
     def _candidates(
         self, expression: Any, mentioned: list[int], row_groups: Sequence[int] | None
@@ -346,33 +357,6 @@ class NCFFile:
         elif kept:
             edges = np.concatenate([[0], np.cumsum(bounds[0])])
             yield group, np.concatenate([np.arange(edges[i], edges[i + 1]) for i in kept])
-
-
-def _keep_rows(table: Any, rows: NDArray) -> Any:
-    if len(rows) == table.num_rows:
-        return table
-    arrays = [take_rows(concat_rows(column), rows) for column in table.columns]
-    return pa.Table.from_arrays(arrays, schema=table.schema)
-
-
-def _batches(table: Any, batch_size: int) -> Iterator[Any]:
-    """Yield a table as record batches; one without columns keeps its rows."""
-    if table.num_columns:
-        yield from table.to_batches(max_chunksize=batch_size)
-        return
-    for start in range(0, table.num_rows, batch_size):
-        rows = min(batch_size, table.num_rows - start)
-        yield _rowless_batch(rows, table.schema)
-
-
-def _rowless_batch(rows: int, schema: Any) -> Any:
-    """Return a record batch of no columns that still has its row count."""
-    filler = pa.schema([pa.field("", pa.null())], schema.metadata)
-    return pa.record_batch([pa.nulls(rows)], schema=filler).select([])
-
-
-def _rowless_table(rows: int, schema: Any) -> Any:
-    return pa.Table.from_batches([_rowless_batch(rows, schema)])
 
 
 def read_table(

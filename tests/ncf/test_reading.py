@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from neurolake_dagster import ncf
+from neurolake_dagster.errors import NCFCorruptError
 from tests.ncf.every_type import every_type
 
 ROWS = 20_000
@@ -176,3 +177,21 @@ def test_verify_tells_how_far_it_is(data: bytes) -> None:
     assert report.row_groups * 5 == len(told)
     assert told == sorted(told)
     assert told[-1] == (stored, stored)
+
+
+def test_a_filter_without_columns_counts_the_rows(data: bytes) -> None:
+    """A table without columns forgot how many rows had passed."""
+    narrow = (pc.field("sorted") > 5000) & (pc.field("sorted") < 12_500)
+    assert ncf.read_table(data, columns=[], filters=narrow).num_rows == 7499
+    with ncf.NCFFile(data) as file:
+        assert sum(len(batch) for batch in file.iter_batches(columns=[], filters=narrow)) == 7499
+
+
+def test_a_filtered_stream_has_a_budget_for_each_row_group(table: pa.Table, data: bytes) -> None:
+    """One budget for all row groups stopped long streams that never held much."""
+    everything = pc.field("sorted") >= 0
+    with ncf.NCFFile(data, decode_limit_bytes=800_000) as file:
+        found = sum(len(batch) for batch in file.iter_batches(filters=everything))
+        with pytest.raises(NCFCorruptError, match="decode_limit_bytes"):
+            file.read(filters=everything)
+    assert found == table.num_rows

@@ -1,0 +1,38 @@
+"""Tables and record batches of decoded rows; those without columns keep their row count."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from neurolake_dagster.ncf.arrow import concat_rows, take_rows
+from neurolake_dagster.ncf.checks import NDArray
+
+
+def keep_rows(table: Any, rows: NDArray) -> Any:
+    """Return the rows of ascending numbers."""
+    if len(rows) == table.num_rows:
+        return table
+    arrays = [take_rows(concat_rows(column), rows) for column in table.columns]
+    return pa.Table.from_arrays(arrays, schema=table.schema)
+
+
+def split_batches(table: Any, batch_size: int) -> Iterator[Any]:
+    """Yield a table as record batches; one without columns keeps its rows."""
+    if table.num_columns:
+        yield from table.to_batches(max_chunksize=batch_size)
+        return
+    for start in range(0, table.num_rows, batch_size):
+        rows = min(batch_size, table.num_rows - start)
+        yield rowless_batch(rows, table.schema)
+
+
+def rowless_batch(rows: int, schema: Any) -> Any:
+    """Return a record batch of no columns that still has its row count."""
+    filler = pa.schema([pa.field("", pa.null())], schema.metadata)
+    return pa.record_batch([pa.nulls(rows)], schema=filler).select([])
+
+
+def rowless_table(rows: int, schema: Any) -> Any:
+    """Return a table of no columns that still has its row count."""
+    return pa.Table.from_batches([rowless_batch(rows, schema)])
