@@ -6,7 +6,13 @@ Owns the options of the format and where its credentials come from. Reading is
 Options of both: ``endpoint``, ``access_key``, ``secret_key``, ``session_token``, ``region``,
 ``secure`` of an S3-compatible store; not set, the session's own settings hold.
 Of reading: ``path``, ``paths`` (JSON list), ``columns`` (JSON list, or names divided by commas),
-``mergeSchema``, ``version`` of a table, ``maxPartitionBytes``.
+``mergeSchema``, ``version`` of a table, ``maxPartitionBytes``, ``where`` (only rows that pass:
+comparisons, ``IN``, ``IS NULL``, joined by ``AND``), ``pushdown`` (take the filters of a query).
+
+``pushdown`` is off unless asked for: Spark 4.2 keeps what a query's filters left of a DataFrame
+in Python's formats for its next queries too, and for its other uses in the same one, so that
+``rows.where(a).union(rows.where(b))`` gives wrong rows. It is right only where a DataFrame is
+used once; ``where`` and ``columns`` belong to the DataFrame and are always right.
 Of writing: ``path``, ``ifExists`` (``append``, ``error``, ``ignore``), ``partitionBy``,
 ``partitionOverwriteMode`` (``static``, ``dynamic``).
 """
@@ -21,6 +27,7 @@ from pyspark.sql.types import StructType
 
 from neurolake_dagster.errors import SettingsError, TableError
 from neurolake_dagster.settings import StorageSettings
+from neurolake_dagster.spark.filters import Term, read_where
 from neurolake_dagster.spark.locations import Found, find_files, place_of, read_schema
 from neurolake_dagster.spark.reading import (
     PARTITION_BYTES,
@@ -79,8 +86,10 @@ class NCFDataSource(DataSource):
             parallelism=self.parallelism,
             partition_bytes=int(self.options.get("maxPartitionBytes", PARTITION_BYTES)),
             allows_missing=self._flag("mergeSchema"),
+            terms=self._terms(schema),
         )
-        return FilteringReader(plan) if self.pushdown else NCFReader(plan)
+        takes_filters = self.pushdown and self._flag("pushdown")
+        return FilteringReader(plan) if takes_filters else NCFReader(plan)
 
     def writer(self, schema: StructType, overwrite: bool) -> DataSourceWriter:
         """A writer of one table; what it writes shows by one commit, or never."""
@@ -95,6 +104,12 @@ class NCFDataSource(DataSource):
             partition_by=tuple(self._names("partitionBy")),
             is_dynamic=self.options.get("partitionOverwriteMode", "static").lower() == "dynamic",
         )
+
+    def _terms(self, schema: StructType) -> tuple[Term, ...]:
+        where = self.options.get("where")
+        if where is None:
+            return ()
+        return read_where(where, {field.name: field.type for field in arrow_schema(schema)})
 
     def _mode(self) -> Mode:
         asked = str(self.options.get("ifExists", "append")).lower()

