@@ -15,13 +15,21 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from neurolake_dagster.errors import JarsNotFoundError
 from neurolake_dagster.settings import CacheSettings, SparkSettings
 from neurolake_dagster.spark.java import require_java
 
 MANIFEST = "jars.json"
+NO_NETWORK = r"Host repo1\.maven\.org not found|Server access error at url https?://repo1\."
 RESOLVE_TIMEOUT_S = 300
+# Nothing but the mirror: Ivy's own defaults would ask Maven Central.
+IVY_SETTINGS = """<ivysettings>
+  <settings defaultResolver="mirror"/>
+  <resolvers><ibiblio name="mirror" m2compatible="true" root="{root}"/></resolvers>
+</ivysettings>
+"""
 # The AWS SDK that each Hadoop was built against.
 AWS_SDK = {"3.5.0": "2.35.4"}
 AWS_MODULES = ("s3", "s3-transfer-manager", "sts", "apache-client", "netty-nio-client")
@@ -110,7 +118,16 @@ def find_jars(cache: Path) -> list[Path]:
     JarsNotFoundError
         If they were never resolved, or one is missing or was cut short.
     """
-    folder = installed_set().folder(cache)
+    return check_folder(installed_set().folder(cache))
+
+
+def check_folder(folder: Path) -> list[Path]:
+    """The jars of one folder, checked against its manifest.
+
+    Raises
+    ------
+    JarsNotFoundError
+    """
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise JarsNotFoundError(
@@ -144,8 +161,20 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
-def resolve_jars(cache: Path) -> list[Path]:
+def resolve_jars(
+    cache: Path, *, mirror: str | None = None, offline: bool = False, wanted: JarSet | None = None
+) -> list[Path]:
     """Bring the jars into the cache folder, where they are not there yet.
+
+    Parameters
+    ----------
+    mirror
+        Where to take them from instead of Maven Central: a folder that this function has
+        filled on another machine, or a folder or URL of a Maven repository.
+    offline
+        Ask no network; without a mirror only tell whether the jars are there.
+    wanted
+        None is the set that fits the installed wheels.
 
     Raises
     ------
@@ -154,29 +183,57 @@ def resolve_jars(cache: Path) -> list[Path]:
     JarsNotFoundError
         If a jar does not exist, or there is no network; the message holds Ivy's reason.
     """
-    wanted = installed_set()
+    wanted = wanted or installed_set()
     folder = wanted.folder(cache)
-    if (folder / MANIFEST).is_file():
-        return find_jars(cache)
+    is_remote = mirror is None or "://" in mirror
+    if (folder / MANIFEST).is_file() or (offline and is_remote):
+        return check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="resolving-", dir=folder.parent) as scratch:
         jars = Path(scratch) / "jars"
-        _run_ivy(wanted, Path(scratch))
-        sizes = {path.name: path.stat().st_size for path in sorted(jars.glob("*.jar"))}
-        (jars / MANIFEST).write_text(json.dumps(sizes, indent=1))
+        filled = None if mirror is None or is_remote else _filled_folder(Path(mirror), wanted)
+        if filled is not None:
+            check_folder(filled)
+            shutil.copytree(filled, jars)
+        else:
+            _run_ivy(wanted, Path(scratch), mirror)
+            sizes = {path.name: path.stat().st_size for path in sorted(jars.glob("*.jar"))}
+            (jars / MANIFEST).write_text(json.dumps(sizes, indent=1))
         # A folder without a manifest is a left-over of an older try.
         shutil.rmtree(folder, ignore_errors=True)
         jars.rename(folder)
-    return find_jars(cache)
+    return check_folder(folder)
 
 
-def _run_ivy(wanted: JarSet, scratch: Path) -> None:
+def _filled_folder(mirror: Path, wanted: JarSet) -> Path | None:
+    """The folder of this set in a mirror that is a cache, or the mirror itself if it is one.
+
+    Raises
+    ------
+    JarsNotFoundError
+        If there is no such mirror.
+    """
+    if not mirror.is_dir():
+        raise JarsNotFoundError(f"{mirror}: no such folder; expected a mirror with jars")
+    name = wanted.folder(mirror).name
+    places = (mirror, mirror / name, mirror / "jars" / name)
+    named = mirror.absolute().name == name
+    return next((p for p in places if (p / MANIFEST).is_file() and (named or p != mirror)), None)
+
+
+def _run_ivy(wanted: JarSet, scratch: Path, mirror: str | None = None) -> None:
     """Let spark-submit resolve the packages for a script that does nothing."""
     script = scratch / "nothing.py"
     script.write_text("")
+    settings = []
+    if mirror is not None:
+        root = mirror if "://" in mirror else Path(mirror).absolute().as_uri()
+        (scratch / "ivy.xml").write_text(IVY_SETTINGS.format(root=escape(root, {'"': "&quot;"})))
+        settings = ["--conf", f"spark.jars.ivySettings={scratch / 'ivy.xml'}"]
     command = [
         str(spark_home() / "bin" / "spark-submit"),
         *("--conf", f"spark.jars.ivy={scratch}"),
+        *settings,
         *("--packages", ",".join(wanted.coordinates)),
         *("--exclude-packages", ",".join(EXCLUDES)),
         str(script),
@@ -201,24 +258,33 @@ def _run_ivy(wanted: JarSet, scratch: Path) -> None:
             f"jars: not resolved within {RESOLVE_TIMEOUT_S} s; is there a network?"
         ) from exc
     if result.returncode:
-        raise JarsNotFoundError(_reason(wanted, result.stdout + result.stderr))
+        raise JarsNotFoundError(_reason(wanted, result.stdout + result.stderr, mirror))
 
 
-def _reason(wanted: JarSet, log: str) -> str:
+def _reason(wanted: JarSet, log: str, mirror: str | None) -> str:
     """Ivy's pages of log as one sentence with the fix."""
     missing = sorted(set(re.findall(r":: ([\w.#;-]+): not found", log)))
-    broken = sorted(set(re.findall(r":: (?:\^ )?([\w.#;!()-]+\.jar)", log)))
-    if "download failed" in log or (broken and not missing):
-        what = broken[0] if broken else "a jar"
+    broken = re.findall(r":: ([\w.#;!()-]+\.jar)", log)
+    if "FAILED DOWNLOADS" in log and broken:
         return (
-            f"jars: {what} could not be downloaded though its POM is known: a half-filled "
-            "local Maven repository does that; delete that artifact's folder below "
-            "~/.m2/repository and run `neurolake jars` again"
+            f"jars: {broken[0]} could not be downloaded though its POM is known: a half-filled "
+            "Maven repository does that; delete that artifact's folder below "
+            f"{mirror or '~/.m2/repository'} and run `neurolake jars` again"
+        )
+    if mirror is not None and missing:
+        return (
+            f"jars: {mirror} lacks {', '.join(missing)}; fill the mirror, or copy the folder "
+            f"{wanted.folder(Path()).name} of a machine where `neurolake jars` has run"
+        )
+    if re.search(NO_NETWORK, log) or len(missing) >= len(wanted.coordinates):
+        return (
+            "jars: Maven Central does not answer; run `neurolake jars` where there is a network, "
+            "or name a copy by `neurolake jars --mirror FOLDER`"
         )
     if missing:
         return (
-            f"jars: not found: {', '.join(missing)}; expected delta-spark {wanted.delta} for "
-            f"Spark {wanted.spark}; either there is no network, or that wheel has no jar: "
-            "install the versions of requirements.lock"
+            f"jars: not found: {', '.join(missing)}; delta-spark {wanted.delta} has no jar for "
+            f"Spark {wanted.spark}, though its wheel exists: install the versions of "
+            "requirements.lock"
         )
     return f"jars: Ivy failed: {log.strip()[-400:]}"
