@@ -12,7 +12,7 @@ from pydantic import Field
 from neurolake_dagster.resources.secrets import hide, reveal
 from neurolake_dagster.resources.storage import StorageResource
 from neurolake_dagster.settings import SparkSettings
-from neurolake_dagster.spark import Effective, effective, get_session
+from neurolake_dagster.spark import Effective, effective, get_session, stop_session
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
@@ -45,6 +45,7 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
     master: str | None = _option("master")
     remote: str | None = _option("remote")
     profile: str | None = _option("profile")
+    teardown: str | None = _option("teardown")
     app_name: str | None = _option("app_name")
     executor_memory: str | None = _option("executor_memory")
     executor_memory_overhead: str | None = _option("executor_memory_overhead")
@@ -124,6 +125,11 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
         return SparkSettings.load(
             **{name: reveal(value) if name in SECRETS else value for name, value in fields.items()}
         )
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        """Stop the session after a run, where that is the policy; a warm server stays."""
+        if self.settings().teardown == "stop":
+            stop_session()
 
     def session(
         self, storage: StorageResource | None = None, *, force_recreate: bool = False

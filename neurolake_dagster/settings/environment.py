@@ -56,11 +56,11 @@ class Settings(pydantic.BaseModel):
         settings._environment = frozenset(found.keys() - given.keys())
         return settings
 
-    def origin(self, name: str) -> typing.Literal["argument", "environment", "default"]:
+    def origin(self, name: str) -> typing.Literal["field", "environment", "default"]:
         """Where a field's value came from."""
         if name not in self.model_fields_set:
             return "default"
-        return "environment" if name in self._environment else "argument"
+        return "environment" if name in self._environment else "field"
 
 
 def read_environment(

@@ -52,6 +52,10 @@ class SparkSettings(Settings):
         description="Defaults of what is not set: local (by this machine), cluster, or production. "
         "Unset: by the master.",
     )
+    teardown: Literal["keep", "stop"] = Field(
+        default="keep",
+        description="The session after a run: keep it for the process's next one, or stop it.",
+    )
     app_name: str = Field(default="NeuroLake", description="Name of the application.")
     executor_memory: str = Field(default="4g", description="Heap of an executor.")
     executor_memory_overhead: str = Field(default="1g", description="Its memory beside the heap.")

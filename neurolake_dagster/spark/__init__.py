@@ -3,6 +3,11 @@
 The front of the room. Importing it starts no JVM and does not import pyspark.
 """
 
+from neurolake_dagster.spark.converting import (
+    FileConversion,
+    convert_ncf_to_parquet,
+    convert_parquet_to_ncf,
+)
 from neurolake_dagster.spark.effective import Effective, effective
 from neurolake_dagster.spark.jars import find_jars, resolve_jars
 from neurolake_dagster.spark.java import Java, find_java, require_java
@@ -12,8 +17,11 @@ from neurolake_dagster.spark.work import SparkWork, measured
 
 __all__ = [
     "Effective",
+    "FileConversion",
     "Java",
     "SparkWork",
+    "convert_ncf_to_parquet",
+    "convert_parquet_to_ncf",
     "effective",
     "find_jars",
     "find_java",

@@ -97,10 +97,12 @@ ALWAYS: dict[str, str] = {
     # Arrow carries rows between the JVM and Python; DataFrames of Arrow data need it.
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.sources.useV1SourceList": "avro,csv,json,kafka,orc,parquet,text",
+    # Spark's default, INT96, has no statistics, and other readers take it for nanoseconds.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.redaction.regex": REDACTED,
     "spark.sql.redaction.options.regex": f"{REDACTED}|url",
 }
-Origin = Literal["argument", "environment", "storage", "profile", "default"]
+Origin = Literal["field", "environment", "storage", "profile", "default"]
 
 
 @dataclass(frozen=True, kw_only=True)

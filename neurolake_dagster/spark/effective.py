@@ -69,12 +69,14 @@ def effective(
 
 def running_value(session: "SparkSession", key: str) -> str | None:
     """The value that a running session has for a Spark key; None if it knows none."""
-    if key.startswith(HADOOP):
+    is_classic = hasattr(session, "_jsc")
+    if key.startswith(HADOOP) and is_classic:
         hadoop = session._jsc.hadoopConfiguration()  # noqa: SLF001  # pyspark has no public way
         value: str | None = hadoop.get(key.removeprefix(HADOOP))
         return value
     own = session.conf.get(key, None)
-    return own if own is not None else session.sparkContext.getConf().get(key)
+    # A server's session holds every key of its Spark; a classic one those of SQL only.
+    return own if own is not None or not is_classic else session.sparkContext.getConf().get(key)
 
 
 def _asked(choice: Choice) -> str | None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neurolake_dagster.errors import SessionConflictError, SparkError
-from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.spark.conf import build_conf, jar_conf, s3_options
+from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
+from neurolake_dagster.spark.conf import build_conf, is_local, jar_conf, s3_options
 from neurolake_dagster.spark.jars import session_jars
 from neurolake_dagster.spark.java import require_java
 from neurolake_dagster.spark.server import (
@@ -26,6 +26,7 @@ from neurolake_dagster.spark.server import (
     start_server,
     without_remote,
 )
+from neurolake_dagster.spark.shipping import build_archive
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,8 +41,9 @@ EVENT_LOG_DIR = "/tmp/spark-events"  # noqa: S108  # Spark's own default, which 
 FIXED = ("spark.sql.python.filterPushdown.enabled",)
 
 _lock = threading.RLock()
-# Of the running session: what it was started with, and sessions that share its JVM.
+# Of the running session: what it was started with and where, and those that share its JVM.
 _started: dict[str, str] = {}
+_endpoints: list[str] = []
 _shared: dict[frozenset[tuple[str, str]], "SparkSession"] = {}
 
 
@@ -85,10 +87,13 @@ def get_session(
             _stop_jvm()
             session = _connect(remote) if remote else _start(settings, conf)
             _started.update(conf)
-            if settings.neurolake_ncf_enabled:
-                _register_ncf(session, settings, storage)
+            _endpoints.extend([remote] if remote else [])
         else:
             session = _share(running, conf)
+        is_first = running is None
+        # A JVM's sessions share its formats, a server's do not.
+        if settings.neurolake_ncf_enabled and (is_first or not _is_classic(session)):
+            _register_ncf(session, settings, storage)
         _shared[key] = session
         return session
 
@@ -102,8 +107,7 @@ def stop_session() -> None:
         session = running_session()
         if session is not None:
             session.stop()
-        _started.clear()
-        _shared.clear()
+        _forget()
         _stop_jvm()
 
 
@@ -115,11 +119,21 @@ def running_session() -> "SparkSession | None":
         iter(_shared.values()),
         SparkSession._instantiatedSession,  # noqa: SLF001  # no public way
     )
-    if session is not None and (not hasattr(session, "_sc") or _runs(session)):
+    if session is not None and (not _is_classic(session) or _runs(session)):
         return session
-    _started.clear()
-    _shared.clear()
+    _forget()
     return None
+
+
+def _forget() -> None:
+    _started.clear()
+    _endpoints.clear()
+    _shared.clear()
+
+
+def _is_classic(session: "SparkSession") -> bool:
+    """Whether its JVM is this process's own; else it is a Connect server's."""
+    return hasattr(session, "_jsc")
 
 
 def _runs(session: "SparkSession") -> bool:
@@ -131,13 +145,13 @@ def _share(running: "SparkSession", conf: dict[str, str]) -> "SparkSession":
     """A session with other settings on the same JVM; refused where it cannot take them."""
     other = {name for name in conf.keys() | _started.keys() if conf.get(name) != _started.get(name)}
     fixed = sorted(n for n in other if n in FIXED or not running.conf.isModifiable(n))
-    if fixed or not hasattr(running, "newSession"):
+    if fixed:
         raise SessionConflictError(
             f"Spark: a JVM of this process runs with other values of {', '.join(fixed)}, which "
             "it cannot change any more; use the same settings everywhere, or "
             "force_recreate=True to restart it"
         )
-    session = running.newSession()
+    session = running.newSession() if _is_classic(running) else _open(_endpoints[0])
     for name in other:
         if name in conf:
             session.conf.set(name, conf[name])
@@ -165,7 +179,12 @@ def _start(settings: SparkSettings, conf: dict[str, str]) -> "SparkSession":
     with warnings.catch_warnings():
         # pyspark's launcher leaves the gateway's pipes open on purpose.
         warnings.simplefilter("ignore", ResourceWarning)
-        return builder.getOrCreate()
+        session = builder.getOrCreate()
+    if not is_local(settings):
+        # Before anything is registered: what Spark hands to workers names the files of then.
+        archive = build_archive(CacheSettings.load().dir.absolute() / "spark")
+        session.sparkContext.addPyFile(str(archive))
+    return session
 
 
 def _make_folder(place: str) -> None:
@@ -212,14 +231,19 @@ def _resolve_remote(settings: SparkSettings, storage: StorageSettings) -> str | 
 
 def _connect(remote: str) -> "SparkSession":
     """Open a session on a Spark Connect server."""
-    from pyspark.sql import SparkSession
-
     address = urllib.parse.urlsplit(remote)
     host, port = address.hostname or "localhost", address.port or CONNECT_PORT
     # A client retries an absent server for many minutes.
     if not answers(port, host):
         raise SparkError(f"Spark Connect: nothing answers on {host}:{port}; is the server up?")
-    return SparkSession.builder.remote(remote).getOrCreate()
+    return _open(remote)
+
+
+def _open(remote: str) -> "SparkSession":
+    """A session of its own on a server, whatever sessions there are."""
+    from pyspark.sql import SparkSession
+
+    return SparkSession.builder.remote(remote).create()
 
 
 def _register_ncf(
@@ -228,8 +252,7 @@ def _register_ncf(
     """Offer the format ``ncf`` with this session's settings."""
     from neurolake_dagster.spark.datasource import configured
 
-    classic = hasattr(session, "_jsc")
-    parallelism = session.sparkContext.defaultParallelism if classic else REMOTE_TASKS
+    parallelism = session.sparkContext.defaultParallelism if _is_classic(session) else REMOTE_TASKS
     session.dataSource.register(
         configured(
             s3_options(settings, storage),

@@ -61,8 +61,8 @@ def test_extra_configs_win_and_keep_their_case() -> None:
 
 
 def test_every_option_reaches_spark() -> None:
-    elsewhere = {"master", "remote", "profile", "neurolake_ncf_enabled", "jars", "extra_configs"}
-    found = set(KEYS) | set(S3_KEYS) | set(SWITCHES) | elsewhere
+    elsewhere = {"master", "remote", "profile", "teardown", "neurolake_ncf_enabled", "jars"}
+    found = set(KEYS) | set(S3_KEYS) | set(SWITCHES) | elsewhere | {"extra_configs"}
     assert found == set(SparkSettings.model_fields)
 
 
@@ -82,7 +82,7 @@ def test_every_choice_names_its_origin() -> None:
     settings = SparkSettings.load({"NEUROLAKE_SPARK__UI_PORT": "5000"}, app_name="mine")
     storage = StorageSettings.load({}, region="eu-1")
     origins = {choice.option: choice.origin for choice in choose(settings, storage)}
-    assert origins["app_name"] == "argument"
+    assert origins["app_name"] == "field"
     assert origins["ui_port"] == "environment"
     assert origins["s3_region"] == "storage"
     assert origins["driver_memory"] == "profile"

@@ -84,6 +84,33 @@ def test_two_resources_never_leak_into_each_other(
     assert all(one.fits for one in spark_resource.effective())
 
 
+TEARDOWN = """
+import dagster as dg
+import psutil
+from neurolake_dagster.resources import SparkResource
+
+@dg.asset
+def uses(spark: SparkResource) -> int:
+    return spark.spark_session.range(3).count()
+
+for policy, left in (("keep", 1), ("stop", 0)):
+    spark = SparkResource(master="local[1]", ui_enabled=False, teardown=policy)
+    assert dg.materialize([uses], resources={"spark": spark}).success
+    children = [child.name() for child in psutil.Process().children(recursive=True)]
+    assert children.count("java") == left, children
+assert spark.session(force_recreate=True).range(5).count() == 5
+"""
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_session_stays_or_goes_after_a_run_by_policy() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", TEARDOWN], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert found.returncode == 0, found.stderr
+
+
 @pytest.mark.spark
 def test_context_is_the_sessions(spark: SparkSession, spark_resource: SparkResource) -> None:
     assert spark_resource.spark_context is spark.sparkContext
