@@ -10,9 +10,19 @@ import polars as pl
 
 from neurolake_dagster.assets.analytics import FLIGHTS
 from neurolake_dagster.assets.conversions import OWNERS
+from neurolake_dagster.assets.lineage import ColumnLineage, identity_lineage
+from neurolake_dagster.assets.nycflights import TABLES
+from neurolake_dagster.io_managers.metadata import lineage_metadata
 
 # Single-run ranges are in beta since 2023; saying so at every command helps nobody.
 warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=dg.BetaWarning)
+
+(_SOURCE,) = (table for table in TABLES if table.name == "flights")
+DESCRIPTIONS = {**_SOURCE.column_descriptions, "flight_date": "Day of departure, local"}
+LINEAGE: ColumnLineage = {
+    **identity_lineage(_SOURCE.schema.names, FLIGHTS),
+    "flight_date": [(FLIGHTS, "year"), (FLIGHTS, "month"), (FLIGHTS, "day")],
+}
 
 days_of_2013 = dg.DailyPartitionsDefinition(start_date="2013-01-01", end_date="2014-01-01")
 
@@ -28,7 +38,8 @@ days_of_2013 = dg.DailyPartitionsDefinition(start_date="2013-01-01", end_date="2
     owners=OWNERS,
     metadata={
         "partition_expr": "flight_date",
-        "column_descriptions": {"flight_date": "Day of departure, local"},
+        "column_descriptions": DESCRIPTIONS,
+        **lineage_metadata(LINEAGE),
     },
 )
 def flights_daily(context: dg.AssetExecutionContext, flights: pl.DataFrame) -> pl.DataFrame:

@@ -29,6 +29,11 @@ class SourceTable:
     description: str
     schema: pa.Schema
 
+    @property
+    def column_descriptions(self) -> dict[str, str]:
+        """The descriptions by column, for what is derived from the table."""
+        return {f.name: f.metadata[b"ncf.description"].decode() for f in self.schema}
+
 
 def _table(name: str, description: str, *columns: tuple[str, pa.DataType, str]) -> SourceTable:
     fields = [
