@@ -15,6 +15,7 @@ import pyarrow as pa
 from neurolake_dagster import errors
 from neurolake_dagster.io_managers.plans import ReadPlan
 from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
+from neurolake_dagster.tables.predicate import Predicate
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.tasks import RECORD_COLUMN, WriteParts, read_records
@@ -94,11 +95,26 @@ def read_parts(
         used = () if plan.where is None else plan.where.columns()
         names = json.dumps(list(dict.fromkeys([*plan.columns, *used])))
         reader = reader.option("columns", names)
+    if plan.where is not None and _is_condition(plan.where, snapshot):
+        reader = reader.option("where", plan.where.sql())
     if files is not None:
         return reader.load([table.folder.uri(file.path) for file in files])
     if plan.version is not None:
         reader = reader.option("version", str(snapshot.version))
     return reader.load(table.uri)
+
+
+def _is_condition(where: Predicate, snapshot: Snapshot) -> bool:
+    """Whether the source can leave rows out by it; what it cannot, Spark does alone."""
+    from neurolake_dagster.spark.filters import read_where
+    from neurolake_dagster.spark.types import arrow_schema, spark_schema
+
+    types = {one.name: one.type for one in arrow_schema(spark_schema(snapshot.schema))}
+    try:
+        read_where(where.sql(), types)
+    except errors.TableError:
+        return False
+    return True
 
 
 def empty_frame(session: Any, schema: pa.Schema) -> Any:
