@@ -35,6 +35,7 @@ from neurolake_dagster.io_managers.values import (
     wanted_type,
 )
 from neurolake_dagster.resources import SparkResource, StorageResource
+from neurolake_dagster.spark import measured
 from neurolake_dagster.storage import Storage
 
 
@@ -55,7 +56,9 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         started = time.perf_counter()
         plan = build_write_plan(context, self.mode)
         if is_spark(obj):
-            written = self._write_spark(plan, obj)
+            with measured(obj.sparkSession) as spark:
+                written = self._write_spark(plan, obj)
+            written = replace(written, spark=spark.work)
         elif isinstance(obj, dict) and plan.scope is not None:
             rows = rows_by_partition(obj, plan.scope, plan.where)
             written = self._write_arrow(plan, rows)

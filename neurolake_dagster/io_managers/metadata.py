@@ -12,6 +12,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from neurolake_dagster.spark import SparkWork
+
 PREVIEW_ROWS = 5
 PREVIEW_TEXT = 80
 DESCRIPTION_KEYS = (b"ncf.description", b"description", b"comment")
@@ -134,6 +136,18 @@ def partitions_metadata(rows: Sequence[Mapping[str, str | int | float | None]]) 
     names = list(rows[0]) if rows else []
     schema = dg.TableSchema(columns=[dg.TableColumn(name=name) for name in names])
     return {"partitions": dg.MetadataValue.table(records=records, schema=schema)}
+
+
+def spark_metadata(work: SparkWork) -> Metadata:
+    """What Spark did for a materialization; each number under ``spark/``."""
+    found: Metadata = {
+        "spark/application_id": dg.MetadataValue.text(work.application_id),
+        "spark/version": dg.MetadataValue.text(work.version),
+    }
+    if work.ui_url is not None:
+        found["spark/ui"] = dg.MetadataValue.url(work.ui_url)
+    counts = {f"spark/{name}": dg.MetadataValue.int(count) for name, count in work.counts.items()}
+    return found | counts
 
 
 def _preview(rows: pa.Table, hidden: set[str]) -> dg.MetadataValue[Any]:

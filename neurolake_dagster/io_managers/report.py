@@ -11,8 +11,13 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.io_managers.metadata import partitions_metadata, table_metadata
+from neurolake_dagster.io_managers.metadata import (
+    partitions_metadata,
+    spark_metadata,
+    table_metadata,
+)
 from neurolake_dagster.io_managers.plans import WritePlan
+from neurolake_dagster.spark import SparkWork
 
 # Metadata that differs between the partitions of a single run: rows and bytes of each.
 PER_PARTITION = ("dagster/partition_row_count", "bytes")
@@ -32,6 +37,8 @@ class Written:
         The same for the same rows; None where that is not known.
     by_partition
         Rows and bytes of each partition written; bytes are None where files hold several.
+    spark
+        What Spark did for it; None where it was not asked.
     """
 
     uri: str
@@ -46,6 +53,7 @@ class Written:
     replaced: str = ""
     metrics: Mapping[str, int] = field(default_factory=dict)
     data_version: str | None = None
+    spark: SparkWork | None = None
 
 
 def describe_output(
@@ -90,6 +98,8 @@ def _described(
         pii_columns=definition.get("pii_columns", ()),
     )
     found |= {name: dg.MetadataValue.int(count) for name, count in written.metrics.items()}
+    if written.spark is not None:
+        found |= spark_metadata(written.spark)
     if written.replaced:
         found["replaced"] = dg.MetadataValue.text(written.replaced)
     return found

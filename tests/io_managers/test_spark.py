@@ -95,6 +95,12 @@ def test_frames_are_written_and_read_as_frames_and_as_arrow(
     assert found["bytes"] > 0
     columns = [column.name for column in found["dagster/column_schema"].columns]
     assert columns == ["id", "name", "day", "at"]
+    assert found["spark/application_id"] == spark.sparkContext.applicationId
+    assert found["spark/version"] == spark.version
+    assert found["spark/jobs"] >= 1
+    assert found["spark/tasks"] >= found["spark/stages"] >= 1
+    assert found["spark/shuffle_write_bytes"] > 0
+    assert not any("spark" in name for name in metadata_of(instance, "as_polars"))
 
 
 def test_arrow_is_read_as_a_frame(
