@@ -31,7 +31,7 @@ def translated(uri: str) -> Iterator[None]:
 
 def _translate(exc: Exception, uri: str) -> StorageError:
     """Name the failure; only the first line of obstore's text, for the rest repeats it."""
-    text = str(exc)
+    text = _plain(str(exc))
     found = _S3_CODE.search(text)
     code = found.group(1) if found else ""
     kind = type(exc).__name__
@@ -50,6 +50,14 @@ def _translate(exc: Exception, uri: str) -> StorageError:
         reason = re.sub(r" in [\d.]+\w+, after.*?- ", ": ", text.splitlines()[0])
         return StorageUnavailableError(f"{uri}: the store does not answer ({reason})")
     return StorageError(f"{uri}: {text.splitlines()[0] if text else kind}")
+
+
+def _plain(text: str) -> str:
+    """The text without the colours and arrows of deltalake, whose first line says nothing."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m|↳", "", line).strip() for line in text.splitlines()]
+    if len(lines) > 1 and re.fullmatch(r"Generic \w+ error", lines[0]):
+        lines = [": ".join(lines[:3])]
+    return "\n".join(lines)
 
 
 def _says_forbidden(text: str) -> bool:

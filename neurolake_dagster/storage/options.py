@@ -17,6 +17,8 @@ MAX_RETRIES = 2
 RETRY_TIMEOUT_S = 8
 CONNECT_TIMEOUT_S = 5
 STALL_TIMEOUT_S = 10
+# Of one whole request: a slow upload is no dead one.
+REQUEST_TIMEOUT_S = 300
 
 ObjectStore = LocalStore | S3Store
 
@@ -74,7 +76,7 @@ def open_store(root: str, options: StorageOptions) -> ObjectStore:
             "allow_http": options.endpoint_url.startswith("http://"),
             "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
             "read_timeout": timedelta(seconds=STALL_TIMEOUT_S),
-            "timeout": timedelta(minutes=5),
+            "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
         },
         retry_config={
             "max_retries": MAX_RETRIES,

@@ -201,6 +201,7 @@ class DeltaDataset:
         ------
         SchemaMismatchError, CommitConflictError, TableError
         """
+        _check_types(data.schema, self.uri)
         if transaction is not None and self.has_transaction(transaction):
             return
         marks = None if transaction is None else [Transaction(transaction, 1)]
@@ -249,6 +250,7 @@ class DeltaDataset:
         adds_columns
             Columns of `data` that the table lacks are added to it.
         """
+        _check_types(data.schema, self.uri)
         if transaction is not None and self.has_transaction(transaction):
             return
         marks = None if transaction is None else [Transaction(transaction, 1)]
@@ -328,8 +330,32 @@ def _translated(uri: str) -> Iterator[None]:
         raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
     except (DeltaError, DeltaProtocolError) as exc:
         raise TableError(f"{uri}: {exc}") from exc
-    except Exception as exc:
-        # deltalake raises the bare class, no subclass of it, for a type that Delta lacks.
-        if type(exc) is not Exception:
-            raise
-        raise TableError(f"{uri}: {str(exc).splitlines()[0]}") from exc
+
+
+def _check_types(schema: pa.Schema, uri: str) -> None:
+    """Refuse types that Delta lacks: deltalake raises a bare `Exception` for them."""
+    lacking = [f"{field.name!r} is {field.type}" for field in schema if _is_lacking(field.type)]
+    if lacking:
+        raise TableError(
+            f"{uri}: Delta has no such types: columns {', '.join(lacking)}; cast them first"
+        )
+
+
+def _is_lacking(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        return _is_lacking(type_.value_type)
+    if pa.types.is_nested(type_) and not pa.types.is_union(type_):
+        return any(_is_lacking(type_.field(index).type) for index in range(type_.num_fields))
+    if pa.types.is_decimal(type_):
+        return type_.bit_width > 128 or type_.scale < 0
+    return any(is_one(type_) for is_one in _LACKING)
+
+
+_LACKING = (
+    pa.types.is_duration,
+    pa.types.is_time,
+    pa.types.is_interval,
+    pa.types.is_float16,
+    pa.types.is_union,
+    pa.types.is_run_end_encoded,
+)

@@ -98,8 +98,11 @@ def optimize(
             rows = read_files(table.folder, table.files_format, snapshot, files, None, None)
             if sort_by:
                 rows = rows.sort_by([(name, "ascending") for name in sort_by])
-            for batch in rows.to_batches():
-                parts.write(place, batch)
+            each = _rows_per_file(files, target_file_bytes)
+            for start in range(0, rows.num_rows, each):
+                for batch in rows.slice(start, each).to_batches():
+                    parts.write(place, batch)
+                parts.finish(place)
             parts.ensure(place)
         parts.close()
         removed = tuple(file.path for files in chosen.values() for file in files)
@@ -112,6 +115,12 @@ def optimize(
             metrics={"files_before": len(removed), "files_after": len(parts.files)},
         )
         return carry_out(table.folder, table.format, change, snapshot, parts.forget)
+
+
+def _rows_per_file(files: Sequence[DataFile], target_file_bytes: int) -> int:
+    """How many rows make a file of about that size, judged by the files there are."""
+    rows, size = sum(file.row_count for file in files), sum(file.bytes for file in files)
+    return max(1, rows * target_file_bytes // max(size, 1))
 
 
 def vacuum(

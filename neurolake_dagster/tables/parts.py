@@ -61,6 +61,11 @@ class PartFiles:
         current = self._open.get(partition) or self._begin(partition)
         current.writer.write(batch)
         if current.sink.tell() >= self._target_file_bytes:
+            self.finish(partition)
+
+    def finish(self, partition: Partition) -> None:
+        """End the open file of a partition, if there is one: its next rows begin another."""
+        if partition in self._open:
             self._finish(partition)
 
     def ensure(self, partition: Partition) -> None:

@@ -26,6 +26,7 @@ from neurolake_dagster.tables import (
     vacuum,
 )
 from neurolake_dagster.tables.log import Entry
+from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile
 
 
@@ -158,12 +159,18 @@ def test_optimizing_joins_small_files_and_keeps_the_rows(table: Table) -> None:
     assert optimize(table).operation == "none"
 
 
-def test_optimizing_by_columns_lets_reads_skip_files(ncf: Table) -> None:
+def test_optimizing_by_columns_lets_reads_skip_files(table: Table) -> None:
     for start in (1, 0):
         ids = range(start, 4000, 2)
-        ncf.write(pa.table({"id": ids, "pad": [f"{i:064x}" for i in ids]}), mode="append")
-    optimize(ncf, sort_by=["id"])
-    assert ncf.read()["id"].to_pylist() == list(range(4000))
+        table.write(pa.table({"id": ids, "pad": [f"{i:064x}" for i in ids]}), mode="append")
+    filters = [("id", "<", 500)]
+    assert len(matching_files(table.snapshot(), table.files(), filters)) == 2
+
+    commit = optimize(table, sort_by=["id"], target_file_bytes=table.snapshot().bytes // 4)
+    assert 4 <= len(commit.files_added) <= 5
+    assert table.read()["id"].to_pylist() == list(range(4000))
+    assert len(matching_files(table.snapshot(), table.files(), filters)) == 1
+    assert table.read(filters=filters).num_rows == 500
 
 
 def test_vacuum_deletes_exactly_what_no_kept_version_needs(ncf: Table) -> None:

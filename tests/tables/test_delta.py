@@ -1,0 +1,110 @@
+"""Delta through deltalake on stores that cannot be used, and types that Delta lacks."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from neurolake_dagster.errors import (
+    StorageAccessError,
+    StorageError,
+    StorageUnavailableError,
+    TableError,
+)
+from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.delta import DeltaDataset
+from tests.s3_server import S3Server
+from tests.test_storage import TOLD_WITHIN_S, s3_options
+
+ROWS = pa.table({"id": [1, 2]})
+
+
+@pytest.fixture
+def stalled() -> Iterator[str]:
+    """An endpoint that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+
+
+ACTS = {
+    "write": lambda storage: DeltaDataset(storage, "t").write(ROWS),
+    "read": lambda storage: DeltaDataset(storage, "t").scan().read_all(),
+}
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=list(ACTS))
+@pytest.mark.parametrize(
+    ("root", "changes", "expected"),
+    [
+        ("s3://lake", {"secret_key": "wrong"}, StorageAccessError),
+        ("s3://absent", {}, StorageUnavailableError),
+        ("s3://lake", {"endpoint": "http://127.0.0.1:9"}, StorageUnavailableError),
+    ],
+    ids=["wrong secret", "missing bucket", "refused"],
+)
+def test_a_store_that_deltalake_cannot_use_is_told_soon(
+    s3_server: S3Server,
+    act: Callable[[Storage], object],
+    root: str,
+    changes: dict[str, object],
+    expected: type[StorageError],
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(expected) as caught:
+        act(Storage(root, s3_options(s3_server, **changes)))
+    assert time.monotonic() - started < TOLD_WITHIN_S
+    assert "\n" not in str(caught.value)
+    assert s3_server.secret_key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [lambda storage: storage.read("x"), ACTS["read"]],
+    ids=["obstore", "deltalake"],
+)
+@pytest.mark.slow  # waits for time to pass
+def test_a_store_that_never_answers_is_told_soon(
+    s3_server: S3Server, stalled: str, act: Callable[[Storage], object]
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(StorageUnavailableError, match="does not answer"):
+        act(Storage("s3://lake", s3_options(s3_server, endpoint=stalled)))
+    assert time.monotonic() - started < TOLD_WITHIN_S
+
+
+@pytest.mark.usefixtures("no_keys")
+@pytest.mark.parametrize(
+    "act",
+    [lambda storage: storage.put("x", b""), ACTS["write"]],
+    ids=["obstore", "deltalake"],
+)
+def test_no_keys_at_all_is_told_soon(s3_server: S3Server, act: Callable[[Storage], object]) -> None:
+    options = s3_options(s3_server, access_key=None, secret_key=None)
+    started = time.monotonic()
+    with pytest.raises((StorageAccessError, StorageUnavailableError)) as caught:
+        act(Storage("s3://lake", options))
+    assert time.monotonic() - started < TOLD_WITHIN_S
+    assert "key" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "type_",
+    [pa.duration("s"), pa.time64("us"), pa.float16(), pa.month_day_nano_interval()],
+    ids=str,
+)
+def test_a_type_that_delta_lacks_is_told(tmp_path: Path, type_: pa.DataType) -> None:
+    dataset = DeltaDataset(Storage(str(tmp_path)), "t")
+    with pytest.raises(TableError):
+        dataset.write(pa.table({"x": pa.nulls(1, type_)}))
+    assert not dataset.exists()
