@@ -18,9 +18,7 @@ from neurolake_dagster.storage.files import RangedFile, StorageWriter
 from neurolake_dagster.storage.options import (
     CONNECT_TIMEOUT_S,
     MAX_RETRIES,
-    REQUEST_TIMEOUT_S,
     RETRY_TIMEOUT_S,
-    STALL_TIMEOUT_S,
     ObjectStore,
     StorageOptions,
     open_store,
@@ -96,8 +94,6 @@ class Storage:
             "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
             "AWS_CONDITIONAL_PUT": "etag",
             "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
-            "read_timeout": f"{STALL_TIMEOUT_S}s",
-            "timeout": f"{REQUEST_TIMEOUT_S}s",
             "max_retries": str(MAX_RETRIES),
             "retry_timeout": f"{RETRY_TIMEOUT_S}s",
         }
