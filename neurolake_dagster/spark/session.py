@@ -4,6 +4,7 @@ Owns starting, sharing and stopping. What the settings mean as Spark keys is
 `neurolake_dagster.spark.conf`'s.
 """
 
+import atexit
 import logging
 import os
 import subprocess
@@ -105,8 +106,9 @@ def stop_session() -> None:
     """
     with _lock:
         session = running_session()
-        if session is not None:
-            session.stop()
+        for one in {id(one): one for one in (session, *_shared.values())}.values():
+            if one is not None:
+                one.stop()
         _forget()
         _stop_jvm()
 
@@ -243,7 +245,10 @@ def _open(remote: str) -> "SparkSession":
     """A session of its own on a server, whatever sessions there are."""
     from pyspark.sql import SparkSession
 
-    return SparkSession.builder.remote(remote).create()
+    session = SparkSession.builder.remote(remote).create()
+    # Closed while its threads live: by the interpreter's own end it waits for them, for good.
+    atexit.register(session.stop)
+    return session
 
 
 def _register_ncf(

@@ -1,6 +1,8 @@
 """The warm server, as its commands and its clients see it: each in a process of its own."""
 
+import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
 from neurolake_dagster.settings import CacheSettings
@@ -24,6 +27,63 @@ frame = spark.range(1000)
 frame.write.format("ncf").mode("overwrite").save(sys.argv[2])
 kept = spark.read.format("ncf").load(sys.argv[2]).where("id >= 990").count()
 print(type(spark).__module__, kept)
+"""
+
+DELTA_AND_MORE = """
+import json, sys
+from neurolake_dagster.resources import SparkResource
+from neurolake_dagster.spark import measured
+resource = SparkResource(remote="auto")
+spark, uri = resource.spark_session, sys.argv[1]
+spark.range(100).withColumnRenamed("id", "k").write.format("delta").save(uri)
+spark.sql(f"merge into delta.`{uri}` t using (select explode(array(5L, 500L)) k) s on t.k = s.k "
+          "when matched then delete when not matched then insert *")
+other = resource.model_copy(update={"shuffle_partitions": 5}).spark_session
+with measured(spark) as found:
+    rows = spark.read.format("delta").load(uri).count()
+print(json.dumps({
+    "rows": rows,
+    "version": spark.sql(f"describe history delta.`{uri}`").count(),
+    "misfits": [one.option for one in resource.effective() if not one.fits],
+    "others": [spark.conf.get("spark.sql.shuffle.partitions"),
+               other.conf.get("spark.sql.shuffle.partitions"),
+               other.range(3).write.format("ncf").mode("overwrite").save(uri + "-ncf")],
+    "application": [found.work.application_id, spark.conf.get("spark.app.id")],
+}))
+"""
+CHAIN = """
+import dagster as dg
+from pyspark.sql import DataFrame
+from neurolake_dagster.io_managers import DeltaIOManager, NCFIOManager, ParquetIOManager
+from neurolake_dagster.resources import SparkResource, StorageResource
+
+def told(context, frame):
+    context.log.info(f"application {frame.sparkSession.conf.get('spark.app.id')} of the step")
+    return frame
+
+@dg.asset(io_manager_key="ncf")
+def numbers(context: dg.AssetExecutionContext, spark: SparkResource) -> DataFrame:
+    return told(context, spark.spark_session.range(1000))
+
+@dg.asset(io_manager_key="delta")
+def evens(context: dg.AssetExecutionContext, numbers: DataFrame) -> DataFrame:
+    return told(context, numbers.where("id % 2 = 0"))
+
+@dg.asset(io_manager_key="parquet")
+def total(context: dg.AssetExecutionContext, evens: DataFrame) -> DataFrame:
+    return told(context, evens.selectExpr("sum(id) as total"))
+
+parts = {"storage": StorageResource(root="data"), "spark": SparkResource(remote="auto")}
+defs = dg.Definitions(
+    assets=[numbers, evens, total],
+    jobs=[dg.define_asset_job("chain")],
+    resources={
+        "ncf": NCFIOManager(**parts),
+        "delta": DeltaIOManager(**parts),
+        "parquet": ParquetIOManager(**parts),
+        "spark": parts["spark"],
+    },
+)
 """
 
 
@@ -95,6 +155,32 @@ def test_its_files_are_private(machine: Machine, lines: list[str]) -> None:
 def test_auto_uses_it_and_ncf_works(machine: Machine, lines: list[str]) -> None:
     found = machine.client("auto")
     assert found.stdout.split() == ["pyspark.sql.connect.session", "10"], found.stderr
+
+
+def test_delta_and_sessions_of_their_own_work(machine: Machine, lines: list[str]) -> None:
+    found = machine.run(sys.executable, "-c", DELTA_AND_MORE, str(machine.folder / "delta"))
+    assert found.returncode == 0, found.stderr
+    told = json.loads(found.stdout)
+    assert (told["rows"], told["version"]) == (100, 2)
+    assert told["misfits"] == []
+    assert told["others"][:2] == ["2", "5"]
+    assert len(set(told["application"])) == 1
+
+
+def test_the_steps_of_a_run_share_its_jvm(machine: Machine, lines: list[str]) -> None:
+    (machine.folder / "chain.py").write_text(CHAIN)
+    home = machine.folder / "home"
+    home.mkdir()
+    found = machine.run(
+        *(f"{BIN}/dagster", "job", "execute", "-f", "chain.py", "-j", "chain"),
+        DAGSTER_HOME=str(home),
+    )
+    assert found.returncode == 0, found.stderr
+    applications = re.findall(r"application (\S+) of the step", found.stderr)
+    assert len(applications) == 3
+    assert len(set(applications)) == 1
+    (total,) = pq.read_table(machine.folder / "data" / "total")["total"].to_pylist()
+    assert total == sum(range(0, 1000, 2))
 
 
 def test_other_settings_fall_back_with_a_notice(machine: Machine, lines: list[str]) -> None:
