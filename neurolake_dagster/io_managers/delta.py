@@ -271,4 +271,5 @@ def _written(dataset: DeltaDataset, plan: WritePlan, mark: str) -> Written:
         files=len(commit.added),
         replaced=replaced,
         metrics=commit.merged_rows,
+        statistics=snapshot.statistics,
     )

@@ -1,22 +1,27 @@
 """Arrow facts as Dagster metadata: the only place where the one becomes the other.
 
 Owns the keys on every materialization. Dagster's own keys are used where they exist; beside
-them stand ``bytes``, ``seconds``, ``files``, ``version``, ``preview``, ``column_lineage``.
+them stand ``bytes``, ``seconds``, ``files``, ``version``, ``preview``, ``statistics``,
+``column_lineage``.
 Takes plain values, never a context, so that assets without an IO manager use it too.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from neurolake_dagster.spark import SparkWork
+from neurolake_dagster.tables.statistics import ColumnStatistics
 
 PREVIEW_ROWS = 5
 PREVIEW_TEXT = 80
 DESCRIPTION_KEYS = (b"ncf.description", b"description", b"comment")
+SEMANTIC_KEY = b"ncf.semantic"
+TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,63}")  # what Dagster takes as a tag
 PII_KEYS = (b"ncf.pii", b"pii")
 
 Metadata = dict[str, dg.MetadataValue[Any]]
@@ -35,6 +40,7 @@ def table_metadata(
     table_name: str | None = None,
     source_bytes: int | None = None,
     preview: pa.Table | None = None,
+    statistics: Sequence[ColumnStatistics] = (),
     column_descriptions: Mapping[str, str] | None = None,
     pii_columns: Iterable[str] = (),
 ) -> Metadata:
@@ -50,6 +56,8 @@ def table_metadata(
         Size of what it was made of: adds ``compression_ratio``, source by target.
     preview
         A few rows; columns flagged as PII are dropped here.
+    statistics
+        Of the whole table's columns; of those flagged as PII no value is shown.
     column_descriptions
         Win over what an Arrow field's metadata says (``ncf.description``, ``description``,
         ``comment``).
@@ -57,9 +65,12 @@ def table_metadata(
         Beside the fields whose Arrow metadata says ``pii``.
     """
     described = dict(column_descriptions or {})
+    hidden = {*pii_columns, *_flagged_as_pii(schema)}
     found: Metadata = {
         "dagster/uri": dg.MetadataValue.text(uri),
-        "dagster/column_schema": dg.MetadataValue.table_schema(table_schema(schema, described)),
+        "dagster/column_schema": dg.MetadataValue.table_schema(
+            table_schema(schema, described, hidden)
+        ),
     }
     integers = {
         "dagster/row_count": row_count,
@@ -76,8 +87,9 @@ def table_metadata(
     if source_bytes and bytes:
         found["compression_ratio"] = dg.MetadataValue.float(compression_ratio(source_bytes, bytes))
     if preview is not None:
-        hidden = {*pii_columns, *_flagged_as_pii(schema)}
         found["preview"] = _preview(preview, hidden)
+    if statistics:
+        found["statistics"] = _statistics(statistics, row_count, hidden)
     return found
 
 
@@ -86,15 +98,17 @@ def compression_ratio(source_bytes: int, target_bytes: int) -> float:
     return round(source_bytes / target_bytes, 4) if target_bytes else 0.0
 
 
-def table_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:
-    """Columns in order, with Arrow's type names, descriptions and not-null constraints."""
+def table_schema(
+    schema: pa.Schema, descriptions: Mapping[str, str], pii_columns: Collection[str] = ()
+) -> dg.TableSchema:
+    """Columns in order, with Arrow's type names, descriptions, not-null constraints and tags."""
     columns = [
         dg.TableColumn(
             name=field.name,
             type=str(field.type),
             description=descriptions.get(field.name) or _described(field),
             constraints=dg.TableColumnConstraints(nullable=field.nullable),
-            tags={"pii": ""} if _is_pii(field) else None,
+            tags=_tags(field, pii_columns) or None,
         )
         for field in schema
     ]
@@ -177,6 +191,37 @@ def _described(field: pa.Field) -> str | None:
         if raw:
             return str(raw.decode("utf-8", "replace"))
     return None
+
+
+def _tags(field: pa.Field, hidden: Collection[str]) -> dict[str, str]:
+    """What the field's metadata says it means, and whether it is about a person."""
+    found = {"pii": ""} if _is_pii(field) or field.name in hidden else {}
+    meaning = (field.metadata or {}).get(SEMANTIC_KEY, b"").decode("utf-8", "replace")
+    return found | ({"semantic": meaning} if TAG_VALUE.fullmatch(meaning) else {})
+
+
+def _statistics(
+    columns: Sequence[ColumnStatistics], row_count: int | None, hidden: Collection[str]
+) -> dg.MetadataValue[Any]:
+    """One row for each column; a column about persons shows no values."""
+    records = []
+    for column in columns:
+        shown = column.name not in hidden
+        records.append(
+            dg.TableRecord(
+                {
+                    "column": column.name,
+                    "type": str(column.type),
+                    "rows": row_count,
+                    "nulls": column.null_count,
+                    "minimum": _cell(column.minimum) if shown else None,
+                    "maximum": _cell(column.maximum) if shown else None,
+                }
+            )
+        )
+    names = ["column", "type", "rows", "nulls", "minimum", "maximum"]
+    schema = dg.TableSchema(columns=[dg.TableColumn(name=name) for name in names])
+    return dg.MetadataValue.table(records=records, schema=schema)
 
 
 def _is_pii(field: pa.Field) -> bool:

@@ -4,7 +4,7 @@ Owns the metadata of a materialization and of each partition of a single run, an
 version. All of it comes from commits and footers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from neurolake_dagster.io_managers.metadata import (
 )
 from neurolake_dagster.io_managers.plans import WritePlan
 from neurolake_dagster.spark import SparkWork
+from neurolake_dagster.tables.statistics import ColumnStatistics
 
 # Metadata that differs between the partitions of a single run: rows and bytes of each.
 PER_PARTITION = ("dagster/partition_row_count", "bytes")
@@ -35,6 +36,8 @@ class Written:
         Of this write.
     data_version
         The same for the same rows; None where that is not known.
+    statistics
+        Of the whole table's columns, from the log.
     by_partition
         Rows and bytes of each partition written; bytes are None where files hold several.
     spark
@@ -54,6 +57,7 @@ class Written:
     metrics: Mapping[str, int] = field(default_factory=dict)
     data_version: str | None = None
     spark: SparkWork | None = None
+    statistics: Sequence[ColumnStatistics] = ()
 
 
 def describe_output(
@@ -94,6 +98,7 @@ def _described(
         version=written.version,
         table_name=".".join(plan.path.split("/")),
         preview=written.preview,
+        statistics=written.statistics,
         column_descriptions=definition.get("column_descriptions"),
         pii_columns=definition.get("pii_columns", ()),
     )

@@ -117,6 +117,22 @@ def _is_condition(where: Predicate, snapshot: Snapshot) -> bool:
     return True
 
 
+def as_schema(frame: Any, schema: pa.Schema) -> Any:
+    """The frame with the columns of a schema, in its order; those it lacks are null."""
+    from pyspark.sql import functions as sf
+
+    from neurolake_dagster.spark.types import spark_schema
+
+    return frame.select(
+        *[
+            sf.col(f"`{field.name}`")
+            if field.name in frame.columns
+            else sf.lit(None).cast(field.dataType).alias(field.name)
+            for field in spark_schema(schema)
+        ]
+    )
+
+
 def empty_frame(session: Any, schema: pa.Schema) -> Any:
     """A frame without rows in Spark's form of an Arrow schema."""
     from neurolake_dagster.spark.types import spark_schema

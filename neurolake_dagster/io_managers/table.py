@@ -11,12 +11,13 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from neurolake_dagster.errors import TableError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import missing_partitions
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
 from neurolake_dagster.io_managers.report import Written
-from neurolake_dagster.io_managers.spark_rows import column_types, empty_frame, narrowed
+from neurolake_dagster.io_managers.spark_rows import as_schema, column_types, empty_frame, narrowed
 from neurolake_dagster.tables import (
     Commit,
     DataFile,
@@ -25,9 +26,11 @@ from neurolake_dagster.tables import (
     Stage,
     Staged,
     Table,
+    evolve_schema,
     merge_rows,
 )
 from neurolake_dagster.tables.snapshot import TableFormat
+from neurolake_dagster.tables.statistics import column_statistics
 
 
 class TableIOManager(LakehouseIOManager):
@@ -49,6 +52,7 @@ class TableIOManager(LakehouseIOManager):
         self, plan: WritePlan, data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table]
     ) -> Written:
         table = self._table(plan.path)
+        _refuse_delta_settings(plan)
         before = table.log.try_snapshot()
         if plan.mode == "merge":
             return self._merge(plan, table, before, data)
@@ -56,6 +60,7 @@ class TableIOManager(LakehouseIOManager):
             "mode": plan.mode,
             "properties": plan.properties,
             "transaction": plan.transaction,
+            "schema_mode": plan.schema_mode,
         }
         if plan.scope is None:
             assert not isinstance(data, Mapping)
@@ -72,12 +77,15 @@ class TableIOManager(LakehouseIOManager):
         if plan.mode == "merge":
             return self._write_arrow(plan, frame.toArrow())
         table = self._table(plan.path)
+        _refuse_delta_settings(plan)
         done = table.done_before(plan.mode, plan.transaction)
         if done is not None:
             return self._written(plan, table, None, done)
         before = table.log.try_snapshot()
         if plan.scope is not None:
             plan.scope.require_columns(column_types(frame, plan.scope.columns), plan.where)
+        if plan.schema_mode == "merge":
+            frame = _widened(frame, table, plan)
         with table.stage() as stage:
             staged = self._stage_spark(plan, table, stage, frame)
             commit = table.commit(
@@ -87,6 +95,7 @@ class TableIOManager(LakehouseIOManager):
                 mode=plan.mode,
                 properties=plan.properties,
                 transaction=plan.transaction,
+                schema_mode=plan.schema_mode,
             )
         return self._written(plan, table, before, commit)
 
@@ -137,9 +146,15 @@ class TableIOManager(LakehouseIOManager):
             data = pa.concat_tables(data.values(), promote_options="permissive")
         if plan.scope is not None:
             plan.scope.require_columns(data.schema, plan.where)
+        rows = data if isinstance(data, pa.Table) else data.read_all()
+        if plan.schema_mode == "merge" and before is not None:
+            held = before.schema.names
+            added = {field.name: field.type for field in rows.schema if field.name not in held}
+            if added:
+                evolve_schema(table, add=added)
         commit = merge_rows(
             table,
-            data if isinstance(data, pa.Table) else data.read_all(),
+            rows,
             plan.merge.keys,
             when_matched=plan.merge.when_matched,
             when_new=plan.merge.when_new,
@@ -188,8 +203,28 @@ class TableIOManager(LakehouseIOManager):
             files=len(commit.files_added),
             by_partition=by_partition,
             replaced=_replaced(plan, before, commit),
+            statistics=column_statistics(after),
             data_version=commit.content_digest() if plan.mode == "overwrite" else None,
         )
+
+
+def _refuse_delta_settings(plan: WritePlan) -> None:
+    """Refuse what only Delta tables have, instead of leaving it out."""
+    asked = {
+        "partition_columns": plan.partition_columns,
+        "constraints": plan.constraints,
+        "table_properties": plan.table_properties,
+    }
+    found = [name for name, value in asked.items() if value]
+    if found:
+        raise TableError(f"{plan.where}: {', '.join(found)}: only Delta tables have that")
+
+
+def _widened(frame: Any, table: Table, plan: WritePlan) -> Any:
+    """The frame with all columns that the table will have; those it lacks are null."""
+    schema = column_types(frame, tuple(frame.columns))
+    whole = plan.mode == "overwrite" and plan.scope is None
+    return as_schema(frame, table.schema_after(schema, whole=whole, schema_mode="merge"))
 
 
 def _by_place(plan: WritePlan, data: Mapping[str, pa.Table]) -> dict[Partition, pa.Table]:

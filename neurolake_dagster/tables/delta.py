@@ -38,6 +38,7 @@ from neurolake_dagster.storage import Storage, translated
 from neurolake_dagster.tables.delta_commit import DeltaCommit, find_commit
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
+from neurolake_dagster.tables.statistics import ColumnStatistics, statistics_of_actions
 
 ZSTD_LEVEL = 3
 
@@ -55,6 +56,7 @@ class DeltaSnapshot:
     bytes: int
     file_count: int
     partition_columns: tuple[str, ...]
+    statistics: tuple[ColumnStatistics, ...]
 
 
 class DeltaDataset:
@@ -108,9 +110,11 @@ class DeltaDataset:
         table = self.open(version)
         actions = pa.table(table.get_add_actions(flatten=True))
         records = actions["num_records"]
+        schema = pa.schema(table.schema().to_arrow())
         return DeltaSnapshot(
             version=table.version(),
-            schema=pa.schema(table.schema().to_arrow()),
+            schema=schema,
+            statistics=tuple(statistics_of_actions(actions, field) for field in schema),
             row_count=None if records.null_count else sum(records.to_pylist()),
             bytes=sum(actions["size_bytes"].to_pylist()),
             file_count=actions.num_rows,

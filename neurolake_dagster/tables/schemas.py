@@ -37,6 +37,25 @@ def next_schema(base: Snapshot, schema: pa.Schema) -> TableSchema:
     return TableSchema(id=current.id + 1, schema=plain, field_ids=tuple(numbers))
 
 
+def merged_schema(base: Snapshot, schema: pa.Schema, where: str) -> TableSchema:
+    """The table's schema, at its end the columns of the rows that it lacks.
+
+    Raises
+    ------
+    SchemaMismatchError
+        If a column that both have does not fit, or one that must not be null is missing.
+    """
+    current, plain = base.table_schema, plain_schema(schema)
+    added = [field.with_nullable(True) for field in plain if field.name not in current.schema.names]
+    whole = pa.schema([*current.schema, *added], current.schema.metadata)
+    check_fit(schema, whole, where, may_miss=True)
+    if not added:
+        return current
+    fresh = 1 + max(i for known in base.schemas.values() for i in known.field_ids)
+    ids = (*current.field_ids, *range(fresh, fresh + len(added)))
+    return TableSchema(id=current.id + 1, schema=whole, field_ids=ids)
+
+
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The schema with views as plain types, and without pandas' own notes.
 
@@ -53,18 +72,23 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields, metadata or None)
 
 
-def check_fit(incoming: pa.Schema, table: pa.Schema, where: str) -> None:
+def check_fit(incoming: pa.Schema, table: pa.Schema, where: str, *, may_miss: bool = False) -> None:
     """Refuse rows that would lose something in the table's schema.
 
     The order of columns, their metadata, and forms of the same type (large, view,
-    dictionary) do not matter; narrower numbers widen.
+    dictionary) do not matter; narrower numbers widen. With `may_miss` a column that may be null
+    can be missing.
 
     Raises
     ------
     SchemaMismatchError
         Naming every column that does not fit.
     """
-    problems = [f"column {name!r} is missing" for name in table.names if name not in incoming.names]
+    problems = [
+        f"column {field.name!r} is missing"
+        for field in table
+        if field.name not in incoming.names and not (may_miss and field.nullable)
+    ]
     for field in incoming:
         if field.name not in table.names:
             problems.append(f"column {field.name!r} is not in the table")
@@ -98,12 +122,15 @@ def fits(have: pa.DataType, want: pa.DataType) -> bool:
 
 
 def fit_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The batch in the table's schema: columns by name, cast where they differ.
+    """The batch in the table's schema: columns by name, cast where they differ, null if missing.
 
     No copy where the types are the same.
     """
     columns = []
     for field in schema:
+        if field.name not in batch.schema.names:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+            continue
         column = batch.column(field.name)
         if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(field.type):
             column = column.dictionary_decode()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neurolake_dagster.tables.bounds import decode_bound, merge_bounds
 from neurolake_dagster.tables.snapshot import ColumnBounds, DataFile, Snapshot
@@ -35,6 +36,42 @@ def column_statistics(snapshot: Snapshot) -> tuple[ColumnStatistics, ...]:
     return tuple(
         _column(snapshot, field, number) for field, number in zip(snapshot.schema, ids, strict=True)
     )
+
+
+def statistics_of_actions(actions: pa.Table, field: pa.Field) -> ColumnStatistics:
+    """One column's statistics from the flattened ``add`` actions of a Delta table."""
+
+    def known(kind: str) -> pa.ChunkedArray | None:
+        name = f"{kind}.{field.name}"
+        return actions[name] if name in actions.column_names else None
+
+    nulls = known("null_count")
+    extremes: list[object] = []
+    for kind, of in (("min", pc.min), ("max", pc.max)):
+        bounds = known(kind)
+        # A file without a bound may hold any value, unless all of its rows are null.
+        if bounds is None or _unknown(bounds, nulls, actions["num_records"]):
+            extremes.append(None)
+        else:
+            extremes.append(of(bounds).as_py())
+    return ColumnStatistics(
+        name=field.name,
+        type=field.type,
+        minimum=extremes[0],
+        maximum=extremes[1],
+        null_count=None if nulls is None or nulls.null_count else pc.sum(nulls).as_py(),
+    )
+
+
+def _unknown(
+    bounds: pa.ChunkedArray, nulls: pa.ChunkedArray | None, records: pa.ChunkedArray
+) -> bool:
+    if not bounds.null_count:
+        return False
+    if nulls is None:
+        return True
+    is_empty = pc.fill_null(pc.equal(nulls, records), False)
+    return bool(pc.any(pc.and_(pc.is_null(bounds), pc.invert(is_empty))).as_py())
 
 
 def _column(snapshot: Snapshot, field: pa.Field, number: int) -> ColumnStatistics:

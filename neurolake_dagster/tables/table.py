@@ -25,7 +25,13 @@ from neurolake_dagster.tables.partitions import (
 )
 from neurolake_dagster.tables.parts import STAGING_FOLDER, PartFiles
 from neurolake_dagster.tables.reading import read_files, scan_files
-from neurolake_dagster.tables.schemas import check_fit, first_schema, fit_batch, next_schema
+from neurolake_dagster.tables.schemas import (
+    check_fit,
+    first_schema,
+    fit_batch,
+    merged_schema,
+    next_schema,
+)
 from neurolake_dagster.tables.snapshot import (
     DataFile,
     Snapshot,
@@ -36,6 +42,7 @@ from neurolake_dagster.tables.snapshot import (
 from neurolake_dagster.tables.stage import Stage
 
 Mode = Literal["overwrite", "append", "error", "ignore"]
+SchemaMode = Literal["strict", "merge", "overwrite"]
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,7 @@ class Table:
         mode: Mode = "overwrite",
         properties: Mapping[str, str] | None = None,
         transaction: str | None = None,
+        schema_mode: SchemaMode | None = None,
     ) -> Commit:
         """Write rows in one commit, streamed; a failure leaves the former version as it was.
 
@@ -177,6 +185,10 @@ class Table:
             Kept with the commit, for example the run's id.
         transaction
             Names this piece of work: if a commit carries it already, nothing is written.
+        schema_mode
+            ``strict`` refuses rows of another schema, ``merge`` adds columns that the table
+            lacks and fills those that the rows lack with nulls, ``overwrite`` takes the rows'.
+            None is ``overwrite`` where the whole table is replaced, else ``strict``.
 
         Raises
         ------
@@ -188,7 +200,7 @@ class Table:
             return done
         incoming = Incoming.of(data, partition, partitions, split)
         whole = mode == "overwrite" and not incoming.is_partitioned
-        schema = self._schema_for(base, incoming.schema, whole)
+        schema = self._schema_for(base, incoming.schema, whole, schema_mode)
         _check_layout(base, incoming.asked, self.uri)
         with PartFiles(
             self.folder, self.files_format, schema.schema, folder=self.staging_folder()
@@ -232,6 +244,7 @@ class Table:
         mode: Mode = "overwrite",
         properties: Mapping[str, str] | None = None,
         transaction: str | None = None,
+        schema_mode: SchemaMode | None = None,
     ) -> Commit:
         """Make files that were written by others the table's, in one commit.
 
@@ -261,7 +274,7 @@ class Table:
         change = Change(
             operation=mode,
             files=tuple(files),
-            schema=self._schema_for(base, schema, whole=mode == "overwrite" and not asked),
+            schema=self._schema_for(base, schema, mode == "overwrite" and not asked, schema_mode),
             replaced=None if mode == "append" else asked,
             info=properties or {},
             transaction=transaction,
@@ -277,15 +290,31 @@ class Table:
         """Where new files wait: only plain readers of Parquet could see them before the commit."""
         return f"{STAGING_FOLDER}/{uuid.uuid4().hex}" if self.format == "parquet" else ""
 
-    def _schema_for(self, base: Snapshot | None, schema: pa.Schema, whole: bool) -> TableSchema:
+    def schema_after(
+        self, schema: pa.Schema, *, whole: bool, schema_mode: SchemaMode | None
+    ) -> pa.Schema:
+        """The table's schema after a write of such rows, which staged files must have."""
+        return self._schema_for(self.log.try_snapshot(), schema, whole, schema_mode).schema
+
+    def _schema_for(
+        self, base: Snapshot | None, schema: pa.Schema, whole: bool, mode: SchemaMode | None
+    ) -> TableSchema:
         if base is None:
             return first_schema(schema)
         if base.format != self.format:
             raise TableError(f"{self.uri}: holds {base.format} files, not {self.format}")
-        if whole:
+        if whole and mode in (None, "overwrite"):
             return next_schema(base, schema)
-        check_fit(schema, base.schema, self.uri)
-        return base.table_schema
+        if mode != "merge":
+            check_fit(schema, base.schema, self.uri)
+            return base.table_schema
+        merged = merged_schema(base, schema, self.uri)
+        if merged is not base.table_schema and self.format == "parquet" and not whole:
+            raise TableError(
+                f"{self.uri}: parquet files are read by others, who would not see the new columns "
+                "in the files that stay; overwrite the whole table, or keep it as ncf or delta"
+            )
+        return merged
 
     def _done_before(
         self, base: Snapshot | None, mode: Mode, transaction: str | None

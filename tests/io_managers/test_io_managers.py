@@ -170,6 +170,27 @@ def test_the_materialization_carries_the_standard_metadata(
     ]
 
 
+def test_statistics_come_from_the_log_without_values_of_persons(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(metadata={"pii_columns": ["mail"]})
+    def people() -> pa.Table:
+        day = pa.array([date(2013, 1, 2), None, date(2013, 1, 1)], pa.date32())
+        none = pa.nulls(3, pa.float64())
+        return pa.table({"id": [3, 1, 2], "mail": ["a", "b", "c"], "day": day, "none": none})
+
+    assert run([people], manager, instance).success
+    rows = [record.data for record in metadata_of(instance, "people")["statistics"].records]
+    told = {row["column"]: (row["nulls"], row["minimum"], row["maximum"]) for row in rows}
+    assert told == {
+        "id": (0, 1, 3),
+        "mail": (0, None, None),
+        "day": (1, "2013-01-01", "2013-01-02"),
+        "none": (3, None, None),
+    }
+    assert {row["rows"] for row in rows} == {3}
+
+
 def test_days_are_written_one_by_one_and_read_together(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:

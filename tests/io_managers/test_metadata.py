@@ -65,6 +65,20 @@ def test_a_preview_never_shows_columns_flagged_as_pii() -> None:
     assert "ann@" not in repr(found)
 
 
+def test_meanings_and_persons_are_tags_of_the_column_schema() -> None:
+    schema = pa.schema(
+        [
+            pa.field("mail", pa.string(), metadata={"ncf.semantic": "email", "ncf.pii": "true"}),
+            pa.field("id", pa.int64(), metadata={"ncf.semantic": "not a tag!"}),
+            pa.field("name", pa.string()),
+        ]
+    )
+    found = table_metadata(uri="/t", schema=schema, pii_columns=["name"])
+    columns = materialize(found)["dagster/column_schema"].value.columns
+    tags = {column.name: dict(column.tags) for column in columns}
+    assert tags == {"mail": {"pii": "", "semantic": "email"}, "id": {}, "name": {"pii": ""}}
+
+
 def test_a_preview_casts_what_a_record_cannot_hold() -> None:
     rows = pa.table({"d": pa.array([1], pa.date32()), "l": [[1, 2]], "t": ["x" * 500], "b": [b"q"]})
     metadata = table_metadata(uri="/t", schema=rows.schema, preview=rows)
