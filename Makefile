@@ -6,7 +6,7 @@ export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Tests run on all cores; those that share a Spark session or a project keep to one worker.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-s3 run-demo ui test test-all lint bench-ncf bench-io fuzz clean
+.PHONY: help setup demo demo-s3 run-demo ui test test-all lint bench-ncf bench-io bench-spark fuzz clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ bench-io: setup ## Measure the IO managers against the bare libraries (about 6 m
 
 fuzz: setup ## Fuzz the NCF reader (make fuzz SECONDS_=600)
 	python tests/ncf/fuzz_reader.py -max_total_time=$(or $(SECONDS_),60)
+
+bench-spark: setup ## Measure the warm server and NCF in Spark (about 10 minutes)
+	python -m bench.spark
 
 clean: ## Remove the demo's data, Dagster's home and caches; keep .venv and jars
 	rm -rf data .dagster_home bench/out .pytest_cache .mypy_cache .ruff_cache .hypothesis
