@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import xxhash
 
+from neurolake_dagster.ncf.bloom import SECTION as BLOOM_SECTION, Bloom, encode_blooms
 from neurolake_dagster.ncf.chunks import Chunks
 from neurolake_dagster.ncf.footer import (
     ColumnEntry,
@@ -60,54 +62,67 @@ def _check_schemas(opened: list[Chunks]) -> None:
             )
 
 
+@dataclass
+class _Output:
+    """The new file, and how far it is written."""
+
+    sink: Any
+    position: int = 0
+
+    def write(self, data: Any) -> None:
+        self.sink.write([data])
+        self.position += len(data)
+
+    def write_section(self, raw: bytes) -> Section:
+        section = Section(self.position, len(raw), xxhash.xxh3_64_intdigest(raw))
+        self.write(raw)
+        return section
+
+
 def _copy(opened: list[Chunks], sink: Any) -> None:
-    sink.write([encode_header()])
-    position = len(encode_header())
-    groups = []
-    for chunks in opened:
-        for group in chunks.footer.row_groups:
-            columns = []
-            for entry in group.columns:
-                pad = padding(position)
-                sink.write([pad])
-                position += len(pad)
-                columns.append(_moved(entry, position))
-                _copy_range(chunks, entry, sink)
-                position += entry.size
-            groups.append(RowGroupEntry(group.rows, columns))
+    out = _Output(sink)
+    out.write(encode_header())
+    groups = [
+        RowGroupEntry(group.rows, [_copy_chunk(chunks, entry, out) for entry in group.columns])
+        for chunks in opened
+        for group in chunks.footer.row_groups
+    ]
     first = opened[0].footer
     zones: list[Section | None] = []
     for column in range(len(first.schema)):
         pages = [group for chunks in opened for group in chunks.zones(column)]
-        if all(len(group) < 2 for group in pages):
-            zones.append(None)
-            continue
-        raw = encode_zones(pages)
-        zones.append(Section(position, len(raw), xxhash.xxh3_64_intdigest(raw)))
-        sink.write([raw])
-        position += len(raw)
+        few = all(len(group) < 2 for group in pages)
+        zones.append(None if few else out.write_section(encode_zones(pages)))
+    blooms = _joined_blooms(opened)
+    sections = {BLOOM_SECTION: out.write_section(encode_blooms(blooms))} if blooms else {}
     rows = sum(chunks.footer.rows for chunks in opened)
     features = sorted({name for chunks in opened for name in chunks.footer.features})
-    footer = Footer(first.schema, rows, groups, zones, features=features, metadata=first.metadata)
-    body, tail = encode_footer(footer, position)
+    footer = Footer(
+        first.schema, rows, groups, zones, sections, features=features, metadata=first.metadata
+    )
+    body, tail = encode_footer(footer, out.position)
     sink.write([body, encode_tail(tail)])
 
 
-def _moved(entry: ColumnEntry, offset: int) -> ColumnEntry:
-    return ColumnEntry(
-        offset,
-        entry.size,
-        entry.meta_size,
-        entry.meta_digest,
-        entry.raw_bytes,
-        entry.encodings,
-        entry.stats,
-    )
+def _joined_blooms(opened: list[Chunks]) -> dict[int, list[Bloom | None]]:
+    """Return the Bloom filters of all row groups; none where a file has no filters."""
+    columns = sorted({column for chunks in opened for column in chunks.blooms()})
+    return {
+        column: [
+            bloom
+            for chunks in opened
+            for bloom in chunks.blooms().get(column, [None] * len(chunks.footer.row_groups))
+        ]
+        for column in columns
+    }
 
 
-def _copy_range(chunks: Chunks, entry: ColumnEntry, sink: Any) -> None:
+def _copy_chunk(chunks: Chunks, entry: ColumnEntry, out: _Output) -> ColumnEntry:
+    out.write(padding(out.position))
+    moved = replace(entry, offset=out.position)
     for start in range(0, entry.size, _COPY_BYTES):
         size = min(_COPY_BYTES, entry.size - start)
         with chunks.faults():
             data = chunks.read_at(entry.offset + start, size)
-        sink.write([data])
+        out.write(data)
+    return moved

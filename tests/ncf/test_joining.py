@@ -75,3 +75,15 @@ def test_other_schemas_and_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no sources"):
         ncf.concat([], path)
     assert not list(tmp_path.iterdir())
+
+
+def test_joined_files_keep_their_bloom_filters() -> None:
+    tables = [pa.table({"id": range(at, at + 500), "x": range(500)}) for at in (0, 500, 1000)]
+    sink = io.BytesIO()
+    ncf.write_table(tables[1], sink, bloom_filters=["id"], row_group_size=250)
+    data = joined(written(tables[0]), sink.getvalue(), written(tables[2]))
+    sections = explode(data).footer["sections"]
+    assert [name for name, *_ in sections] == ["bloom1"]
+    for row in (3, 501, 999, 1400):
+        assert ncf.read_table(data, filters=[("id", "==", row)])["id"].to_pylist() == [row]
+    ncf.NCFFile(data).verify()
