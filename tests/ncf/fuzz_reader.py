@@ -55,7 +55,7 @@ def crafted(data: bytes) -> bytes:
     try:
         node = msgpack.unpackb(data[5 : 5 + length], strict_map_key=False)
         return assemble(craft(kind, rows, node, data[5 + length :]))
-    except (ValueError, TypeError, OverflowError, msgpack.UnpackException):
+    except (ValueError, TypeError, LookupError, OverflowError, msgpack.UnpackException):
         return data
 
 

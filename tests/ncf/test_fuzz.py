@@ -22,4 +22,5 @@ def test_the_fuzz_target_finds_nothing(seconds: int) -> None:
     runs = re.search(r"Done (\d+) runs", done.stderr)
     assert runs is not None
     print(f"{runs.group(1)} runs in {seconds} s")
-    assert int(runs.group(1)) >= 20 * seconds
+    # Ten times less than a quiet machine does.
+    assert int(runs.group(1)) >= 10 * seconds
