@@ -1,7 +1,6 @@
 """The 20 measured defects of other IO managers, M1 to M20: ours are right on each row.
 
-Those with a subject of their own lie beside it: M6, M7, M10 and M11 in `test_io_managers.py`,
-M13 for tables in `tests/tables/test_table.py`, M18 and M19 with the resources.
+Those with a subject of their own lie beside it; `peers.py` knows the test of each.
 """
 
 import threading
@@ -17,6 +16,7 @@ import pytest
 from neurolake_dagster.io_managers import DeltaIOManager, ParquetIOManager
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.resources import StorageResource
+from tests.io_managers.peers import DEFECTS
 from tests.io_managers.test_io_managers import (
     DAYS,
     MANAGERS,
@@ -32,6 +32,11 @@ __all__ = ["instance", "manager"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`:dagster.BetaWarning"),
 ]
+
+
+def test_every_defect_of_the_peers_has_a_test() -> None:
+    assert [one.number for one in DEFECTS] == list(range(1, 21))
+    assert [one.test for one in DEFECTS if not one.exists()] == []
 
 
 def by_key(name: str, definition: Any, expr: Any, build: Any) -> Any:
@@ -78,7 +83,7 @@ def test_m2_create_or_replace_holds_the_new_rows(
     assert stored(manager, "made").num_rows == 2
 
 
-def test_m3_and_m16_days_in_a_text_column(
+def test_m3_and_m16_days_in_a_text_column_stay_apart(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:
     made = by_key("made", DAYS, "day", lambda key: pa.table({"day": [key], "n": [1]}))
@@ -88,7 +93,7 @@ def test_m3_and_m16_days_in_a_text_column(
 
 
 @pytest.mark.parametrize("zone", [None, "UTC"])
-def test_m4_hours_with_times_between(
+def test_m4_hours_with_times_between_stay_apart(
     manager: LakehouseIOManager, instance: dg.DagsterInstance, zone: str | None
 ) -> None:
     hours = dg.HourlyPartitionsDefinition(start_date="2013-01-01-00:00")
@@ -168,7 +173,7 @@ def test_m12_an_asset_reads_its_own_past_from_the_first_day_on(
     assert seen == [0, 10, 20]
 
 
-def test_m13_parallel_first_writes_of_a_delta_table(tmp_path: Path) -> None:
+def test_m13_parallel_first_writes_of_a_delta_table_all_arrive(tmp_path: Path) -> None:
     manager = DeltaIOManager(storage=StorageResource(root=str(tmp_path)))
     made = by_key("made", DAYS, "day", lambda key: pa.table({"day": [date.fromisoformat(key)]}))
     failures: list[str] = []
