@@ -7,7 +7,7 @@ from neurolake_dagster.spark.server import (
     IDLE_TIMEOUT_S,
     find_server,
     fingerprint,
-    log_path,
+    server_service,
     start_server,
     stop_server,
 )
@@ -28,20 +28,23 @@ def spark() -> None:
 def start(idle_timeout: int) -> None:
     """Start it with the environment's settings; does nothing where it runs."""
     server = start_server(SparkSettings.load(), StorageSettings.load(), idle_timeout_s=idle_timeout)
-    click.echo(f"Spark server on 127.0.0.1:{server.port}, process {server.pid}, log {server.log}")
+    service = server_service()
+    click.echo(
+        f"Spark server on 127.0.0.1:{server.port}, process {service.pid()}, log {service.log_path}"
+    )
 
 
 @spark.command()
 def status() -> None:
     """Show whether it runs, and whether it fits the settings; exits with 1 if not."""
-    server = find_server()
+    server, service = find_server(), server_service()
     if server is None:
-        click.echo(f"no Spark server (log of the last one: {log_path()})")
+        click.echo(f"no Spark server (log of the last one: {service.log_path})")
         raise SystemExit(1)
     fits = server.fingerprint == fingerprint(SparkSettings.load(), StorageSettings.load())
     click.echo(
-        f"Spark server on 127.0.0.1:{server.port}, process {server.pid}, "
-        f"{'the same' if fits else 'OTHER'} settings, log {server.log}"
+        f"Spark server on 127.0.0.1:{server.port}, process {service.pid()}, "
+        f"{'the same' if fits else 'OTHER'} settings, log {service.log_path}"
     )
     if not fits:
         raise SystemExit(1)

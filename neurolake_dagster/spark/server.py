@@ -1,27 +1,19 @@
 """A warm Spark of this machine: a Connect server that several processes share.
 
-Owns its record (a private file with port, token and fingerprint), starting it once and stopping
-it. The process that keeps it is `neurolake_dagster.spark.keeper`.
+Owns its settings, port, token and fingerprint. The process that keeps it is
+`neurolake_dagster.spark.keeper`.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import secrets
-import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
-import psutil
-
-from neurolake_dagster.errors import SessionConflictError, SparkError
+from neurolake_dagster.errors import SessionConflictError
+from neurolake_dagster.service import Service, free_ports, write_private
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
 from neurolake_dagster.spark.conf import build_conf, jar_conf
 from neurolake_dagster.spark.jars import installed_set, session_jars, spark_home
@@ -29,11 +21,7 @@ from neurolake_dagster.spark.java import require_java
 
 IDLE_TIMEOUT_S = 1800
 START_TIMEOUT_S = 180
-STOP_TIMEOUT_S = 30
 PROBE_TIMEOUT_S = 3.0
-POLL_S = 0.2
-CLOCK_TOLERANCE_S = 5
-LOG_TAIL_BYTES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +30,12 @@ class Server:
 
     Parameters
     ----------
-    pid, started
-        Of the keeper's process; the time tells it from a later process of the same number.
     fingerprint
         Of the settings it runs with.
     """
 
-    pid: int
-    started: float
     port: int
     fingerprint: str
-    log: str
     token: str = field(repr=False)
 
     @property
@@ -76,14 +59,16 @@ def without_remote(settings: SparkSettings) -> SparkSettings:
     return settings.model_copy(update={"remote": None})
 
 
+def server_service() -> Service:
+    """The service of this cache folder: its process and its log."""
+    return Service("Spark server", CacheSettings.load().dir / "spark")
+
+
 def find_server() -> Server | None:
     """The server of this cache folder, if it runs."""
-    try:
-        record = json.loads(_record_path().read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    server = Server(**record)
-    return server if _lives(server.pid, server.started) and answers(server.port) else None
+    facts = server_service().find()
+    server = None if facts is None else Server(**facts)
+    return server if server is not None and answers(server.port) else None
 
 
 def start_server(
@@ -100,11 +85,12 @@ def start_server(
     ------
     SessionConflictError
         If a server runs with other settings.
-    SparkError
+    NeuroLakeError
         If it does not come up; with the end of its log.
     """
     wanted = fingerprint(settings, storage)
-    with _locked():
+    service = server_service()
+    with service.locked():
         server = find_server()
         if server is not None:
             if server.fingerprint != wanted:
@@ -113,26 +99,14 @@ def start_server(
                     "`neurolake spark stop` it first"
                 )
             return server
-        return _launch(without_remote(settings), storage, wanted, idle_timeout_s)
+        server = Server(port=free_ports(1)[0], fingerprint=wanted, token=secrets.token_urlsafe(24))
+        _launch(service, server, without_remote(settings), storage, idle_timeout_s)
+        return server
 
 
 def stop_server() -> bool:
     """Stop the server; whether there was one."""
-    with _locked():
-        try:
-            server = Server(**json.loads(_record_path().read_text()))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return False
-        was_alive = _lives(server.pid, server.started)
-        if was_alive:
-            process = psutil.Process(server.pid)
-            family = [process, *process.children(recursive=True)]
-            process.send_signal(signal.SIGTERM)
-            _gone, alive = psutil.wait_procs(family, timeout=STOP_TIMEOUT_S)
-            for one in alive:
-                one.kill()
-        _record_path().unlink(missing_ok=True)
-        return was_alive
+    return server_service().stop()
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:
@@ -144,113 +118,38 @@ def answers(port: int, host: str = "127.0.0.1") -> bool:
         return False
 
 
-def log_path() -> Path:
-    """Where the server writes its log."""
-    return _folder() / "server.log"
-
-
-def _folder() -> Path:
-    folder = CacheSettings.load().dir.absolute() / "spark"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
-
-
-def _record_path() -> Path:
-    return _folder() / "server.json"
-
-
-@contextlib.contextmanager
-def _locked() -> Iterator[None]:
-    """Let one process at a time start or stop the server."""
-    with (_folder() / "server.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _lives(pid: int, started: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        # The clock that it is counted from may be set while the process runs.
-        same = abs(process.create_time() - started) < CLOCK_TOLERANCE_S
-        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _launch(
-    settings: SparkSettings, storage: StorageSettings, wanted: str, idle_timeout_s: int
-) -> Server:
+    service: Service,
+    server: Server,
+    settings: SparkSettings,
+    storage: StorageSettings,
+    idle_timeout_s: int,
+) -> None:
     java = require_java()
-    port = _free_port()
-    token = secrets.token_urlsafe(24)
     conf = build_conf(settings, storage) | jar_conf(session_jars(settings))
     conf |= {
         "spark.connect.grpc.binding.address": "127.0.0.1",
-        "spark.connect.grpc.binding.port": str(port),
+        "spark.connect.grpc.binding.port": str(server.port),
         "spark.connect.grpc.port.maxRetries": "0",
     }
-    properties = _write_private(_folder() / "server.conf", _as_properties(conf))
-    environment = os.environ | {
-        "JAVA_HOME": str(java.home),
-        "SPARK_HOME": str(spark_home()),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_CONNECT_AUTHENTICATE_TOKEN": token,
-        "PYSPARK_PYTHON": sys.executable,
-    }
-    command = [
-        *(sys.executable, "-m", "neurolake_dagster.spark.keeper"),
-        *(str(port), str(idle_timeout_s), settings.master, str(properties)),
-    ]
-    with log_path().open("wb") as log:
-        # A session of its own: it outlives the command, and the terminal's Ctrl-C.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-    _wait(process, port)
-    server = Server(
-        pid=process.pid,
-        started=psutil.Process(process.pid).create_time(),
-        port=port,
-        fingerprint=wanted,
-        log=str(log_path()),
-        token=token,
+    properties = write_private(service.folder / "server.conf", _as_properties(conf))
+    service.launch(
+        [
+            *(sys.executable, "-m", "neurolake_dagster.spark.keeper"),
+            *(str(server.port), str(idle_timeout_s), settings.master, str(properties)),
+        ],
+        environment=os.environ
+        | {
+            "JAVA_HOME": str(java.home),
+            "SPARK_HOME": str(spark_home()),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_CONNECT_AUTHENTICATE_TOKEN": server.token,
+            "PYSPARK_PYTHON": sys.executable,
+        },
+        facts=asdict(server),
+        is_ready=lambda: answers(server.port),
+        timeout_s=START_TIMEOUT_S,
     )
-    _write_private(_record_path(), json.dumps(asdict(server)))
-    # It is meant to outlive us: Popen would warn that nobody waited for it.
-    process.returncode = 0
-    return server
-
-
-def _wait(process: "subprocess.Popen[bytes]", port: int) -> None:
-    """Wait until the server listens."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not answers(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.terminate()
-            process.wait(STOP_TIMEOUT_S)
-            tail = log_path().read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
-            raise SparkError(f"Spark server: it did not come up; the end of its log:\n{tail}")
-        time.sleep(POLL_S)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-def _write_private(path: Path, text: str) -> Path:
-    """Write a file that only its owner reads."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    return path
 
 
 def _as_properties(conf: dict[str, str]) -> str:

@@ -148,7 +148,7 @@ def test_two_starts_give_one_server(machine: Machine, lines: list[str]) -> None:
 def test_its_files_are_private(machine: Machine, lines: list[str]) -> None:
     folder = machine.cache / "spark"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    for name in ("server.json", "server.conf"):
+    for name in ("service.json", "server.conf"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
 
 
@@ -215,7 +215,7 @@ def test_an_idle_server_ends_itself(machine: Machine) -> None:
     keeper = psutil.Process(int(started.stdout.split("process ")[1].split(",")[0]))
     psutil.wait_procs([keeper], timeout=60)
     assert not keeper.is_running() or keeper.status() == "zombie"
-    assert "idle for 2 s" in (machine.cache / "spark" / "server.log").read_text()
+    assert "idle for 2 s" in (machine.cache / "spark" / "service.log").read_text()
 
 
 def test_an_absent_endpoint_is_told_at_once(machine: Machine) -> None:
