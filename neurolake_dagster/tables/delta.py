@@ -351,7 +351,7 @@ def _is_lacking(type_: pa.DataType) -> bool:
     if pa.types.is_nested(type_) and not pa.types.is_union(type_):
         return any(_is_lacking(type_.field(index).type) for index in range(type_.num_fields))
     if pa.types.is_decimal(type_):
-        return type_.bit_width > 128 or type_.scale < 0
+        return bool(type_.bit_width > 128 or type_.scale < 0)
     return any(is_one(type_) for is_one in _LACKING)
 
 
