@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 
 import dagster as dg
+import pyarrow as pa
 
 from neurolake_dagster.errors import TableError
 from neurolake_dagster.io_managers.partitions import scope_of
@@ -85,6 +86,8 @@ class ReadPlan:
         None reads all.
     allow_missing
         Partitions that were never written give no rows instead of an error.
+    is_streamed
+        The rows are wanted one batch after the other, in bounded memory.
     """
 
     name: str
@@ -94,6 +97,7 @@ class ReadPlan:
     where: Predicate | None = None
     version: int | datetime | None = None
     allow_missing: bool = False
+    is_streamed: bool = False
 
 
 class Asked:
@@ -204,6 +208,7 @@ def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
         where=read_predicate(metadata["where"]) if metadata.get("where") else None,
         version=_asked_version(metadata, where),
         allow_missing=bool(metadata.get("allow_missing_partitions")) or wanted.is_optional,
+        is_streamed=wanted.type is pa.RecordBatchReader,
     )
     if not context.has_asset_partitions:
         return plan

@@ -127,12 +127,15 @@ class TableIOManager(LakehouseIOManager):
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         table = self._table(plan.path)
         snapshot = table.snapshot(plan.version)
-        return table.scan(
-            columns=plan.columns,
-            filters=None if plan.where is None else plan.where.expression(snapshot.schema),
-            partitions=self._places(plan, snapshot),
-            version=snapshot.version if plan.version is not None else None,
-        )
+        filters = None if plan.where is None else plan.where.expression(snapshot.schema)
+        places = self._places(plan, snapshot)
+        if plan.is_streamed:
+            return table.scan(plan.columns, filters, places, version=snapshot)
+        # Parquet keeps no former files: what a commit takes away meanwhile is read again.
+        pinned = self._format == "ncf" or plan.version is not None
+        version = snapshot if pinned else None
+        # In one piece, a file is decoded by all threads.
+        return table.read(plan.columns, filters, places, version=version).to_reader()
 
     def _merge(
         self,

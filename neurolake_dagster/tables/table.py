@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import pyarrow as pa
 
@@ -43,6 +43,7 @@ from neurolake_dagster.tables.stage import Stage
 
 Mode = Literal["overwrite", "append", "error", "ignore"]
 SchemaMode = Literal["strict", "merge", "overwrite"]
+Version: TypeAlias = int | datetime | Snapshot | None
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,13 @@ class Table:
         """Whether a version was ever committed here."""
         return self.log.try_snapshot() is not None
 
-    def snapshot(self, version: int | datetime | None = None) -> Snapshot:
-        """The newest version, that one, or the one of that moment; reads the log only."""
+    def snapshot(self, version: Version = None) -> Snapshot:
+        """The newest version, that one, or the one of that moment; reads the log only.
+
+        A snapshot is given back as it is: whoever has one need not read the log again.
+        """
+        if isinstance(version, Snapshot):
+            return version
         if isinstance(version, datetime):
             version = self.log.version_at(version)
         found = self.log.snapshot(version)
@@ -115,7 +121,7 @@ class Table:
         filters: Filters | None = None,
         partitions: Iterable[PartitionLike] | None = None,
         *,
-        version: int | datetime | None = None,
+        version: Version = None,
     ) -> pa.Table:
         """Read rows into memory, in the order of the files.
 
@@ -148,7 +154,7 @@ class Table:
         filters: Filters | None = None,
         partitions: Iterable[PartitionLike] | None = None,
         *,
-        version: int | datetime | None = None,
+        version: Version = None,
     ) -> pa.RecordBatchReader:
         """Stream rows in bounded memory; the parameters are those of :meth:`read`."""
         snapshot = self.snapshot(version)
