@@ -54,7 +54,7 @@ def expected(version: int) -> set[int]:
     return set(range(max(0, version - PLACES + 1), version + 1))
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("file_format", ["ncf", "parquet"])
 def test_a_killed_writer_leaves_a_whole_version(
     storage: Storage, file_format: TableFormat, kills: int
