@@ -36,8 +36,8 @@ if sys.argv[1] == "stock":
     from pyspark.sql import SparkSession
     spark = SparkSession.builder.master(sys.argv[2]).getOrCreate()
 else:
-    from neurolake_dagster.resources import SparkResource
-    spark = SparkResource(remote="auto" if sys.argv[1] == "warm" else None).spark_session
+    from neurolake_dagster.spark import get_spark_session
+    spark = get_spark_session({"remote": "auto" if sys.argv[1] == "warm" else None})
 assert spark.range(1000).selectExpr("sum(id)").collect()[0][0] == 499500
 """
 DELTA = """
