@@ -7,17 +7,18 @@ Owns starting, sharing and stopping. What the settings mean as Spark keys is
 import atexit
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
 import urllib.parse
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neurolake_dagster.errors import SessionConflictError, SparkError
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
-from neurolake_dagster.spark.conf import build_conf, is_local, jar_conf, s3_options
+from neurolake_dagster.spark.conf import REDACTED, build_conf, is_local, jar_conf, s3_options
 from neurolake_dagster.spark.jars import session_jars
 from neurolake_dagster.spark.java import require_java
 from neurolake_dagster.spark.server import (
@@ -72,31 +73,49 @@ def get_session(
     with _lock:
         if force_recreate:
             stop_session()
-        remote = _resolve_remote(settings, storage)
-        if remote != settings.remote:
-            settings = without_remote(settings)
-        conf = build_conf(settings, storage)
-        running = running_session()
-        if running is not None and not _started:
-            # Somebody else started it: their choice, taken as it is.
-            return running
-        key = frozenset(conf.items())
-        if key in _shared:
-            return _shared[key]
-        if running is None:
-            # A JVM that outlived its session keeps that session's keys.
-            _stop_jvm()
-            session = _connect(remote) if remote else _start(settings, conf)
-            _started.update(conf)
-            _endpoints.extend([remote] if remote else [])
-        else:
-            session = _share(running, conf)
-        is_first = running is None
-        # A JVM's sessions share its formats, a server's do not.
-        if settings.neurolake_ncf_enabled and (is_first or not _is_classic(session)):
-            _register_ncf(session, settings, storage)
-        _shared[key] = session
-        return session
+        session = _find_or_open(settings, storage)
+    activate(session)
+    return session
+
+
+def activate(session: "SparkSession") -> None:
+    """Make a session this thread's own.
+
+    When it writes, Spark looks for formats in the thread's session only; other threads than the
+    one that started it have none.
+    """
+    if _is_classic(session):
+        jvm: Any = session._jvm  # noqa: SLF001  # pyspark has no public way
+        jvm.org.apache.spark.sql.classic.SparkSession.setActiveSession(session._jsparkSession)  # noqa: SLF001
+
+
+def _find_or_open(settings: SparkSettings, storage: StorageSettings) -> "SparkSession":
+    """The session of these settings; hold the lock."""
+    remote = _resolve_remote(settings, storage)
+    if remote != settings.remote:
+        settings = without_remote(settings)
+    conf = build_conf(settings, storage)
+    running = running_session()
+    if running is not None and not _started:
+        # Somebody else started it: their choice, taken as it is.
+        return running
+    key = frozenset(conf.items())
+    if key in _shared:
+        return _shared[key]
+    if running is None:
+        # A JVM that outlived its session keeps that session's keys.
+        _stop_jvm()
+        session = _connect(remote) if remote else _start(settings, conf)
+        _started.update(conf)
+        _endpoints.extend([remote] if remote else [])
+    else:
+        session = _share(running, conf)
+    is_first = running is None
+    # A JVM's sessions share its formats, a server's do not.
+    if settings.neurolake_ncf_enabled and (is_first or not _is_classic(session)):
+        _register_ncf(session, settings, storage)
+    _shared[key] = session
+    return session
 
 
 def stop_session() -> None:
@@ -175,18 +194,31 @@ def _start(settings: SparkSettings, conf: dict[str, str]) -> "SparkSession":
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     if conf.get("spark.eventLog.enabled") == "true":
         _make_folder(conf.get("spark.eventLog.dir", EVENT_LOG_DIR))
-    builder = SparkSession.builder.master(settings.master)
-    for key, value in (conf | jar_conf(jars)).items():
-        builder = builder.config(key, value)
+    options = conf | jar_conf(jars) | {"spark.master": settings.master}
     with warnings.catch_warnings():
         # pyspark's launcher leaves the gateway's pipes open on purpose.
         warnings.simplefilter("ignore", ResourceWarning)
+        _launch_jvm(options)
+        builder = SparkSession.builder
+        for key, value in options.items():
+            builder = builder.config(key, value)
         session = builder.getOrCreate()
     if not is_local(settings):
         # Before anything is registered: what Spark hands to workers names the files of then.
         archive = build_archive(CacheSettings.load().dir.absolute() / "spark")
         session.sparkContext.addPyFile(str(archive))
     return session
+
+
+def _launch_jvm(options: dict[str, str]) -> None:
+    """Start the JVM; secrets stay off its command line, which everybody on the machine reads."""
+    from pyspark import SparkConf, SparkContext
+
+    public = SparkConf(loadDefaults=False)
+    for key, value in options.items():
+        if not re.search(REDACTED, key):
+            public.set(key, value)
+    SparkContext._ensure_initialized(conf=public)  # noqa: SLF001  # pyspark has no public way
 
 
 def _make_folder(place: str) -> None:

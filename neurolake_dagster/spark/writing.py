@@ -50,6 +50,10 @@ def write_ncf(
     TableError
         If the mode is ``errorifexists`` and there is a table.
     """
+    # Executors import this module too, and need no session.
+    from neurolake_dagster.spark.session import activate
+
+    activate(frame.sparkSession)
     writer = frame.write.format("ncf").option("partitionBy", json.dumps(list(partition_by)))
     if mode == "overwrite":
         writer.mode("overwrite").save(uri)

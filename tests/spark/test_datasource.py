@@ -1,6 +1,7 @@
 import datetime as dt
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -222,6 +223,13 @@ def test_modes(spark: SparkSession, tmp_path: Path) -> None:
     write_ncf(frame.limit(0), uri, mode="overwrite")
     assert read(spark, uri).count() == 0
     assert not list((tmp_path / "t" / "_staging").rglob("*.ncf"))
+
+
+def test_a_thread_without_a_session_writes(spark: SparkSession, tmp_path: Path) -> None:
+    """Spark finds formats in the thread's own session: no other thread found this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(write_ncf, spark.range(5), str(tmp_path / "t")).result()
+    assert read(spark, str(tmp_path / "t")).count() == 5
 
 
 def test_partition_by_and_dynamic_overwrite(spark: SparkSession, tmp_path: Path) -> None:

@@ -124,12 +124,21 @@ PROOFS: list[tuple[str, str, dict[str, str]]] = [
     ),
 ]
 SCRIPT = """
-import json, sys, urllib.request
+import json, sys, threading, urllib.request
+import psutil
 from neurolake_dagster.resources import SparkResource
 from neurolake_dagster.spark.effective import running_value
 
 resource = SparkResource(master="local[2]")
+found = []
+threads = [threading.Thread(target=lambda: found.append(resource.spark_session)) for _ in range(32)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+# The main thread's too: what follows runs in a thread that did not start it.
 spark = resource.spark_session
+children = psutil.Process().children(recursive=True)
 keys = json.loads(sys.argv[1])
 api = f"{spark.sparkContext.uiWebUrl}/api/v1/applications/{spark.sparkContext.applicationId}"
 with urllib.request.urlopen(f"{api}/environment") as answer:
@@ -141,6 +150,8 @@ print(json.dumps({
                   for one in resource.effective()},
     "ui": spark.sparkContext.uiWebUrl,
     "page": page,
+    "sessions": [len(found), len({id(one) for one in [*found, spark]})],
+    "jvms": [one.cmdline() for one in children if "java" in one.name()],
     "heap": runtime.maxMemory(),
     "log": spark.sparkContext._jvm.org.apache.logging.log4j.LogManager
         .getRootLogger().getLevel().toString(),
@@ -188,6 +199,11 @@ def test_options_do_what_they_say(proof: dict[str, Any]) -> None:
     assert list((folder / "table").glob("*.ncf"))
 
 
+def test_32_threads_start_one_session_once(proof: dict[str, Any]) -> None:
+    assert proof["sessions"] == [32, 1]
+    assert len(proof["jvms"]) == 1
+
+
 def test_secrets_are_redacted_everywhere(proof: dict[str, Any]) -> None:
     events = "".join(
         path.read_text(errors="replace")
@@ -195,6 +211,15 @@ def test_secrets_are_redacted_everywhere(proof: dict[str, Any]) -> None:
         if path.is_file()
     )
     assert "fs.s3a.secret.key" in proof["page"]
-    texts = [proof["page"], json.dumps(proof["effective"]), proof["stderr"], events]
+    # Every user of a machine can read the command lines of its processes.
+    (command,) = proof["jvms"]
+    assert "spark.driver.memory=900m" in command
+    texts = [
+        " ".join(command),
+        proof["page"],
+        json.dumps(proof["effective"]),
+        proof["stderr"],
+        events,
+    ]
     for secret in SECRETS:
         assert not [text for text in texts if secret in text]
