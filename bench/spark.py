@@ -200,12 +200,13 @@ def best_of(mine: Callable[[], None], its: Callable[[], None], rounds: int) -> t
 
 def prepare(folder: Path) -> Path:
     """Lineitem as one Parquet file of Spark's kind (zstd) and as one NCF file, sorted alike."""
-    if not (folder / "lineitem.ncf").exists():
+    if not (folder / "done").exists():
         (folder / "parquet").mkdir(parents=True, exist_ok=True)
         table = load("lineitem")
         path = folder / "parquet" / "lineitem.parquet"
         pq.write_table(table, path, compression="zstd", row_group_size=1 << 20)
         ncf.write_table(table, folder / "lineitem.ncf")
+        (folder / "done").touch()
     return folder
 
 
