@@ -1,5 +1,7 @@
 """All IO managers on a real S3 server: formats by partitioning, failures told soon."""
 
+import subprocess
+import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -118,6 +120,17 @@ def test_multi_partitions_are_told_apart_by_both_columns(
     assert run([sales, used], manager, instance, selection=[used], partition_key=key).success
     assert seen == [[1]]
     assert sorted(stored(manager, "sales")["n"].to_pylist()) == [1, 1, 2]
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_frames_of_all_formats_and_partitionings(s3_server: S3Server, tmp_path: Path) -> None:
+    root = f"s3://{s3_server.bucket}/{tmp_path.name}"
+    keys = (s3_server.endpoint, s3_server.access_key, s3_server.secret_key)
+    command = [sys.executable, "-m", "tests.io_managers.spark_on_s3", root, *keys]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    assert found.returncode == 0, found.stderr[-4000:]
+    assert found.stdout.split("\n")[:3] == [f"{name} is right" for name in MANAGERS]
 
 
 @pytest.mark.parametrize(
