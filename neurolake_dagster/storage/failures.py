@@ -53,10 +53,10 @@ def _translate(exc: Exception, uri: str) -> StorageError:
 
 
 def _plain(text: str) -> str:
-    """The text without the colours and arrows of deltalake, whose first line says nothing."""
+    """The text without deltalake's colours and arrows, which stand where a colon was."""
     lines = [re.sub(r"\x1b\[[0-9;]*m|↳", "", line).strip() for line in text.splitlines()]
     if len(lines) > 1 and re.fullmatch(r"Generic \w+ error", lines[0]):
-        lines = [": ".join(lines[:3])]
+        return ": ".join(lines)
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ from neurolake_dagster.service import STOP_TIMEOUT_S, Service, free_ports, write
 
 START_TIMEOUT_S = 60
 BUCKET = "lake"
+READY = ".ready"
 _PORTS = (
     "s3.port", "s3.port.grpc", "s3.port.iceberg", "s3.port.lance", "master.port",
     "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
@@ -140,7 +141,10 @@ def _make_bucket(server: S3Server) -> bool:
             names = [found["Name"] for found in client.list_buckets()["Buckets"]]
             if server.bucket not in names:
                 client.create_bucket(Bucket=server.bucket)
-            client.put_object(Bucket=server.bucket, Key="ready", Body=b"")
+            # Of a former start: the volumes come after the names of what lies in them.
+            if client.list_objects_v2(Bucket=server.bucket, Prefix=READY)["KeyCount"]:
+                client.get_object(Bucket=server.bucket, Key=READY)["Body"].read()
+            client.put_object(Bucket=server.bucket, Key=READY, Body=b"ready")
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError):
         return False
     return True
