@@ -10,7 +10,12 @@ from bench.chains.steps import best, clean, make_orders, sum_up
 
 class ParquetManager(dg.ConfigurableIOManager, dg.UPathIOManager):
     extension: str = ".parquet"
+    folder: str
     pyspark: dg.ResourceDependency[PySparkResource]
+
+    @property
+    def _base_path(self) -> UPath:
+        return UPath(self.folder)
 
     def dump_to_path(self, context: dg.OutputContext, obj: DataFrame, path: UPath) -> None:  # noqa: ARG002
         obj.write.mode("overwrite").parquet(str(path))
@@ -47,5 +52,8 @@ defs = dg.Definitions(
         dg.define_asset_job("chain"),
         dg.define_asset_job("in_process", executor_def=dg.in_process_executor),
     ],
-    resources={"pyspark": pyspark, "io_manager": ParquetManager(pyspark=pyspark)},
+    resources={
+        "pyspark": pyspark,
+        "io_manager": ParquetManager(folder=dg.EnvVar("NEUROLAKE_STORAGE__ROOT"), pyspark=pyspark),
+    },
 )
