@@ -46,8 +46,8 @@ bench-ncf: setup ## Measure NCF against Parquet (about 5 minutes)
 bench-io: setup ## Measure the IO managers against the bare libraries (about 6 minutes)
 	python -m bench.io
 
-fuzz: setup ## Fuzz the NCF reader (make fuzz SECONDS_=600)
-	python tests/ncf/fuzz_reader.py -max_total_time=$(or $(SECONDS_),60)
+fuzz: setup ## Fuzz the NCF reader for a minute (make fuzz DURATION_S=600)
+	python tests/ncf/fuzz_reader.py -max_total_time=$(or $(DURATION_S),60)
 
 bench-spark: setup ## Measure the warm server and NCF in Spark (about 10 minutes)
 	python -m bench.spark

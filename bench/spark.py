@@ -41,20 +41,30 @@ else:
 assert spark.range(1000).selectExpr("sum(id)").collect()[0][0] == 499500
 """
 DELTA = """
-import sys, time
+import json, sys, time
 from neurolake_dagster.resources import SparkResource
+kind, folder = sys.argv[1:]
 defaults = {"spark.databricks.delta.snapshotPartitions": "50"}
-options = {"shuffle_partitions": 200, "extra_configs": defaults} if sys.argv[1] == "stock" else {}
-spark = SparkResource(ui_enabled=False, **options).spark_session
+options = {"shuffle_partitions": 200, "extra_configs": defaults} if kind == "stock" else {}
+if kind == "warm":
+    options["remote"] = "auto"
+else:
+    options["ui_enabled"] = False
+spark = SparkResource(**options).spark_session
 spark.range(10).count()
-started = time.perf_counter()
-rows = spark.range(100_000).selectExpr("id", "id % 100 as k", "cast(id as string) as name")
-rows.write.format("delta").save(sys.argv[2])
-assert spark.read.format("delta").load(sys.argv[2]).count() == 100_000
-spark.sql(f'''merge into delta.`{sys.argv[2]}` t
-    using (select id + 50000 as id, 1L as k, 'new' as name from range(100000)) s on t.id = s.id
-    when matched then update set * when not matched then insert *''')
-print(time.perf_counter() - started)
+seconds = []
+for turn in range(3):
+    table = f"{folder}-{turn}"
+    started = time.perf_counter()
+    rows = spark.range(100_000).selectExpr("id", "id % 100 as k", "cast(id as string) as name")
+    rows.write.format("delta").save(table)
+    assert spark.read.format("delta").load(table).count() == 100_000
+    spark.sql(f'''merge into delta.`{table}` t
+        using (select id + 50000 as id, 1L as k, 'new' as name from range(100000)) s on t.id = s.id
+        when matched then update set * when not matched then insert *''')
+    seconds.append(time.perf_counter() - started)
+    assert spark.read.format("delta").load(table).count() == 150_000
+print(json.dumps(seconds))
 """
 
 
@@ -121,10 +131,23 @@ def bench_chain(folder: Path) -> list[Row]:
 
 
 def bench_delta(folder: Path) -> list[Row]:
-    def one(kind: str) -> float:
-        return float(run(sys.executable, "-c", DELTA, kind, str(folder / kind))[1])
+    def three(kind: str) -> list[float]:
+        out = run(sys.executable, "-c", DELTA, kind, str(folder / kind))[1]
+        return [float(seconds) for seconds in json.loads(out)]
 
-    return [("Delta write + count + merge: our settings / its", one("ours"), one("stock"), 0.6)]
+    with warm_server():
+        warm = three("warm")
+    ours, stock = three("ours"), three("stock")
+    return [
+        (
+            "Delta write + count + merge, first in a JVM: ours / its settings",
+            ours[0],
+            stock[0],
+            0.6,
+        ),
+        ("the same, best of 3", min(ours), min(stock), 0.6),
+        ("the same, first of a process on the warm server", warm[0], stock[0], 0.6),
+    ]
 
 
 def bench_scan(folder: Path) -> list[Row]:
