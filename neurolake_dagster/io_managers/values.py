@@ -1,21 +1,24 @@
 """The types an asset may return or ask for, to Arrow and back.
 
 Owns the list of them. Written by runtime type, read by annotation; rows are streamed where
-the type allows it, and handed over without a copy where the libraries do.
+the type allows it, and handed over without a copy where the libraries do. pandas, polars and
+`pyarrow.dataset`, which imports pandas, take a second and more: whoever has a value of theirs, or
+is annotated with one, has imported them.
 """
 
 import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin
 
-import pandas as pd
-import polars as pl
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from neurolake_dagster.errors import UnsupportedTypeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
 
 KNOWN_TYPES = (
     "pyspark.sql.DataFrame, pyarrow.Table, pyarrow.RecordBatchReader, pyarrow.dataset.Dataset, "
@@ -96,7 +99,7 @@ def wanted_type(annotation: Any, where: str) -> Wanted:
     if origin is dict and inner[0] is str:
         found = wanted_type(inner[1], where)
         return Wanted(type=found.type, is_by_partition=True)
-    if isinstance(annotation, type) and (annotation in _READERS or _is_spark_type(annotation)):
+    if isinstance(annotation, type) and (_kind_of(annotation) or _is_spark_type(annotation)):
         return Wanted(type=annotation)
     raise UnsupportedTypeError(
         f"{where}: annotated {annotation!r}, expected one of {KNOWN_TYPES}, Optional of one, "
@@ -112,21 +115,24 @@ def to_arrow(value: object, where: str) -> pa.Table | pa.RecordBatchReader:
     UnsupportedTypeError
         Naming the known types; for None with the advice to annotate.
     """
-    for known, convert in _WRITERS.items():
-        if isinstance(value, known):
-            return convert(value)
+    for kind in _KINDS:
+        known = kind.type()
+        if known is not None and isinstance(value, known):
+            return kind.write(value)
     if value is None:
         raise UnsupportedTypeError(
             f"{where}: returned None; annotate the asset `-> None` if it writes by itself, "
             f"else return one of {KNOWN_TYPES}"
         )
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise UnsupportedTypeError(f"{where}: returned {kind}, expected one of {KNOWN_TYPES}")
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise UnsupportedTypeError(f"{where}: returned {name}, expected one of {KNOWN_TYPES}")
 
 
 def from_arrow(reader: pa.RecordBatchReader, wanted: type) -> Any:
     """The rows of an input in the type asked for; a reader goes through unread."""
-    return _READERS[wanted](reader)
+    kind = _kind_of(wanted)
+    assert kind is not None
+    return kind.read(reader)
 
 
 def _is_spark_type(type_: type) -> bool:
@@ -134,14 +140,20 @@ def _is_spark_type(type_: type) -> bool:
     return sql is not None and issubclass(type_, sql.DataFrame)
 
 
-def _from_pandas(frame: pd.DataFrame) -> pa.Table:
+def _kind_of(annotation: type) -> "_Kind | None":
+    return next((kind for kind in _KINDS if kind.type() is annotation), None)
+
+
+def _from_pandas(frame: "pd.DataFrame") -> pa.Table:
     """A named index becomes a column; an unnamed one carries nothing and is left out."""
     keep = any(name is not None for name in frame.index.names)
     return pa.Table.from_pandas(frame, preserve_index=keep)
 
 
-def _to_pandas(reader: pa.RecordBatchReader) -> pd.DataFrame:
+def _to_pandas(reader: pa.RecordBatchReader) -> "pd.DataFrame":
     """Integers and booleans with nulls become pandas' nullable types, not floats and objects."""
+    import pandas as pd
+
     table = reader.read_all()
     nullable = {
         column.type
@@ -151,51 +163,71 @@ def _to_pandas(reader: pa.RecordBatchReader) -> pd.DataFrame:
     whole: pd.DataFrame = table.to_pandas()
     for name, column in zip(table.column_names, table.columns, strict=True):
         if column.type in nullable and column.null_count:
-            dtype = _NULLABLE[str(column.type)]
+            dtype: Any = pd.api.types.pandas_dtype(_NULLABLE[str(column.type)])
             whole[name] = column.to_pandas(types_mapper={column.type: dtype}.get)
     return whole
 
 
-def _from_polars(frame: pl.DataFrame) -> pa.Table:
+def _to_dataset(reader: pa.RecordBatchReader) -> Any:
+    from pyarrow.dataset import dataset
+
+    return dataset(reader.read_all())
+
+
+def _from_polars(frame: "pl.DataFrame") -> pa.Table:
+    import polars as pl
+
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _from_lazy(frame: pl.LazyFrame) -> pa.Table:
+def _from_lazy(frame: "pl.LazyFrame") -> pa.Table:
     return _from_polars(frame.collect())
 
 
-def _to_polars(reader: pa.RecordBatchReader) -> pl.DataFrame:
+def _to_polars(reader: pa.RecordBatchReader) -> "pl.DataFrame":
+    import polars as pl
+
     found = pl.from_arrow(reader.read_all())
     assert isinstance(found, pl.DataFrame)
     return found
 
 
-_NULLABLE: dict[str, Any] = {
-    "int8": pd.Int8Dtype(),
-    "int16": pd.Int16Dtype(),
-    "int32": pd.Int32Dtype(),
-    "int64": pd.Int64Dtype(),
-    "uint8": pd.UInt8Dtype(),
-    "uint16": pd.UInt16Dtype(),
-    "uint32": pd.UInt32Dtype(),
-    "uint64": pd.UInt64Dtype(),
-    "bool": pd.BooleanDtype(),
+class _Kind(NamedTuple):
+    """A type that assets may use, and its ways to Arrow and back."""
+
+    module: str
+    name: str
+    write: Callable[[Any], pa.Table | pa.RecordBatchReader]
+    read: Callable[[pa.RecordBatchReader], Any]
+
+    def type(self) -> type | None:
+        """The type; None while nobody has imported its library, so that none of it exists."""
+        found: type | None = getattr(sys.modules.get(self.module), self.name, None)
+        return found
+
+
+_NULLABLE = {
+    "int8": "Int8",
+    "int16": "Int16",
+    "int32": "Int32",
+    "int64": "Int64",
+    "uint8": "UInt8",
+    "uint16": "UInt16",
+    "uint32": "UInt32",
+    "uint64": "UInt64",
+    "bool": "boolean",
 }
 
-_WRITERS: dict[type, Callable[[Any], pa.Table | pa.RecordBatchReader]] = {
-    pa.Table: lambda value: value,
-    pa.RecordBatchReader: lambda value: value,
-    ds.Dataset: lambda value: value.scanner().to_reader(),
-    pd.DataFrame: _from_pandas,
-    pl.DataFrame: _from_polars,
-    pl.LazyFrame: _from_lazy,
-}
-
-_READERS: dict[type, Callable[[pa.RecordBatchReader], Any]] = {
-    pa.Table: lambda reader: reader.read_all(),
-    pa.RecordBatchReader: lambda reader: reader,
-    ds.Dataset: lambda reader: ds.dataset(reader.read_all()),
-    pd.DataFrame: _to_pandas,
-    pl.DataFrame: _to_polars,
-    pl.LazyFrame: lambda reader: _to_polars(reader).lazy(),
-}
+_KINDS = (
+    _Kind("pyarrow", "Table", lambda value: value, lambda reader: reader.read_all()),
+    _Kind("pyarrow", "RecordBatchReader", lambda value: value, lambda reader: reader),
+    _Kind(
+        "pyarrow.dataset",
+        "Dataset",
+        lambda value: value.scanner().to_reader(),
+        _to_dataset,
+    ),
+    _Kind("pandas", "DataFrame", _from_pandas, _to_pandas),
+    _Kind("polars", "DataFrame", _from_polars, _to_polars),
+    _Kind("polars", "LazyFrame", _from_lazy, lambda reader: _to_polars(reader).lazy()),
+)

@@ -6,11 +6,10 @@ Owns a `FileFormat` for each format a table can have. Knows nothing of logs or p
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.parquet as pq
 
@@ -20,6 +19,9 @@ from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage, StorageWriter
 from neurolake_dagster.tables.bounds import bounds_of_ncf, bounds_of_parquet
 from neurolake_dagster.tables.snapshot import ColumnBounds, TableFormat
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 ROW_GROUP_ROWS = 1 << 20
 ROW_GROUP_BYTES = 256 << 20
@@ -215,7 +217,10 @@ def _ncf_source(storage: Storage, key: str) -> object:
 _FORMATS: dict[TableFormat, FileFormat] = {"ncf": NCFFormat(), "parquet": ParquetFormat()}
 
 
-def _fragment(storage: Storage, key: str) -> ds.Fragment:
+def _fragment(storage: Storage, key: str) -> "ds.Fragment":
+    # Imports pandas with it, a second in all: not for those who only write, or use Spark.
+    import pyarrow.dataset as ds
+
     path = storage.local_path(key)
     if path is not None:
         return ds.ParquetFileFormat().make_fragment(str(path), pyarrow.fs.LocalFileSystem())

@@ -5,16 +5,18 @@ Owns no file: it is given one file's rows after the other and returns them chang
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _ROW = "__neurolake_row"
 
@@ -118,7 +120,10 @@ def _count(flags: pa.Array) -> int:
     return int(pc.sum(flags).as_py() or 0)
 
 
-def _frame(rows: pa.Table) -> pl.DataFrame:
+def _frame(rows: pa.Table) -> "pl.DataFrame":
+    # Half a second that only a merge is to pay.
+    import polars as pl
+
     found = pl.from_arrow(rows)
     assert isinstance(found, pl.DataFrame)
     return found
