@@ -17,19 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from bench.ncf import CACHE, OUT, ROOT, load
-from neurolake_dagster import ncf
+from bench.ncf import OUT, ROOT
+from bench.spark_scan import MASTER, Row, bench_scan
 from neurolake_dagster.settings import CacheSettings
 
 BIN = Path(sys.executable).parent
-MASTER = "local[2]"
-Row = tuple[str, float, float, float]  # what, ours, the other's, the aim for their ratio
-DECIMALS, PLAIN = ["l_extendedprice", "l_discount"], ["l_partkey", "l_shipdate"]
 FIRST_RESULT = """
 import sys
 if sys.argv[1] == "stock":
@@ -150,93 +145,6 @@ def bench_delta(folder: Path) -> list[Row]:
     ]
 
 
-def bench_scan(folder: Path) -> list[Row]:
-    from neurolake_dagster.resources import SparkResource
-
-    source = prepare(CACHE / "spark")
-    spark = SparkResource(master=MASTER, ui_enabled=False, driver_memory="3g").spark_session
-    top = spark.read.parquet(str(source / "parquet")).selectExpr("max(l_orderkey)").first()[0]
-    narrow = f"l_orderkey > {int(top * 0.99)}"
-
-    def ours(columns: list[str] | None = None, **options: str) -> Any:
-        if columns is not None:
-            options["columns"] = json.dumps(columns)
-        return spark.read.format("ncf").options(**options).load(str(source / "lineitem.ncf"))
-
-    def other() -> Any:
-        return spark.read.parquet(str(source / "parquet"))
-
-    def scan(frame: Any) -> None:
-        frame.write.format("noop").mode("overwrite").save()
-
-    def write(form: str) -> Callable[[], None]:
-        writer = other().write.format(form).option("compression", "zstd").mode("overwrite")
-        return lambda: writer.save(str(folder / form))
-
-    expected, found = other().where(narrow).count(), ours(where=narrow).count()
-    if expected != found:
-        raise AssertionError(f"the filter keeps {found} rows of NCF, {expected} of Parquet")
-    pairs: list[tuple[str, Callable[[], None], Callable[[], None], float, int]] = [
-        ("full scan", lambda: scan(ours()), lambda: scan(other()), 1.5, 3),
-        (
-            "two columns (integer, date)",
-            lambda: scan(ours(PLAIN)),
-            lambda: scan(other().select(*PLAIN)),
-            1.1,
-            4,
-        ),
-        (
-            "two columns (decimals)",
-            lambda: scan(ours(DECIMALS)),
-            lambda: scan(other().select(*DECIMALS)),
-            1.1,
-            4,
-        ),
-        (
-            "where keeping 1 % of a sorted column",
-            lambda: scan(ours(where=narrow)),
-            lambda: scan(other().where(narrow)),
-            0.5,
-            4,
-        ),
-        ("write", write("ncf"), write("parquet"), 1.25, 2),
-    ]
-    rows: list[Row] = []
-    for what, mine, its, aim, rounds in pairs:
-        a, b = best_of(mine, its, rounds)
-        rows.append((f"lineitem SF1, {what}: NCF / Spark's Parquet", a, b, aim))
-    sizes = [size(folder / form, f".{form}") for form in ("ncf", "parquet")]
-    rows.append(("lineitem SF1, MB of files: NCF / Spark's Parquet zstd", *sizes, 0.85))
-    return rows
-
-
-def best_of(mine: Callable[[], None], its: Callable[[], None], rounds: int) -> tuple[float, float]:
-    """The best seconds of each, in turns."""
-    times: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for kept, action in zip(times, (mine, its), strict=True):
-            started = time.perf_counter()
-            action()
-            kept.append(time.perf_counter() - started)
-    return min(times[0]), min(times[1])
-
-
-def prepare(folder: Path) -> Path:
-    """Lineitem as one Parquet file of Spark's kind (zstd) and as one NCF file, sorted alike."""
-    if not (folder / "done").exists():
-        (folder / "parquet").mkdir(parents=True, exist_ok=True)
-        table = load("lineitem")
-        path = folder / "parquet" / "lineitem.parquet"
-        pq.write_table(table, path, compression="zstd", row_group_size=1 << 20)
-        ncf.write_table(table, folder / "lineitem.ncf")
-        (folder / "done").touch()
-    return folder
-
-
-def size(folder: Path, suffix: str) -> float:
-    return sum(path.stat().st_size for path in folder.rglob(f"*{suffix}")) / 1e6
-
-
 PARTS: dict[str, Callable[[Path], list[Row]]] = {
     "start": bench_start,
     "chain": bench_chain,
@@ -254,7 +162,8 @@ def render(results: dict[str, list[Row]]) -> str:
     ]
     for part in PARTS:
         for what, ours, other, aim in results.get(part, []):
-            lines.append(f"| {what} | {ours:.2f} | {other:.2f} | {ours / other:.2f} | {aim:.2f} |")
+            wanted = "" if aim is None else f"{aim:.2f}"
+            lines.append(f"| {what} | {ours:.2f} | {other:.2f} | {ours / other:.2f} | {wanted} |")
     return "\n".join(lines)
 
 
