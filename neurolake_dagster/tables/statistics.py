@@ -101,5 +101,7 @@ def _bounds(snapshot: Snapshot, file: DataFile, field: pa.Field, number: int) ->
 
 
 def _value(bound: bool | int | float | str | None, type_: pa.DataType) -> object:
+    if not pa.types.is_temporal(type_):
+        return bound
     found = decode_bound(bound, type_)
     return None if found is None else found.as_py()
