@@ -13,7 +13,12 @@ from neurolake_dagster.automation import (
     new_source_file,
 )
 from neurolake_dagster.io_managers import DeltaIOManager, NCFIOManager, ParquetIOManager
-from neurolake_dagster.resources import SourceResource, SparkResource, StorageResource
+from neurolake_dagster.resources import (
+    SourceResource,
+    SparkResource,
+    StorageResource,
+    step_processes,
+)
 
 storage = StorageResource()
 spark = SparkResource()
@@ -32,6 +37,6 @@ defs = dg.Definitions(
         "parquet_io_manager": ParquetIOManager(storage=storage, spark=spark),
         "delta_io_manager": DeltaIOManager(storage=storage, spark=spark),
     },
-    # One process per run: all Spark steps share one JVM instead of starting one each.
-    executor=dg.in_process_executor,
+    # A process for each step where they share a server's JVM, else they would start one each.
+    executor=step_processes if spark.settings().remote else dg.in_process_executor,
 )

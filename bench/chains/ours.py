@@ -5,7 +5,7 @@ from pyspark.sql import DataFrame
 
 from bench.chains.steps import best, clean, make_orders, sum_up
 from neurolake_dagster.io_managers import ParquetIOManager
-from neurolake_dagster.resources import SparkResource, StorageResource
+from neurolake_dagster.resources import SparkResource, StorageResource, step_processes
 
 
 @dg.asset
@@ -32,6 +32,7 @@ spark = SparkResource(remote="auto")
 assets = [orders, valid, days, best_days]
 defs = dg.Definitions(
     assets=assets,
+    executor=step_processes,
     jobs=[
         dg.define_asset_job("chain"),
         dg.define_asset_job("in_process", executor_def=dg.in_process_executor),

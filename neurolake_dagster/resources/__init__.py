@@ -4,8 +4,9 @@ The front of the room. Every field that is not set comes from the environment, s
 `neurolake_dagster.settings`.
 """
 
+from neurolake_dagster.resources.processes import step_processes
 from neurolake_dagster.resources.sources import SourceResource
 from neurolake_dagster.resources.spark import SparkResource
 from neurolake_dagster.resources.storage import StorageResource
 
-__all__ = ["SourceResource", "SparkResource", "StorageResource"]
+__all__ = ["SourceResource", "SparkResource", "StorageResource", "step_processes"]

@@ -15,34 +15,29 @@ in Python's formats for its next queries too, and for its other uses in the same
 used once; ``where`` and ``columns`` belong to the DataFrame and are always right.
 Of writing: ``path``, ``ifExists`` (``append``, ``error``, ``ignore``), ``partitionBy``,
 ``partitionOverwriteMode`` (``static``, ``dynamic``).
+
+Every session imports this module to register the format, and few then use it: what reads and
+writes is imported by the methods that do.
 """
 
 import json
 from dataclasses import asdict
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceReader, DataSourceWriter
 from pyspark.sql.types import StructType
 
 from neurolake_dagster.errors import SettingsError, TableError
 from neurolake_dagster.settings import StorageSettings
-from neurolake_dagster.spark.filters import Term, read_where
-from neurolake_dagster.spark.locations import Found, find_files, place_of, read_schema
-from neurolake_dagster.spark.reading import (
-    PARTITION_BYTES,
-    FilteringReader,
-    NCFReader,
-    ScanPlan,
-)
-from neurolake_dagster.spark.types import arrow_schema, spark_schema
-from neurolake_dagster.spark.writing import NCFTableWriter
 from neurolake_dagster.storage import StorageOptions
-from neurolake_dagster.tables import Table
-from neurolake_dagster.tables.table import Mode
+
+if TYPE_CHECKING:
+    from neurolake_dagster.spark.filters import Term
+    from neurolake_dagster.spark.locations import Found
+    from neurolake_dagster.tables.table import Mode
 
 SECRETS = ("access_key", "secret_key", "session_token")
-IF_EXISTS: dict[str, Mode] = {
+IF_EXISTS: dict[str, "Mode"] = {
     "append": "append",
     "error": "error",
     "errorifexists": "error",
@@ -65,6 +60,11 @@ class NCFDataSource(DataSource):
 
     def schema(self) -> StructType:
         """The schema of the files: a table's from its log, else from the footers."""
+        import pyarrow as pa
+
+        from neurolake_dagster.spark.locations import read_schema
+        from neurolake_dagster.spark.types import spark_schema
+
         schema = read_schema(self._found(), merge=self._flag("mergeSchema"))
         columns = self._names("columns")
         unknown = [name for name in columns if name not in schema.names]
@@ -78,6 +78,14 @@ class NCFDataSource(DataSource):
 
     def reader(self, schema: StructType) -> DataSourceReader:
         """A reader of the schema's columns only."""
+        from neurolake_dagster.spark.reading import (
+            PARTITION_BYTES,
+            FilteringReader,
+            NCFReader,
+            ScanPlan,
+        )
+        from neurolake_dagster.spark.types import arrow_schema
+
         found = self._found()
         plan = ScanPlan(
             files=found.files,
@@ -93,6 +101,11 @@ class NCFDataSource(DataSource):
 
     def writer(self, schema: StructType, overwrite: bool) -> DataSourceWriter:
         """A writer of one table; what it writes shows by one commit, or never."""
+        from neurolake_dagster.spark.locations import place_of
+        from neurolake_dagster.spark.types import arrow_schema
+        from neurolake_dagster.spark.writing import NCFTableWriter
+        from neurolake_dagster.tables import Table
+
         uri = self._uris()
         if len(uri) != 1:
             raise SettingsError(f"ncf: one path is written at a time, got {uri!r}")
@@ -105,13 +118,16 @@ class NCFDataSource(DataSource):
             is_dynamic=self.options.get("partitionOverwriteMode", "static").lower() == "dynamic",
         )
 
-    def _terms(self, schema: StructType) -> tuple[Term, ...]:
+    def _terms(self, schema: StructType) -> "tuple[Term, ...]":
+        from neurolake_dagster.spark.filters import read_where
+        from neurolake_dagster.spark.types import arrow_schema
+
         where = self.options.get("where")
         if where is None:
             return ()
         return read_where(where, {field.name: field.type for field in arrow_schema(schema)})
 
-    def _mode(self) -> Mode:
+    def _mode(self) -> "Mode":
         asked = str(self.options.get("ifExists", "append")).lower()
         if asked not in IF_EXISTS:
             raise SettingsError(
@@ -119,7 +135,9 @@ class NCFDataSource(DataSource):
             )
         return IF_EXISTS[asked]
 
-    def _found(self) -> Found:
+    def _found(self) -> "Found":
+        from neurolake_dagster.spark.locations import find_files
+
         version = self.options.get("version")
         return find_files(
             self._uris(), self._storage_options(), None if version is None else int(version)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from neurolake_dagster.errors import SessionConflictError, SparkError
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
+from neurolake_dagster.spark.client import import_client
 from neurolake_dagster.spark.conf import REDACTED, build_conf, is_local, jar_conf, s3_options
 from neurolake_dagster.spark.jars import session_jars
 from neurolake_dagster.spark.java import require_java
@@ -277,6 +278,7 @@ def _open(remote: str) -> "SparkSession":
     """A session of its own on a server, whatever sessions there are."""
     from pyspark.sql import SparkSession
 
+    import_client()
     session = SparkSession.builder.remote(remote).create()
     # Closed while its threads live: by the interpreter's own end it waits for them, for good.
     atexit.register(session.stop)

@@ -1,3 +1,4 @@
+import importlib.util
 from pathlib import Path
 
 import dagster as dg
@@ -6,6 +7,7 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 
 from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.resources import SourceResource, SparkResource, StorageResource
+from neurolake_dagster.resources.processes import PRELOADED
 from neurolake_dagster.settings import SparkSettings
 
 SECRET = "never-to-be-read"
@@ -91,3 +93,9 @@ def test_source_folder_is_the_field_then_the_environment(
     monkeypatch.setenv("NEUROLAKE_SOURCES__DIR", "/env")
     assert SourceResource().path == Path("/env")
     assert SourceResource(directory=str(tmp_path)).path == tmp_path
+
+
+@pytest.mark.parametrize("name", PRELOADED)
+def test_what_step_processes_are_forked_with_exists(name: str) -> None:
+    """Python leaves out what it cannot import here without a word."""
+    assert importlib.util.find_spec(name) is not None

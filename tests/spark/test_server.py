@@ -51,14 +51,26 @@ print(json.dumps({
     "application": [found.work.application_id, spark.conf.get("spark.app.id")],
 }))
 """
+PANDAS = """
+import sys
+from neurolake_dagster.resources import SparkResource
+spark = SparkResource(remote="auto").spark_session
+assert spark.range(3).count() == 3
+before = "pandas" in sys.modules
+import pandas as pd
+found = spark.createDataFrame(pd.DataFrame({"k": [1, 2]})).toPandas()
+print(before, isinstance(found, pd.DataFrame), str(found["k"].tolist()).replace(" ", ""))
+"""
 CHAIN = """
+import os
 import dagster as dg
 from pyspark.sql import DataFrame
 from neurolake_dagster.io_managers import DeltaIOManager, NCFIOManager, ParquetIOManager
-from neurolake_dagster.resources import SparkResource, StorageResource
+from neurolake_dagster.resources import SparkResource, StorageResource, step_processes
 
 def told(context, frame):
     context.log.info(f"application {frame.sparkSession.conf.get('spark.app.id')} of the step")
+    context.log.info(f"process {os.getpid()} of {os.getppid()} of the step")
     return frame
 
 @dg.asset(io_manager_key="ncf")
@@ -76,6 +88,7 @@ def total(context: dg.AssetExecutionContext, evens: DataFrame) -> DataFrame:
 parts = {"storage": StorageResource(root="data"), "spark": SparkResource(remote="auto")}
 defs = dg.Definitions(
     assets=[numbers, evens, total],
+    executor=step_processes,
     jobs=[dg.define_asset_job("chain")],
     resources={
         "ncf": NCFIOManager(**parts),
@@ -157,6 +170,13 @@ def test_auto_uses_it_and_ncf_works(machine: Machine, lines: list[str]) -> None:
     assert found.stdout.split() == ["pyspark.sql.connect.session", "10"], found.stderr
 
 
+def test_frames_of_pandas_work_though_it_is_imported_late(
+    machine: Machine, lines: list[str]
+) -> None:
+    found = machine.run(sys.executable, "-c", PANDAS)
+    assert found.stdout.split() == ["False", "True", "[1,2]"], found.stderr
+
+
 def test_delta_and_sessions_of_their_own_work(machine: Machine, lines: list[str]) -> None:
     found = machine.run(sys.executable, "-c", DELTA_AND_MORE, str(machine.folder / "delta"))
     assert found.returncode == 0, found.stderr
@@ -179,6 +199,9 @@ def test_the_steps_of_a_run_share_its_jvm(machine: Machine, lines: list[str]) ->
     applications = re.findall(r"application (\S+) of the step", found.stderr)
     assert len(applications) == 3
     assert len(set(applications)) == 1
+    processes = re.findall(r"process (\d+) of (\d+) of the step", found.stderr)
+    assert len({own for own, _ in processes}) == 3
+    assert len({parent for _, parent in processes}) == 1
     (total,) = pq.read_table(machine.folder / "data" / "total")["total"].to_pylist()
     assert total == sum(range(0, 1000, 2))
 
