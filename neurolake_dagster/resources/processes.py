@@ -19,6 +19,7 @@ PRELOADED = (
     "dagster._core.storage.migration.utils",
     "upath.implementations.local",
     "watchdog.observers.polling",
+    "grpc._channel",
     "neurolake_dagster.io_managers",
     "neurolake_dagster.spark.preload",
 )

@@ -28,7 +28,9 @@ def import_client() -> None:
 class _StandIn(ModuleType):
     """A module that is imported when somebody uses it after the client was imported."""
 
-    __path__: tuple[str, ...] = ()
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
 
     def __getattr__(self, name: str) -> Any:
         if sys.modules.get(self.__name__) is not self:

@@ -6,7 +6,6 @@ survive a fork, a session or a channel.
 
 import gc
 
-import grpc._channel  # noqa: F401
 from pyspark.sql import functions  # noqa: F401
 
 from neurolake_dagster.spark import datasource  # noqa: F401
