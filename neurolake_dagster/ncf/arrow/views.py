@@ -108,17 +108,21 @@ def decimals_fit_int64(low: NDArray, high: NDArray, mask: NDArray | None) -> boo
     return True
 
 
-def distinct_sorted(values: NDArray) -> NDArray:
-    """Return the distinct bit patterns, ascending as the unsigned or signed words they are."""
-    words = values if values.dtype.kind != "f" else values.view(f"<i{values.dtype.itemsize}")
-    return np.sort(pc.unique(pa.array(words)).to_numpy())
+def sorted_dictionary_of(array: Any) -> tuple[NDArray, NDArray]:
+    """Return the code of each row of a fixed-width array and the distinct values.
 
-
-def codes_in(values: NDArray, table: NDArray) -> NDArray:
-    """Return for each value its place in ``table``, int32; every value must be there."""
-    words = values if values.dtype.kind != "f" else values.view(table.dtype)
-    found = pc.index_in(pa.array(words), value_set=pa.array(table))
-    return fixed_of(found, "<i4")
+    Returns
+    -------
+    int32, those of null slots anything; the bit patterns, ascending as the words they are.
+    """
+    kind = pa.from_numpy_dtype(words_of(array).dtype)
+    words = pa.Array.from_buffers(kind, len(array), array.buffers(), array.null_count, array.offset)
+    encoded = words.dictionary_encode()
+    table = encoded.dictionary.to_numpy()
+    order = np.argsort(table)
+    ranks = np.empty(len(table), np.int32)
+    ranks[order] = np.arange(len(table), dtype=np.int32)
+    return fixed_of(pc.take(pa.array(ranks), encoded.indices), "<i4"), table[order]
 
 
 def list_child_of(array: Any, offsets: NDArray) -> Any:

@@ -34,11 +34,18 @@ def scale(values: NDArray, exponent: int) -> tuple[NDArray, NDArray]:
     """Return int64 ``rint(values * 10**exponent)`` and where dividing back is bit-equal."""
     bits = f"<u{values.dtype.itemsize}"
     with np.errstate(all="ignore"):
-        scaled = np.rint(values.astype(np.float64, copy=False) * POWERS[exponent])
+        scaled = np.multiply(values, POWERS[exponent], dtype=np.float64)
+        np.rint(scaled, out=scaled)
         integers = scaled.astype(np.int64)
-        back = (integers / POWERS[exponent]).astype(values.dtype, copy=False)
-        exact = back.view(bits) == values.view(bits)
-        exact &= np.abs(scaled) < LIMIT
+        # Not so where there is a NaN.
+        small = len(scaled) > 0 and scaled.max() < LIMIT and scaled.min() > -LIMIT
+        within = None if small else np.abs(scaled) < LIMIT
+        # Minus zero becomes zero, as the decoder makes it.
+        scaled += 0.0
+        scaled /= POWERS[exponent]
+        exact: NDArray = scaled.astype(values.dtype, copy=False).view(bits) == values.view(bits)
+        if within is not None:
+            exact &= within
     return integers, exact
 
 

@@ -41,7 +41,7 @@ def divide_exactly(residual: NDArray, gcd: int) -> tuple[NDArray, int]:
     """Divide uint64 residuals by ``gcd``, or return them with 1 if one does not divide."""
     if gcd > 1:
         quotient = residual // np.uint64(gcd)
-        if np.array_equal(quotient * np.uint64(gcd), residual):
+        if not (quotient * np.uint64(gcd) != residual).any():
             return quotient, gcd
     return residual, 1
 

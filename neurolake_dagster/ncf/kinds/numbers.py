@@ -5,7 +5,7 @@ Kind 2 holds every integer-like type (integers, dates, times, timestamps, durati
 is any of them through a table of the chunk: ``[6, validity, table, codes]``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -16,14 +16,13 @@ from neurolake_dagster.ncf.arrow import (
     allocate,
     array_from,
     build_fixed,
-    codes_in,
     decimal_words_of,
     decimals_fit_int64,
-    distinct_sorted,
     fixed_of,
     gather,
     gather_rows,
     rows_of,
+    sorted_dictionary_of,
     validity_of,
     words_of,
 )
@@ -72,7 +71,7 @@ class NumberChunk:
     ordered
         Whether the integers sort as the type does (half floats' bits do not).
     table
-        Number of the chunk's table and its sorted values, where the plan is a dictionary.
+        Number of the chunk's table and the code of each row, where the plan is a dictionary.
     """
 
     kind: int
@@ -82,27 +81,25 @@ class NumberChunk:
     ordered: bool = True
     table: tuple[int, NDArray] | None = None
     _known: dict[tuple[int, int], Stats] = field(default_factory=dict, repr=False)
+    _rows: dict[tuple[int, int], "_Rows"] = field(default_factory=dict, repr=False)
 
     def encode(self, streams: StreamWriter, start: int, stop: int) -> Node:
         """Encode rows as one array node."""
-        values, validity = self.values[start:stop], None
-        if self.mask is not None:
-            mask = self.mask[start:stop]
-            valid = int(np.count_nonzero(mask))
-            if valid == 0:
+        rows = self._rows.pop((start, stop), None) or _store(self.values, self.mask, start, stop)
+        validity = None
+        if rows.mask is not None:
+            if not len(rows.values):
                 return [NULL]
-            if valid < len(mask):
-                sparse = 2 * valid < len(mask)
-                nulls = len(mask) - valid
-                validity = encode_validity(streams, mask, nulls, SPARSE if sparse else DENSE)
-                values = values[mask] if sparse else fill_nulls(values, mask)
+            mode = DENSE if rows.filled else SPARSE
+            validity = encode_validity(streams, rows.mask, rows.nulls, mode)
         if self.table is not None:
-            codes = codes_in(values, self.table[1])
-            return [NUMBER_TABLE, validity, self.table[0], encode_integers(streams, codes)]
+            number, codes = self.table
+            stored = _store(codes, self.mask, start, stop).values
+            return [NUMBER_TABLE, validity, number, encode_integers(streams, stored)]
         if isinstance(self.plan, FloatPlan):
-            return [self.kind, validity, encode_floats(streams, values, self.plan)]
-        bounds = self._bounds(start, stop)
-        return [self.kind, validity, encode_integers(streams, _signed(values), self.plan, bounds)]
+            return [self.kind, validity, encode_floats(streams, rows.values, self.plan)]
+        integers, bounds = _signed(rows.values), self._bounds(start, stop)
+        return [self.kind, validity, encode_integers(streams, integers, self.plan, bounds)]
 
     def _bounds(self, start: int, stop: int) -> tuple[int, int] | None:
         """Return the page's bounds if they were found already and mean the same signed."""
@@ -115,21 +112,23 @@ class NumberChunk:
     def stats(self, start: int, stop: int) -> Stats:
         """Return bounds of the valid rows in physical values."""
         if (start, stop) not in self._known:
-            self._known[start, stop] = self._measure(start, stop)
+            rows = _store(self.values, self.mask, start, stop)
+            # The encoder needs the same rows next.
+            self._rows[start, stop] = rows
+            self._known[start, stop] = self._measure(rows)
         return self._known[start, stop]
 
-    def _measure(self, start: int, stop: int) -> Stats:
-        values, nulls = self.values[start:stop], 0
-        if self.mask is not None:
-            mask = self.mask[start:stop]
-            nulls = len(mask) - int(np.count_nonzero(mask))
-            if nulls:
-                values = values[mask]
+    def _measure(self, rows: "_Rows") -> Stats:
+        values, nulls = rows.values, rows.nulls
         if not len(values) or not self.ordered:
             return Stats(null_count=nulls)
-        if self.kind == FLOAT:
-            return float_stats(values, nulls)
-        return Stats(null_count=nulls, min=int(values.min()), max=int(values.max()))
+        if self.kind != FLOAT:
+            return Stats(null_count=nulls, min=int(values.min()), max=int(values.max()))
+        found = float_stats(values, nulls)
+        if found.nan_count and rows.filled and rows.mask is not None:
+            filler = values[int(np.argmin(rows.mask))]
+            return replace(found, nan_count=found.nan_count - nulls * int(np.isnan(filler)))
+        return found
 
     def names(self) -> list[str]:
         """Return the encoding and, below it, that of its integers."""
@@ -138,6 +137,37 @@ class NumberChunk:
         if self.plan.kind in ("bits", "decimals"):
             return [self.plan.kind, self.plan.integers.kind]
         return [self.plan.kind]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The values of a page that are stored, and its mask where it has nulls.
+
+    Parameters
+    ----------
+    filled
+        Whether null slots hold the first valid value; else they are left out.
+    """
+
+    values: NDArray
+    mask: NDArray | None = None
+    nulls: int = 0
+    filled: bool = False
+
+
+def _store(values: NDArray, mask: NDArray | None, start: int, stop: int) -> _Rows:
+    """Return rows ``start..stop`` as they are stored."""
+    values = values[start:stop]
+    if mask is None:
+        return _Rows(values)
+    mask = mask[start:stop]
+    valid = int(np.count_nonzero(mask))
+    nulls = len(mask) - valid
+    if not nulls:
+        return _Rows(values)
+    if 2 * valid < len(mask):
+        return _Rows(values[mask], mask, nulls)
+    return _Rows(fill_nulls(values, mask), mask, nulls, filled=True)
 
 
 def _signed(values: NDArray) -> NDArray:
@@ -153,7 +183,7 @@ def prepare_integers(context: PrepareContext, array: Any, *, ordered: bool = Tru
         return NumberChunk(INT, values, None, DELTA, ordered)
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_integers(_signed(values), mask, context.profile, dictionary=dictionary)
-    return _with_table(context, array.type, NumberChunk(INT, values, mask, plan, ordered))
+    return _with_table(context, array, NumberChunk(INT, values, mask, plan, ordered))
 
 
 def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
@@ -164,7 +194,7 @@ def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
         return NumberChunk(FLOAT, values, None, FloatPlan(integers=DELTA))
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_floats(values, mask, context.profile, dictionary=dictionary)
-    return _with_table(context, array.type, NumberChunk(FLOAT, values, mask, plan))
+    return _with_table(context, array, NumberChunk(FLOAT, values, mask, plan))
 
 
 def prepare_decimals(context: PrepareContext, array: Any) -> NumberChunk | WideChunk:
@@ -177,20 +207,15 @@ def prepare_decimals(context: PrepareContext, array: Any) -> NumberChunk | WideC
     return NumberChunk(DECIMAL, low, mask, plan)
 
 
-def _with_table(context: PrepareContext, kind: Any, chunk: NumberChunk) -> NumberChunk:
+def _with_table(context: PrepareContext, array: Any, chunk: NumberChunk) -> NumberChunk:
     """Add the table of values that a dictionary plan needs, or fall back from it."""
     if chunk.plan.kind != "dictionary":
         return chunk
-    values = chunk.values
-    if chunk.mask is not None:
-        values = values[chunk.mask]
-    distinct = distinct_sorted(values)
+    codes, distinct = sorted_dictionary_of(array)
     if len(distinct) > MAX_NUMBER_DICTIONARY:
-        plan = FloatPlan() if chunk.kind == FLOAT else IntPlan()
-        return NumberChunk(chunk.kind, chunk.values, chunk.mask, plan, chunk.ordered)
-    number = context.tables.add(array_from(distinct, kind))
-    table = (number, distinct)
-    return NumberChunk(chunk.kind, chunk.values, chunk.mask, chunk.plan, chunk.ordered, table)
+        return replace(chunk, plan=FloatPlan() if chunk.kind == FLOAT else IntPlan())
+    number = context.tables.add(array_from(distinct, array.type))
+    return replace(chunk, table=(number, codes))
 
 
 def decode_numbers(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:

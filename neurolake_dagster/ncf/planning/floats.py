@@ -1,5 +1,7 @@
 """Plans for floats: decimals, bits as planes, words or a dictionary."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from neurolake_dagster.ncf.checks import NDArray
@@ -11,6 +13,7 @@ from neurolake_dagster.ncf.encodings.planes import PlanePlan
 from neurolake_dagster.ncf.planning.integers import MAX_NUMBER_DICTIONARY, choose_integers
 from neurolake_dagster.ncf.planning.sample import (
     Sample,
+    codes_size,
     estimate_distinct,
     may_repeat,
     planes_size,
@@ -21,6 +24,8 @@ Candidate = tuple[float, FloatPlan]
 _MAX_EXPONENTS = {4: 8, 8: 16}
 _MAX_EXCEPTIONS = 0.03
 _PROBE = 64
+# Prices, measures and rates rarely have more decimals.
+_FEW_EXPONENTS = 4
 # Below this share of the raw bytes the bits themselves, dearest to try, have no chance.
 _GOOD_SHARE = 0.4
 
@@ -81,16 +86,17 @@ def _decimal_candidates(runs: Sample, profile: Profile) -> list[Candidate]:
     return []
 
 
-def _likely_exponents(values: NDArray, count: int) -> list[int]:
-    """Return the exponents at which most values are decimal; lenient, the sample decides."""
+def _likely_exponents(values: NDArray, count: int) -> Iterator[int]:
+    """Yield the exponents at which most values are decimal; lenient, the sample decides."""
     finite = values[np.isfinite(values)].astype(np.float64)[:, None]
-    powers = POWERS[:count]
-    with np.errstate(over="ignore"):
-        scaled = np.rint(finite * powers)
-    back = (scaled / powers).astype(values.dtype)
-    missed = np.count_nonzero(back != finite, axis=0)
     allowed = max(2, 2 * _MAX_EXCEPTIONS * len(values))
-    return [exponent for exponent in range(count) if int(missed[exponent]) <= allowed]
+    for start, stop in ((0, _FEW_EXPONENTS), (_FEW_EXPONENTS, count)):
+        powers = POWERS[start:stop]
+        with np.errstate(over="ignore"):
+            scaled = np.rint(finite * powers)
+        back = (scaled / powers).astype(values.dtype)
+        missed = np.count_nonzero(back != finite, axis=0)
+        yield from (start + int(at) for at in np.flatnonzero(missed <= allowed))
 
 
 def _dictionary_candidates(bits: NDArray, count: int, profile: Profile) -> list[Candidate]:
@@ -101,7 +107,6 @@ def _dictionary_candidates(bits: NDArray, count: int, profile: Profile) -> list[
     expected = estimate_distinct(len(distinct), singletons, len(bits), count)
     if expected >= min(count / 8, MAX_NUMBER_DICTIONARY):
         return []
-    codes = np.searchsorted(distinct, bits).astype(np.uint64)
-    size, _ = planes_size(codes, max(len(distinct) - 1, 1), profile)
+    size = codes_size(bits, distinct, counts, profile)
     table = expected * bits.dtype.itemsize * len(bits) / count
     return [(size * 1.03 + table, FloatPlan(kind="dictionary"))]

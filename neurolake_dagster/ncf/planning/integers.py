@@ -12,6 +12,7 @@ from neurolake_dagster.ncf.planning.sample import (
     BYTES_PER_NS,
     NO_JOINTS,
     Sample,
+    codes_size,
     estimate_distinct,
     may_repeat,
     planes_size,
@@ -91,7 +92,10 @@ def _reduce(residual: NDArray, maximum: int) -> tuple[NDArray, int, int]:
     """Divide by the greatest common divisor of the residuals, where it is worth a look."""
     if not 255 < maximum < 1 << 63:
         return residual, maximum, 1
-    gcd = int(np.gcd.reduce(residual[:4096].view(np.int64)))
+    words = residual.view(np.int64)
+    gcd = int(np.gcd.reduce(words[:64]))
+    if gcd != 1:
+        gcd = int(np.gcd.reduce(words[:4096]))
     if gcd < 2 or (residual % np.uint64(gcd)).any():
         return residual, maximum, 1
     return residual // np.uint64(gcd), maximum // gcd, gcd
@@ -159,8 +163,7 @@ def _dictionary_candidates(
     expected = estimate_distinct(len(distinct), singletons, len(sample), count)
     if expected >= min(count / 8, MAX_NUMBER_DICTIONARY):
         return []
-    codes = np.searchsorted(distinct, sample).astype(np.uint64)
-    size, _ = planes_size(codes, max(len(distinct) - 1, 1), profile)
+    size = codes_size(sample, distinct, counts, profile)
     table = expected * math.ceil(maximum.bit_length() / 8) * len(sample) / count
     # 1.08: finding the codes costs three times the other encoders' time.
     price = BYTES_PER_NS * len(sample) * _DICTIONARY_NS
