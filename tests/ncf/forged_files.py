@@ -233,6 +233,13 @@ FORGED: dict[str, Parts] = {
         b"\xe4" * 2048,
         ((3, [7, None, [0, 1], 3, raw(0, 3)], b"xyz"),),
     ),
+    "last text code past the table": craft(
+        TEXT,
+        8194,
+        [9, None, 0, [1, 0, 1, [[0, 1, 2, raw(0, 2049)]]]],
+        b"\0" * 2048 + b"\x0c",
+        ((3, [7, None, [0, 1], 3, raw(0, 3)], b"xyz"),),
+    ),
     "no such table": craft(INT, 3, [6, None, 1, [0, 0]], b"", ((2, [2, None, [0, 1]], b""),)),
     "table of itself": craft(INT, 3, [6, None, 0, [0, 0]], b"", ((2, [6, None, 0, [0, 0]], b""),)),
     "text table with nulls": craft(TEXT, 3, [9, None, 0, [0, 0]], b"", ((1, [0], b""),)),

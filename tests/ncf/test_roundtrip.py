@@ -57,6 +57,16 @@ def test_small_row_groups_and_pages_come_back_equal(table: pa.Table) -> None:
         assert file.read().equals(table)
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_binary()], ids=str)
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_tiny_tables_of_equal_lengths_come_back_equal(kind: pa.DataType, count: int) -> None:
+    rng = np.random.default_rng(count)
+    texts = pa.array([b"ab%d" % i for i in range(count)]).cast(kind)
+    codes = pa.array(rng.integers(0, count, 4099), mask=rng.random(4099) < 0.1)
+    table = pa.table({"text": texts.take(codes), "full": texts.take(codes.fill_null(0))})
+    assert ncf.read_table(write_bytes(table)).equals(table)
+
+
 def test_streamed_batches_equal_one_table(table: pa.Table, tmp_path: Path) -> None:
     path = tmp_path / "stream.ncf"
     with ncf.NCFWriter(path, table.schema, row_group_size=1024) as writer:

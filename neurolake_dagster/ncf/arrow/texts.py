@@ -11,6 +11,7 @@ from neurolake_dagster.ncf.checks import Damage, NDArray
 
 types = pa.types
 _MIN_FIXED_ROWS = 4096
+_MAX_FIXED_BYTES = 256
 
 
 def sample_rows(array: Any, ranges: list[tuple[int, int]]) -> Any:
@@ -81,9 +82,9 @@ def run_decode_texts(ends: NDArray, texts: Any) -> Any:
 
 
 def fixed_text_of(texts: Any) -> Any:
-    """Return strings of one length (1 to 64) as fixed_size_binary over the same bytes, or None."""
+    """Return strings of one length (1 to 256) as fixed_size_binary over the same bytes, or None."""
     lengths = lengths_of(texts)
-    if not len(lengths) or not 0 < lengths[0] <= 64 or (lengths != lengths[0]).any():
+    if not len(lengths) or not 0 < lengths[0] <= _MAX_FIXED_BYTES or (lengths != lengths[0]).any():
         return None
     offsets, _ = bytes_of(texts)
     data = texts.buffers()[2].slice(int(offsets[0]))

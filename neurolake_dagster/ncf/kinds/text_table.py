@@ -154,9 +154,10 @@ def decode_text_table(context: DecodeContext, node: Node, kind: Any, count: int)
     decode_integers(context.streams, codes, count, flat)
     unsigned = flat.view(f"<u{flat.itemsize}")
     context.budget.debit(count * (_longest(context, number, table) + offset_dtype(kind).itemsize))
-    fixed = context.tables.keep(("fixed", number), lambda: fixed_text_of(table))
+    fixed = _fixed_table(context, number, table)
     if fixed is not None:
-        return _take_fixed(fixed, unsigned, kind, validity)
+        data = take_texts(fixed, unsigned).buffers()[1]
+        return _build_fixed_texts(data, fixed.type.byte_width, kind, validity)
     return with_validity(take_texts(table, unsigned), validity.buffer, validity.nulls)
 
 
@@ -169,12 +170,10 @@ def _longest(context: DecodeContext, number: object, table: Any) -> int:
     return int(lengths.max()) if len(lengths) else 0
 
 
-def _take_fixed(fixed: Any, codes: NDArray, kind: Any, validity: Validity) -> Any:
-    """Look strings of one length up by a plain gather."""
-    width = fixed.type.byte_width
-    offsets = fixed_offsets(len(codes), width, offset_dtype(kind).str)
-    data = take_texts(fixed, codes).buffers()[1]
-    return build_bytes(kind, len(codes), validity.buffer, validity.nulls, offsets, data)
+def _build_fixed_texts(data: Any, width: int, kind: Any, validity: Validity) -> Any:
+    """Return strings of ``width`` bytes each."""
+    offsets = fixed_offsets(validity.rows, width, offset_dtype(kind).str)
+    return build_bytes(kind, validity.rows, validity.buffer, validity.nulls, offsets, data)
 
 
 def _decode_groups(
@@ -201,6 +200,13 @@ def _decode_groups(
     whole = count // per
     keys = _group_keys(raw, bits, base, whole)
     sums = gather(group_sums, keys)
+    rest = decode_packed(raw, bits, count)[whole * per :] if count % per else None
+    fixed = _fixed_table(context, number, table)
+    if fixed is not None:
+        if (sums != group_sums[0]).any():
+            raise Damage(f"codes: one is not below the {len(table)} strings of the table")
+        wide = context.tables.keep(("wide", number, bits), lambda: fixed_text_of(groups))
+        return _take_groups(context, wide, keys, fixed, rest, table.type, validity)
     offsets = np.empty(count + 1, offset_dtype(table.type))
     offsets[0] = 0
     add_group_sums(sums, per, offsets[1 : whole * per + 1])
@@ -208,12 +214,35 @@ def _decode_groups(
     data = take_texts(groups, keys).buffers()[2]
     if (data.size if data else 0) != int(offsets[whole * per]):
         raise Damage(f"codes: one is not below the {len(table)} strings of the table")
-    if count % per:
-        rest = decode_packed(raw, bits, count)[whole * per :]
+    if rest is not None:
         data = _append_rest(table, rest, offsets, whole * per, data)
     return build_bytes(
         table.type, count, validity.buffer, validity.nulls, offsets, data or as_buffer(b"")
     )
+
+
+def _fixed_table(context: DecodeContext, number: object, table: Any) -> Any:
+    """Return a table whose strings are equally long as fixed_size_binary, else None."""
+    return context.tables.keep(("fixed", number), lambda: fixed_text_of(table))
+
+
+def _take_groups(
+    context: DecodeContext,
+    groups: Any,
+    keys: NDArray,
+    fixed: Any,
+    rest: NDArray | None,
+    kind: Any,
+    validity: Validity,
+) -> Any:
+    """Look groups of strings of one length up, then the strings after the last whole group."""
+    width = fixed.type.byte_width
+    context.budget.debit(validity.rows * (width + offset_dtype(kind).itemsize))
+    data = take_texts(groups, keys).buffers()[1]
+    if rest is not None:
+        tail = np.frombuffer(take_texts(fixed, rest).buffers()[1], np.uint8, len(rest) * width)
+        data = concat_texts(data, len(keys) * groups.type.byte_width, tail)
+    return _build_fixed_texts(data, width, kind, validity)
 
 
 def _append_rest(table: Any, codes: NDArray, offsets: NDArray, at: int, data: Any) -> Any:
