@@ -255,13 +255,12 @@ class NCFWriter:
 
     def _encode(self, table: Any, submit: Submit | None) -> list[Any]:
         """Start all columns, the dearest first so that no thread is left with one at the end."""
+        if submit is None:
+            return [self._encode_column(column, None) for column in table.columns]
         order = sorted(range(table.num_columns), key=lambda i: -_price(table.column(i)))
         jobs: dict[int, Any] = {}
         for index in order:
-            if submit is None:
-                jobs[index] = self._encode_column(table.column(index), None)
-            else:
-                jobs[index] = submit(self._encode_column, table.column(index), submit)
+            jobs[index] = submit(self._encode_column, table.column(index), submit)
         return [jobs[index] for index in range(table.num_columns)]
 
     def _encode_column(self, column: Any, submit: Submit | None) -> ChunkJob:

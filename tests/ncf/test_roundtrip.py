@@ -90,6 +90,26 @@ def test_same_table_gives_the_same_bytes(table: pa.Table) -> None:
     assert write_bytes(table) == write_bytes(table)
 
 
+@pytest.mark.parametrize("width", range(1, 10))
+def test_short_strings_of_one_length_come_back(width: int) -> None:
+    rng = np.random.default_rng(width)
+    letters = rng.integers(97, 100, (5003, width), dtype=np.uint8)
+    letters[:, 3:] = 120
+    texts = pa.array([row.tobytes().decode() for row in letters])
+    table = pa.table({"whole": texts[1:], "head": texts[:-1]})
+    assert ncf.read_table(write_bytes(table)).equals(table)
+
+
+@pytest.mark.parametrize("first", [float("nan"), 1.5], ids=["nan", "number"])
+@pytest.mark.parametrize("nulls", [3, 4000], ids=["few nulls", "most null"])
+def test_nan_beside_nulls_is_counted_once(first: float, nulls: int) -> None:
+    values = [None] * nulls + [first, float("nan")] + [float(i % 9) for i in range(2000)]
+    file = ncf.NCFFile(write_bytes(pa.table({"x": pa.array(values, pa.float64())})))
+    found = file.metadata.row_groups[0].columns[0].statistics
+    expected = sum(value != value for value in values)
+    assert (found.null_count, found.nan_count) == (nulls, expected)
+
+
 def test_metadata_is_typed(table: pa.Table) -> None:
     metadata = ncf.read_metadata(write_bytes(table))
     key, price, city, *_ = metadata.row_groups[0].columns

@@ -38,6 +38,8 @@ from neurolake_dagster.ncf.statistics import Stats, text_stats
 
 TEXT, NIBBLES = 7, 8
 _LARGE_BYTES = 1 << 40
+# A table of fewer strings is not worth a plan.
+_MIN_TABLE = 256
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,10 @@ class TextChunk:
 
 def prepare_text(context: PrepareContext, array: Any) -> Prepared:
     """Prepare a (large) string or binary array."""
-    plan = plan_text(array, context.profile, dictionary=context.share_values)
+    if context.share_values or len(array) >= _MIN_TABLE:
+        plan = plan_text(array, context.profile, dictionary=context.share_values)
+    else:
+        plan = TextPlan(level=context.profile.text_level)
     if plan.kind == "dictionary":
         table = prepare_text_table(context, array)
         if table is not None:
