@@ -6,8 +6,8 @@ from neurolake_dagster.settings import SparkSettings, StorageSettings
 from neurolake_dagster.spark.server import (
     IDLE_TIMEOUT_S,
     find_server,
-    fingerprint,
     server_service,
+    shortened,
     start_server,
     stop_server,
 )
@@ -41,12 +41,13 @@ def status() -> None:
     if server is None:
         click.echo(f"no Spark server (log of the last one: {service.log_path})")
         raise SystemExit(1)
-    fits = server.fingerprint == fingerprint(SparkSettings.load(), StorageSettings.load())
+    other = server.differences(SparkSettings.load(), StorageSettings.load())
     click.echo(
         f"Spark server on 127.0.0.1:{server.port}, process {service.pid()}, "
-        f"{'the same' if fits else 'OTHER'} settings, log {service.log_path}"
+        f"{'OTHER' if other else 'the same'} settings, log {service.log_path}"
     )
-    if not fits:
+    if other:
+        click.echo(f"other values of {shortened(other)}")
         raise SystemExit(1)
 
 

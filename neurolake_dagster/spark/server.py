@@ -5,7 +5,6 @@ Owns its settings, port, token and fingerprint. The process that keeps it is
 """
 
 import hashlib
-import json
 import os
 import secrets
 import socket
@@ -22,6 +21,7 @@ from neurolake_dagster.spark.java import require_java
 IDLE_TIMEOUT_S = 1800
 START_TIMEOUT_S = 180
 PROBE_TIMEOUT_S = 3.0
+NAMES_SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,13 @@ class Server:
 
     Parameters
     ----------
-    fingerprint
-        Of the settings it runs with.
+    keys
+        Of every key that it was started with, a digest of the value.
     """
 
     port: int
-    fingerprint: str
     token: str = field(repr=False)
+    keys: dict[str, str] = field(repr=False)
 
     @property
     def url(self) -> str:
@@ -44,14 +44,27 @@ class Server:
         # By name: with 127.0.0.1 the client insists on TLS.
         return f"sc://localhost:{self.port}/;token={self.token};use_ssl=false"
 
+    def differences(self, settings: SparkSettings, storage: StorageSettings) -> list[str]:
+        """The keys whose values are others than a server of these settings would have."""
+        wanted = fingerprint(settings, storage, self.token)
+        names = wanted.keys() | self.keys.keys()
+        return sorted(name for name in names if wanted.get(name) != self.keys.get(name))
 
-def fingerprint(settings: SparkSettings, storage: StorageSettings) -> str:
-    """What makes two servers the same: every key they are started with but the name."""
+
+def fingerprint(settings: SparkSettings, storage: StorageSettings, token: str) -> dict[str, str]:
+    """What makes two servers the same: every key they are started with but the name.
+
+    Values are digests, made with the server's token: some values are secrets.
+    """
     conf = build_conf(without_remote(settings), storage)
     conf.pop("spark.app.name", None)
-    versions = installed_set()
-    text = json.dumps([settings.master, sorted(conf.items()), asdict(versions)])
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    versions = {f"version of {name}": value for name, value in asdict(installed_set()).items()}
+    values = conf | versions | {"spark.master": settings.master}
+    return {name: _digest(value, token) for name, value in values.items()}
+
+
+def _digest(value: str, token: str) -> str:
+    return hashlib.blake2b(value.encode(), key=token.encode(), digest_size=8).hexdigest()
 
 
 def without_remote(settings: SparkSettings) -> SparkSettings:
@@ -67,8 +80,10 @@ def server_service() -> Service:
 def find_server() -> Server | None:
     """The server of this cache folder, if it runs."""
     facts = server_service().find()
-    server = None if facts is None else Server(**facts)
-    return server if server is not None and answers(server.port) else None
+    if facts is None or not answers(facts["port"]):
+        return None
+    # An earlier version of this package recorded no keys: all of them differ.
+    return Server(port=facts["port"], token=facts["token"], keys=facts.get("keys", {}))
 
 
 def start_server(
@@ -88,18 +103,20 @@ def start_server(
     NeuroLakeError
         If it does not come up; with the end of its log.
     """
-    wanted = fingerprint(settings, storage)
     service = server_service()
     with service.locked():
         server = find_server()
         if server is not None:
-            if server.fingerprint != wanted:
+            other = server.differences(settings, storage)
+            if other:
                 raise SessionConflictError(
-                    f"Spark server on port {server.port}: it runs with other settings; "
-                    "`neurolake spark stop` it first"
+                    f"Spark server on port {server.port}: it runs with other values of "
+                    f"{shortened(other)}; `neurolake spark stop` it first"
                 )
             return server
-        server = Server(port=free_ports(1)[0], fingerprint=wanted, token=secrets.token_urlsafe(24))
+        token = secrets.token_urlsafe(24)
+        keys = fingerprint(settings, storage, token)
+        server = Server(port=free_ports(1)[0], token=token, keys=keys)
         _launch(service, server, without_remote(settings), storage, idle_timeout_s)
         return server
 
@@ -107,6 +124,12 @@ def start_server(
 def stop_server() -> bool:
     """Stop the server; whether there was one."""
     return server_service().stop()
+
+
+def shortened(names: list[str]) -> str:
+    """Names for a message, the first ones where they are many."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def answers(port: int, host: str = "127.0.0.1") -> bool:

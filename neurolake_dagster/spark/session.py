@@ -25,7 +25,7 @@ from neurolake_dagster.spark.java import require_java
 from neurolake_dagster.spark.server import (
     answers,
     find_server,
-    fingerprint,
+    shortened,
     start_server,
     without_remote,
 )
@@ -253,14 +253,16 @@ def _resolve_remote(settings: SparkSettings, storage: StorageSettings) -> str | 
     if settings.remote == "start":
         return start_server(settings, storage).url
     server = find_server()
-    if server is not None and server.fingerprint == fingerprint(settings, storage):
+    other = [] if server is None else server.differences(settings, storage)
+    if server is not None and not other:
         return server.url
-    reason = "none runs" if server is None else "the running one has other settings"
-    logging.getLogger(__name__).warning(
-        "no warm Spark server to use (%s): starting a session of this process; "
-        "`neurolake spark start` starts a server",
-        reason,
+    notice = (
+        "no warm Spark server runs; `neurolake spark start` starts one"
+        if server is None
+        else f"the warm Spark server runs with other values of {shortened(other)}; set them alike, "
+        "or `neurolake spark stop` it and start it with these settings"
     )
+    logging.getLogger(__name__).warning("%s. Starting a session of this process", notice)
     return None
 
 

@@ -210,8 +210,11 @@ def test_other_settings_fall_back_with_a_notice(machine: Machine, lines: list[st
     other = {"NEUROLAKE_SPARK__SHUFFLE_PARTITIONS": "7"}
     found = machine.client("auto", **other)
     assert found.stdout.split() == ["pyspark.sql.session", "10"], found.stderr
-    assert "the running one has other settings" in found.stderr
-    assert machine.spark("status", **other).returncode == 1
+    said = "the warm Spark server runs with other values of spark.sql.shuffle.partitions; "
+    assert said in found.stderr
+    status = machine.spark("status", **other)
+    assert (status.returncode, "OTHER settings" in status.stdout) == (1, True)
+    assert "other values of spark.sql.shuffle.partitions\n" in status.stdout
     refused = machine.spark("start", **other)
     assert (refused.returncode, "`neurolake spark stop` it first" in refused.stderr) == (1, True)
 

@@ -1,0 +1,45 @@
+"""What tells two warm servers apart, and how it is told."""
+
+from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.spark.server import Server, fingerprint, shortened
+
+TOKEN = "of-this-server"
+KEYS = {"s3_access_key": "id", "s3_secret_key": "hidden"}
+
+
+def started(**options: object) -> Server:
+    settings, storage = settings_of(**options)
+    return Server(port=1, token=TOKEN, keys=fingerprint(settings, storage, TOKEN))
+
+
+def settings_of(**options: object) -> tuple[SparkSettings, StorageSettings]:
+    return SparkSettings.load({}, **options), StorageSettings.load({}, region="eu-1")
+
+
+def test_the_same_settings_differ_in_nothing_whatever_the_name() -> None:
+    server = started(shuffle_partitions=7)
+    assert server.differences(*settings_of(shuffle_partitions=7, app_name="B", remote="auto")) == []
+
+
+def test_other_settings_are_told_by_name_and_never_by_value() -> None:
+    server = started(**KEYS, extra_configs={"spark.mine": "1"})
+    wanted = settings_of(**KEYS | {"s3_secret_key": "other"}, shuffle_partitions=77)
+    found = server.differences(*wanted)
+    assert found == [
+        "spark.hadoop.fs.s3a.secret.key",
+        "spark.mine",
+        "spark.sql.shuffle.partitions",
+    ]
+    assert "hidden" not in f"{server.keys}"
+    assert TOKEN not in repr(server)
+
+
+def test_the_record_of_a_secret_cannot_be_compared_with_another_servers() -> None:
+    settings, storage = settings_of(**KEYS)
+    key = "spark.hadoop.fs.s3a.secret.key"
+    assert fingerprint(settings, storage, "a")[key] != fingerprint(settings, storage, "b")[key]
+
+
+def test_many_names_are_shortened() -> None:
+    assert shortened(["a", "b"]) == "a, b"
+    assert shortened(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
