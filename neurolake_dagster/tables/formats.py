@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ROW_GROUP_ROWS = 1 << 20
 ROW_GROUP_BYTES = 256 << 20
+BATCH_ROWS = 1 << 17
 
 # pyarrow's own forms: an expression, a list of (column, operator, value), or a list of those.
 Filters: TypeAlias = pc.Expression | Sequence[Any]
@@ -86,12 +87,19 @@ class ParquetFormat:
     def scan(
         self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
     ) -> Iterator[pa.RecordBatch]:
-        """Stream some columns of the rows that match; row groups are skipped by statistics."""
+        """Stream some columns of the rows that match; row groups are skipped by statistics.
+
+        Without a filter one row group is held at a time: a dataset's scanner reads ahead.
+        """
+        expression = build_filter(filters)
         with _told(storage, key):
-            scanner = _fragment(storage, key).scanner(
-                columns=list(columns), filter=build_filter(filters), batch_readahead=4
-            )
-            yield from scanner.to_batches()
+            if expression is None:
+                yield from _all_batches(storage, key, columns)
+            else:
+                scanner = _fragment(storage, key).scanner(
+                    columns=list(columns), filter=expression, batch_readahead=1
+                )
+                yield from scanner.to_batches()
 
     def read(
         self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
@@ -106,6 +114,15 @@ class ParquetFormat:
         source = storage.open_input(key).as_file()
         with _told(storage, key), source, pq.ParquetFile(source) as opened:
             return _facts_of(opened.metadata, opened.schema_arrow)
+
+
+def _all_batches(storage: Storage, key: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    path = storage.local_path(key)
+    source = str(path) if path is not None else storage.open_input(key).as_file()
+    # Of a remote file, a row group's bytes are asked for at once.
+    with pq.ParquetFile(source, pre_buffer=path is None) as file:
+        for group in range(file.num_row_groups):
+            yield from file.iter_batches(BATCH_ROWS, [group], list(columns))
 
 
 class _ParquetWriter:
