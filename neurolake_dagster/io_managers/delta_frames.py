@@ -5,6 +5,7 @@ when a DataFrame is at hand.
 """
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -68,23 +69,15 @@ def merge_frame(
             f"{plan.where}: merge keys {list(plan.merge.keys)!r}, expected some of {schema.names!r}"
         )
     where = None if plan.scope is None else plan.scope.predicate(schema, "target")
+    source = f"global_temp.neurolake_{uuid.uuid4().hex}"
+    statement = _merge_statement(dataset, plan, plan.merge, source, where)
     with _own_session(frame.sparkSession, plan, mark) as session, told_by_spark(plan.where):
-        from delta.tables import DeltaTable
-
-        target = DeltaTable.forPath(session, dataset.spark_uri).alias("target")
-        source = _proven(frame, plan, plan.merge, schema).alias("source")
-        merge = target.merge(source, merge_condition(plan.merge.keys, where))
-        if plan.schema_mode == "merge":
-            merge = merge.withSchemaEvolution()
-        if plan.merge.when_matched == "update":
-            merge = merge.whenMatchedUpdateAll()
-        elif plan.merge.when_matched == "delete":
-            merge = merge.whenMatchedDelete()
-        if plan.merge.when_new == "insert":
-            merge = merge.whenNotMatchedInsertAll()
-        if plan.merge.when_gone == "delete":
-            merge = merge.whenNotMatchedBySourceDelete(where)
-        merge.execute()
+        _, view = source.split(".")
+        _proven(frame, plan, plan.merge, schema).createGlobalTempView(view)
+        try:
+            session.sql(statement).collect()
+        finally:
+            session.catalog.dropGlobalTempView(view)
 
 
 @contextmanager
@@ -113,6 +106,24 @@ def told_by_spark(where: str) -> Iterator[None]:
         if isinstance(exc, AnalysisException) and "mismatch" in text:
             raise SchemaMismatchError(f"{where}: the rows do not fit the table: {text}") from exc
         raise
+
+
+def _merge_statement(
+    dataset: DeltaDataset, plan: WritePlan, merge: MergePlan, source: str, where: str | None
+) -> str:
+    """The merge in SQL: delta-spark's own API needs jars of Delta's on a Connect server."""
+    uri = dataset.spark_uri.replace("`", "``")
+    evolving = " WITH SCHEMA EVOLUTION" if plan.schema_mode == "merge" else ""
+    matched = {"update": "UPDATE SET *", "delete": "DELETE"}.get(merge.when_matched)
+    gone = "" if where is None else f" AND ({where})"
+    clauses = [
+        f"MERGE{evolving} INTO delta.`{uri}` AS target USING {source} AS source",
+        f"ON {merge_condition(merge.keys, where)}",
+        f"WHEN MATCHED THEN {matched}" if matched else "",
+        "WHEN NOT MATCHED THEN INSERT *" if merge.when_new == "insert" else "",
+        f"WHEN NOT MATCHED BY SOURCE{gone} THEN DELETE" if merge.when_gone == "delete" else "",
+    ]
+    return "\n".join(clause for clause in clauses if clause)
 
 
 def _user_metadata(plan: WritePlan, mark: str) -> str:

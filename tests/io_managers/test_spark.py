@@ -46,6 +46,8 @@ def manager(
 @pytest.fixture
 def jobs(spark: SparkSession) -> Iterator[Any]:
     """How many Spark jobs ran since the fixture was asked for."""
+    if not hasattr(spark, "sparkContext"):
+        pytest.skip("Spark Connect tells nothing of its jobs")
     tracker, group = spark.sparkContext.statusTracker(), uuid.uuid4().hex
     spark.sparkContext.setJobGroup(group, "counted by a test")
     yield lambda: len(tracker.getJobIdsForGroup(group))
@@ -95,11 +97,8 @@ def test_frames_are_written_and_read_as_frames_and_as_arrow(
     assert found["bytes"] > 0
     columns = [column.name for column in found["dagster/column_schema"].columns]
     assert columns == ["id", "name", "day", "at"]
-    assert found["spark/application_id"] == spark.sparkContext.applicationId
+    assert found["spark/application_id"] == spark.conf.get("spark.app.id")
     assert found["spark/version"] == spark.version
-    assert found["spark/jobs"] >= 1
-    assert found["spark/tasks"] >= found["spark/stages"] >= 1
-    assert found["spark/shuffle_write_bytes"] > 0
     assert not any("spark" in name for name in metadata_of(instance, "as_polars"))
 
 
@@ -241,7 +240,11 @@ def test_metadata_takes_no_spark_job_beyond_the_write(
     bare = spark.range(1000).repartition(2).write.format("delta" if is_delta else "noop")
     bare.mode("overwrite").option("overwriteSchema", "true").save(str(tmp_path / "bare"))
     assert 0 < ours <= jobs() - ours
-    assert metadata_of(instance, "made")["dagster/row_count"] == 1000
+    found = metadata_of(instance, "made")
+    assert found["dagster/row_count"] == 1000
+    assert found["spark/jobs"] == ours
+    assert found["spark/tasks"] >= found["spark/stages"] >= 1
+    assert found["spark/shuffle_write_bytes"] > 0
 
 
 def test_partitioned_parquet_of_spark_is_a_plain_folder(
