@@ -7,7 +7,7 @@ Knows no format: subclasses write and read.
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from neurolake_dagster.io_managers.values import (
     Wanted,
     from_arrow,
     is_spark,
+    open_lazily,
     to_arrow,
     wanted_type,
 )
@@ -101,6 +102,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         """Open the rows; `TableNotFoundError` where there are none."""
 
     @abstractmethod
+    def _pinned(self, plan: ReadPlan) -> ReadPlan:
+        """The plan for what there is now, also when it is carried out later."""
+
+    @abstractmethod
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
         """Open the rows as a Spark DataFrame."""
 
@@ -116,6 +121,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         try:
             if wanted.is_spark:
                 return self._read_spark(plan, self._session(plan.name))
+            if wanted.is_lazy:
+                return self._open_lazily(plan, wanted.type)
             return from_arrow(self._read_arrow(plan), wanted.type)
         except TableNotFoundError:
             if wanted.is_optional:
@@ -123,6 +130,16 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             if is_before_first and not wanted.is_spark:
                 return from_arrow(pa.RecordBatchReader.from_batches(pa.schema([]), []), wanted.type)
             raise
+
+    def _open_lazily(self, plan: ReadPlan, wanted: type) -> Any:
+        """A value whose queries read what they need, of the version that there is now."""
+        pinned = replace(self._pinned(plan), is_streamed=True)
+
+        def open_rows(columns: Sequence[str] | None, narrowed_by: Any) -> pa.RecordBatchReader:
+            names = plan.columns if columns is None else tuple(columns)
+            return self._read_arrow(replace(pinned, columns=names, narrowed_by=narrowed_by))
+
+        return open_lazily(open_rows(None, None).schema, open_rows, wanted)
 
     def _session(self, where: str) -> Any:
         if self.spark is None:

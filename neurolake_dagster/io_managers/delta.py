@@ -21,6 +21,7 @@ from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
 from neurolake_dagster.io_managers.report import Written
 from neurolake_dagster.io_managers.spark_rows import column_types
+from neurolake_dagster.ncf.pruning import mentioned_columns
 from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
@@ -82,7 +83,18 @@ class DeltaIOManager(LakehouseIOManager):
 
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         dataset = self._dataset(plan.path)
-        return dataset.scan(columns=plan.columns, where=_where(plan, dataset), version=plan.version)
+        where, version, columns = _where(plan, dataset), plan.version, plan.columns
+        if plan.narrowed_by is None:
+            return dataset.scan(columns=columns, where=where, version=version)
+        schema = dataset.scan(where=where, version=version).schema
+        asked = schema.names if columns is None else columns
+        used = list(dict.fromkeys([*asked, *mentioned_columns(plan.narrowed_by, schema.names)]))
+        rows = dataset.scan(columns=used, where=where, version=version)
+        kept = (batch.filter(plan.narrowed_by).select(list(asked)) for batch in rows)
+        return pa.RecordBatchReader.from_batches(pa.schema([schema.field(n) for n in asked]), kept)
+
+    def _pinned(self, plan: ReadPlan) -> ReadPlan:
+        return replace(plan, version=self._dataset(plan.path).snapshot(plan.version).version)
 
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
         dataset = self._dataset(plan.path)

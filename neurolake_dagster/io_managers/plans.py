@@ -88,6 +88,8 @@ class ReadPlan:
         Partitions that were never written give no rows instead of an error.
     is_streamed
         The rows are wanted one batch after the other, in bounded memory.
+    narrowed_by
+        What a query of a lazy value keeps of the rows, as an Arrow expression.
     """
 
     name: str
@@ -98,6 +100,7 @@ class ReadPlan:
     version: int | datetime | None = None
     allow_missing: bool = False
     is_streamed: bool = False
+    narrowed_by: Any = None
 
 
 class Asked:

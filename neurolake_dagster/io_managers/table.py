@@ -127,7 +127,7 @@ class TableIOManager(LakehouseIOManager):
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         table = self._table(plan.path)
         snapshot = table.snapshot(plan.version)
-        filters = None if plan.where is None else plan.where.expression(snapshot.schema)
+        filters = _both(plan.where and plan.where.expression(snapshot.schema), plan.narrowed_by)
         places = self._places(plan, snapshot)
         if plan.is_streamed:
             return table.scan(plan.columns, filters, places, version=snapshot)
@@ -136,6 +136,11 @@ class TableIOManager(LakehouseIOManager):
         version = snapshot if pinned else None
         # In one piece, a file is decoded by all threads.
         return table.read(plan.columns, filters, places, version=version).to_reader()
+
+    def _pinned(self, plan: ReadPlan) -> ReadPlan:
+        if self._format == "parquet":  # keeps no former files
+            return plan
+        return replace(plan, version=self._table(plan.path).snapshot(plan.version).version)
 
     def _merge(
         self,
@@ -209,6 +214,10 @@ class TableIOManager(LakehouseIOManager):
             statistics=column_statistics(after),
             data_version=commit.content_digest() if plan.mode == "overwrite" else None,
         )
+
+
+def _both(where: Any, also: Any) -> Any:
+    return where if also is None else also if where is None else where & also
 
 
 def _refuse_delta_settings(plan: WritePlan) -> None:

@@ -8,13 +8,14 @@ is annotated with one, has imported them.
 
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 import pyarrow as pa
 
 from neurolake_dagster.errors import UnsupportedTypeError
+from neurolake_dagster.ncf.engines import lazy_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +26,9 @@ KNOWN_TYPES = (
     "pandas.DataFrame, polars.DataFrame, polars.LazyFrame"
 )
 
+
+# Given names (None for all) and an Arrow filter (or None), a reader of exactly these rows.
+OpenRows: TypeAlias = Callable[[Sequence[str] | None, Any], pa.RecordBatchReader]
 
 PEEKED_ROWS = 5
 
@@ -51,6 +55,12 @@ class Wanted:
     def is_spark(self) -> bool:
         """Whether a Spark DataFrame is asked for."""
         return _is_spark_type(self.type)
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether the rows are read only when a query of the value asks for them."""
+        kind = _kind_of(self.type)
+        return kind is not None and kind.open is not None
 
 
 class Peek:
@@ -128,6 +138,14 @@ def to_arrow(value: object, where: str) -> pa.Table | pa.RecordBatchReader:
     raise UnsupportedTypeError(f"{where}: returned {name}, expected one of {KNOWN_TYPES}")
 
 
+def open_lazily(schema: pa.Schema, open_rows: OpenRows, wanted: type) -> Any:
+    """The rows of an input in a lazy type: each query opens those it needs."""
+    kind = _kind_of(wanted)
+    assert kind is not None
+    assert kind.open is not None
+    return kind.open(schema, open_rows)
+
+
 def from_arrow(reader: pa.RecordBatchReader, wanted: type) -> Any:
     """The rows of an input in the type asked for; a reader goes through unread."""
     kind = _kind_of(wanted)
@@ -174,14 +192,26 @@ def _to_dataset(reader: pa.RecordBatchReader) -> Any:
     return dataset(reader.read_all())
 
 
+def _open_dataset(schema: pa.Schema, open_rows: OpenRows) -> Any:
+    from neurolake_dagster.ncf.dataset import ScanDataset
+
+    return ScanDataset(schema, open_rows)
+
+
 def _from_polars(frame: "pl.DataFrame") -> pa.Table:
     import polars as pl
 
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _from_lazy(frame: "pl.LazyFrame") -> pa.Table:
-    return _from_polars(frame.collect())
+def _from_lazy(frame: "pl.LazyFrame") -> pa.RecordBatchReader:
+    """The query runs while its rows are written."""
+    import polars as pl
+
+    schema = _from_polars(pl.DataFrame(schema=frame.collect_schema())).schema
+    parts = frame.collect_batches(lazy=True)
+    batches = (one for part in parts for one in _from_polars(part).cast(schema).to_batches())
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def _to_polars(reader: pa.RecordBatchReader) -> "pl.DataFrame":
@@ -199,6 +229,7 @@ class _Kind(NamedTuple):
     name: str
     write: Callable[[Any], pa.Table | pa.RecordBatchReader]
     read: Callable[[pa.RecordBatchReader], Any]
+    open: Callable[[pa.Schema, OpenRows], Any] | None = None
 
     def type(self) -> type | None:
         """The type; None while nobody has imported its library, so that none of it exists."""
@@ -226,8 +257,9 @@ _KINDS = (
         "Dataset",
         lambda value: value.scanner().to_reader(),
         _to_dataset,
+        _open_dataset,
     ),
     _Kind("pandas", "DataFrame", _from_pandas, _to_pandas),
     _Kind("polars", "DataFrame", _from_polars, _to_polars),
-    _Kind("polars", "LazyFrame", _from_lazy, lambda reader: _to_polars(reader).lazy()),
+    _Kind("polars", "LazyFrame", _from_lazy, lambda reader: _to_polars(reader).lazy(), lazy_frame),
 )

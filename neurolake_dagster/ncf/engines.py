@@ -5,7 +5,7 @@ and used from several threads.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -43,21 +43,30 @@ def scan_polars(source: Any) -> Any:
     Statistics rule out pages by what of the predicate Arrow knows; polars then applies all of
     it, in its own meaning of NaN and nulls.
     """
+    return lazy_frame(read_schema(source), lambda *asked: NCFFile(source).scan(*asked))
+
+
+def lazy_frame(schema: Any, open_rows: Callable[[Any, Any], Any]) -> Any:
+    """Return a polars LazyFrame that opens its rows anew for each query.
+
+    Parameters
+    ----------
+    open_rows
+        Given names (None for all) and an Arrow filter (or None), a reader of these rows at least.
+    """
     import polars as pl
     from polars.io.plugins import register_io_source
 
-    schema = read_schema(source)
-
     def read(
-        columns: list[str] | None, predicate: Any, n_rows: int | None, batch_size: int | None
+        columns: list[str] | None, predicate: Any, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[Any]:
         filters = None if predicate is None else necessary_condition(predicate, schema)
-        with NCFFile(source) as file:
-            left = file.num_rows if n_rows is None else n_rows
-            for batch in file.iter_batches(batch_size or 1 << 17, columns, filters):
-                frame = pl.DataFrame(pl.from_arrow(batch.slice(0, left)))
+        left = n_rows
+        for batch in open_rows(columns, filters):
+            frame = pl.DataFrame(pl.from_arrow(batch.slice(0, left)))
+            yield frame if predicate is None else frame.filter(predicate)
+            if left is not None:
                 left -= frame.height
-                yield frame if predicate is None else frame.filter(predicate)
                 if left <= 0:
                     return
 
