@@ -4,6 +4,7 @@ Owns the replacement of partitions by predicate. A partition of a Delta asset is
 which `partition_expr` falls into the key; rows that do not are refused before the commit.
 """
 
+import io
 import random
 import time
 import uuid
@@ -13,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import xxhash
 
 from neurolake_dagster.errors import CommitConflictError, PartitionError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
@@ -69,7 +71,11 @@ class DeltaIOManager(LakehouseIOManager):
                 if isinstance(rows, pa.RecordBatchReader) or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(random.uniform(0, BACKOFF_S * (attempt + 1)))  # noqa: S311
-        return replace(_written(dataset, plan, mark), by_partition=checked.by_partition())
+        return replace(
+            _written(dataset, plan, mark),
+            by_partition=checked.by_partition(),
+            data_version=checked.digest() if plan.mode == "overwrite" else None,
+        )
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
         dataset, mark = self._dataset(plan.path), _mark(plan)
@@ -208,7 +214,7 @@ def _in_one(
 
 
 class _Checked:
-    """Rows that are proven to be of the asked partitions, and how many are of each.
+    """Rows that are proven to be of the asked partitions, how many are of each, their digest.
 
     Parameters
     ----------
@@ -217,27 +223,45 @@ class _Checked:
     """
 
     def __init__(self, rows: pa.Table | pa.RecordBatchReader, plan: WritePlan) -> None:
-        self.counts: dict[str, int] = {}
+        self.counts = {} if plan.scope is None else {key.name: 0 for key in plan.scope.keys}
         self.rows = rows
         self._scope = plan.scope
-        if plan.scope is None:
-            return
-        self.counts = {key.name: 0 for key in plan.scope.keys}
+        self._hash = xxhash.xxh3_128()
+        self._stream = pa.ipc.new_stream(pa.PythonFile(_Sink(self._hash), "w"), rows.schema)
         if isinstance(rows, pa.Table):
             for batch in rows.to_batches():
-                self._count(batch)
+                self._see(batch)
         else:
-            self.rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._count, rows))
+            self.rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._see, rows))
 
     def by_partition(self) -> dict[str, tuple[int, int | None]]:
         """Rows of each partition; a Delta file may hold several, so no bytes."""
         return {key: (count, None) for key, count in self.counts.items()}
 
-    def _count(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        assert self._scope is not None
-        for key, count in self._scope.check(batch).items():
-            self.counts[key] += count
+    def digest(self) -> str:
+        """Of the rows that went by: the same batches of the same types give the same."""
+        return self._hash.hexdigest()
+
+    def _see(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        if self._scope is not None:
+            for key, count in self._scope.check(batch).items():
+                self.counts[key] += count
+        self._stream.write_batch(batch)
         return batch
+
+
+class _Sink(io.RawIOBase):
+    """A file that keeps the hash of what is written and nothing else."""
+
+    def __init__(self, hasher: xxhash.xxh3_128) -> None:
+        self._hash = hasher
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        return len(data)
 
 
 def _where(plan: ReadPlan, dataset: DeltaDataset) -> str | None:

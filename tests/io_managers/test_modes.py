@@ -186,7 +186,6 @@ def test_each_partition_of_a_single_run_is_recorded_by_itself(
     assert counts == {"2013-01-01": 1, "2013-01-02": 2, "2013-01-03": 3}
 
 
-@pytest.mark.parametrize("manager", ["ncf", "parquet"], indirect=True)
 def test_the_same_rows_have_the_same_data_version(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:
