@@ -8,6 +8,7 @@ Knows no format: subclasses write and read.
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from neurolake_dagster.io_managers.plans import (
 )
 from neurolake_dagster.io_managers.report import Written, describe_output
 from neurolake_dagster.io_managers.values import (
+    PEEKED_ROWS,
     Peek,
     Wanted,
     from_arrow,
@@ -59,10 +61,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         if is_spark(obj):
             with measured(obj.sparkSession) as spark:
                 written = self._write_spark(plan, obj)
-            written = replace(written, spark=spark.work)
+            written = replace(written, spark=spark.work, preview=self._first_rows(plan))
         elif isinstance(obj, dict) and plan.scope is not None:
             rows = rows_by_partition(obj, plan.scope, plan.where)
-            written = self._write_arrow(plan, rows)
+            written = replace(self._write_arrow(plan, rows), preview=self._first_rows(plan))
         else:
             peek = Peek(to_arrow(obj, plan.where))
             written = replace(self._write_arrow(plan, peek.data), preview=peek.rows)
@@ -130,6 +132,16 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             if is_before_first and not wanted.is_spark:
                 return from_arrow(pa.RecordBatchReader.from_batches(pa.schema([]), []), wanted.type)
             raise
+
+    def _first_rows(self, plan: WritePlan) -> pa.Table | None:
+        """The first rows of what was written, read back: a frame's own would be a Spark job."""
+        read = ReadPlan(name=plan.where, path=plan.path, scope=plan.scope, is_streamed=True)
+        # Another run may have replaced them by now.
+        with suppress(TableError, PartitionError), self._read_arrow(read) as rows:
+            for batch in rows:
+                if batch.num_rows:
+                    return pa.Table.from_batches([batch.slice(0, PEEKED_ROWS)])
+        return None
 
     def _open_lazily(self, plan: ReadPlan, wanted: type) -> Any:
         """A value whose queries read what they need, of the version that there is now."""

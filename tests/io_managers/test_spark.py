@@ -97,6 +97,9 @@ def test_frames_are_written_and_read_as_frames_and_as_arrow(
     assert found["bytes"] > 0
     columns = [column.name for column in found["dagster/column_schema"].columns]
     assert columns == ["id", "name", "day", "at"]
+    shown = [record.data["id"] for record in found["preview"].records]
+    assert sorted(shown) == [row[0] for row in ROWS][: len(shown)]
+    assert shown
     assert found["spark/application_id"] == spark.conf.get("spark.app.id")
     assert found["spark/version"] == spark.version
     assert not any("spark" in name for name in metadata_of(instance, "as_polars"))
