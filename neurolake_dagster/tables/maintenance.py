@@ -14,7 +14,7 @@ from neurolake_dagster.tables.commit import Change, Commit, carry_out, keeps_for
 from neurolake_dagster.tables.log import LOG_FOLDER, apply_entry
 from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.parts import TARGET_FILE_BYTES, PartFiles
-from neurolake_dagster.tables.reading import read_files
+from neurolake_dagster.tables.reading import read_files, scan_files
 from neurolake_dagster.tables.schemas import fits, plain_schema
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
 from neurolake_dagster.tables.table import Table
@@ -33,7 +33,7 @@ class VacuumReport:
     is_dry_run: bool
 
 
-def restore(table: Table, version: int, *, properties: Mapping[str, str] | None = None) -> Commit:
+def restore(table: Table, version: int) -> Commit:
     """Make a former version the newest again, as a new commit; nothing is rewritten.
 
     Raises
@@ -62,7 +62,7 @@ def restore(table: Table, version: int, *, properties: Mapping[str, str] | None 
         removed=tuple(file.path for file in current.files if file.path not in there),
         keeps_schema_ids=True,
         properties=dict(former.properties),
-        info={**(properties or {}), "restored_version": str(version)},
+        info={"restored_version": str(version)},
     )
     return carry_out(table.folder, table.format, change, current, lambda: None)
 
@@ -76,7 +76,8 @@ def optimize(
 ) -> Commit:
     """Rewrite the small files of each partition into few, optionally sorted by columns.
 
-    With `sort_by` all files of a partition are rewritten, so that each holds a range.
+    Rows are streamed. With `sort_by` all files of a partition are rewritten, so that each holds a
+    range, and the partition's rows are in memory.
     """
     snapshot = table.snapshot()
     groups: dict[Partition, list[DataFile]] = {}
@@ -95,14 +96,15 @@ def optimize(
     )
     with parts:
         for place, files in chosen.items():
-            rows = read_files(table.folder, table.files_format, snapshot, files, None, None)
-            if sort_by:
-                rows = rows.sort_by([(name, "ascending") for name in sort_by])
-            each = _rows_per_file(files, target_file_bytes)
-            for start in range(0, rows.num_rows, each):
-                for batch in rows.slice(start, each).to_batches():
-                    parts.write(place, batch)
-                parts.finish(place)
+            each = left = _rows_per_file(files, target_file_bytes)
+            for batch in _rows(table, snapshot, files, sort_by):
+                while batch.num_rows:
+                    head, batch = batch.slice(0, left), batch.slice(left)
+                    parts.write(place, head)
+                    left -= head.num_rows
+                    if left == 0:
+                        parts.finish(place)
+                        left = each
             parts.ensure(place)
         parts.close()
         removed = tuple(file.path for files in chosen.values() for file in files)
@@ -117,10 +119,20 @@ def optimize(
         return carry_out(table.folder, table.format, change, snapshot, parts.forget)
 
 
+def _rows(
+    table: Table, snapshot: Snapshot, files: Sequence[DataFile], sort_by: Sequence[str]
+) -> pa.RecordBatchReader:
+    source = (table.folder, table.files_format, snapshot, files, None, None)
+    if not sort_by:
+        return scan_files(*source)
+    return read_files(*source).sort_by([(name, "ascending") for name in sort_by]).to_reader()
+
+
 def _rows_per_file(files: Sequence[DataFile], target_file_bytes: int) -> int:
     """How many rows make a file of about that size, judged by the files there are."""
     rows, size = sum(file.row_count for file in files), sum(file.bytes for file in files)
-    return max(1, rows * target_file_bytes // max(size, 1))
+    count = max(1, round(size / target_file_bytes))
+    return max(1, -(-rows // count))
 
 
 def vacuum(
