@@ -37,6 +37,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "jars": LazyCommand("neurolake_dagster.cli.jars:jars", "Bring the jars that Spark needs."),
     "s3": LazyCommand("neurolake_dagster.cli.s3:s3", "Keep an S3 server for development."),
     "spark": LazyCommand("neurolake_dagster.cli.spark:spark", "Keep a warm Spark server."),
+    "table": LazyCommand("neurolake_dagster.cli.table:table", "Find tables, look after them."),
     "report": LazyCommand("neurolake_dagster.cli.report:report", "Show what each asset holds."),
 }
 

@@ -7,6 +7,7 @@ keeps its own log; its Arrow side is `neurolake_dagster.tables.delta`.
 from neurolake_dagster.tables.changes import delete_rows, merge_rows
 from neurolake_dagster.tables.commit import Commit
 from neurolake_dagster.tables.maintenance import (
+    RETENTION,
     VacuumReport,
     evolve_schema,
     optimize,
@@ -16,13 +17,14 @@ from neurolake_dagster.tables.maintenance import (
 )
 from neurolake_dagster.tables.partitions import Partition, partition_folder
 from neurolake_dagster.tables.parts import PartFiles
-from neurolake_dagster.tables.search import FoundTable, search_tables
+from neurolake_dagster.tables.search import FoundTable, find_table, search_tables
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot
 from neurolake_dagster.tables.stage import Stage, Staged
 from neurolake_dagster.tables.statistics import ColumnStatistics, column_statistics
 from neurolake_dagster.tables.table import Table
 
 __all__ = [
+    "RETENTION",
     "ColumnStatistics",
     "Commit",
     "DataFile",
@@ -37,6 +39,7 @@ __all__ = [
     "column_statistics",
     "delete_rows",
     "evolve_schema",
+    "find_table",
     "merge_rows",
     "optimize",
     "partition_folder",

@@ -5,10 +5,11 @@ DataFrames go through delta-spark in `neurolake_dagster.io_managers.delta`.
 """
 
 import dataclasses
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -57,6 +58,7 @@ class DeltaSnapshot:
     file_count: int
     partition_columns: tuple[str, ...]
     statistics: tuple[ColumnStatistics, ...]
+    properties: Mapping[str, str]
 
 
 class DeltaDataset:
@@ -110,7 +112,7 @@ class DeltaDataset:
         table = self.open(version)
         actions = pa.table(table.get_add_actions(flatten=True))
         records = actions["num_records"]
-        schema = pa.schema(table.schema().to_arrow())
+        schema, metadata = pa.schema(table.schema().to_arrow()), table.metadata()
         return DeltaSnapshot(
             version=table.version(),
             schema=schema,
@@ -118,7 +120,8 @@ class DeltaDataset:
             row_count=None if records.null_count else sum(records.to_pylist()),
             bytes=sum(actions["size_bytes"].to_pylist()),
             file_count=actions.num_rows,
-            partition_columns=tuple(table.metadata().partition_columns),
+            partition_columns=tuple(metadata.partition_columns),
+            properties=dict(metadata.configuration),
         )
 
     def settle(
@@ -279,9 +282,58 @@ class DeltaDataset:
                 merge = merge.when_not_matched_by_source_delete(where)
             merge.execute()
 
+    def history(self, limit: int | None = None) -> list[dict[str, Any]]:
+        """The commits, newest first: version, time, operation and files, as their log tells."""
+        with _translated(self.uri):
+            entries = self.open().history(limit)
+        return [
+            {
+                "version": entry["version"],
+                "at": datetime.fromtimestamp(entry["timestamp"] / 1000, UTC).isoformat(
+                    " ", "seconds"
+                ),
+                "operation": entry.get("operation", ""),
+                "by": entry.get("engineInfo", entry.get("clientVersion", "")),
+            }
+            for entry in entries
+        ]
+
+    def optimize(self, sort_by: Sequence[str] = ()) -> tuple[int, int, int]:
+        """Rewrite small files into few, by columns in Z-order if any are named.
+
+        Returns
+        -------
+        tuple of int
+            Files removed, files added, and the version.
+        """
+        with _translated(self.uri):
+            table = self.open()
+            done = table.optimize.z_order(sort_by) if sort_by else table.optimize.compact()
+            return done["numFilesRemoved"], done["numFilesAdded"], table.version()
+
+    def vacuum(self, retention: timedelta, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Delete the files that no version of the last `retention` needs; their paths."""
+        with _translated(self.uri):
+            hours = math.ceil(retention / timedelta(hours=1))
+            return tuple(
+                self.open().vacuum(hours, dry_run=dry_run, enforce_retention_duration=False)
+            )
+
+    def restore(self, version: int) -> int:
+        """Make a former version the newest again, as a new commit, whose number is returned."""
+        with _translated(self.uri):
+            table = self.open()
+            table.restore(version)
+            table.update_incremental()
+            return table.version()
+
     def has_transaction(self, transaction: str) -> bool:
         """Whether a commit carries this name already."""
         return self.exists() and self.open().transaction_version(transaction) is not None
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def merge_condition(keys: Sequence[str], where: str | None) -> str:

@@ -1,19 +1,26 @@
 """Finding tables below a storage's root by words: path, columns, descriptions, properties.
 
-Owns what counts as a table (a folder with our log) and where words are looked for. Reads logs
-only; Delta tables, which have another log, are not found.
+Owns what counts as a table (a folder with our log, or Delta's) and where words are looked for.
+Reads logs only.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from neurolake_dagster.errors import TableNotFoundError
 from neurolake_dagster.ncf import column_notes
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.log import LOG_FOLDER, Log
-from neurolake_dagster.tables.snapshot import Snapshot, TableFormat
+from neurolake_dagster.tables.snapshot import Snapshot
+from neurolake_dagster.tables.table import Table
 
+if TYPE_CHECKING:
+    from neurolake_dagster.tables.delta import DeltaDataset, DeltaSnapshot
+
+LOG_FOLDERS = (LOG_FOLDER, "_delta_log")
 # Folders below this depth are part of no layout of ours.
 DEEPEST = 8
 
@@ -24,9 +31,9 @@ class FoundTable:
 
     path: str
     uri: str
-    format: TableFormat
+    format: str
     version: int
-    row_count: int
+    row_count: int | None
     bytes: int
     matches: tuple[str, ...]
 
@@ -36,8 +43,9 @@ def search_tables(storage: Storage, words: str = "") -> list[FoundTable]:
     wanted = words.lower().split()
     found = []
     for path in _table_paths(storage, "", DEEPEST):
-        snapshot = Log(storage.child(path)).try_snapshot()
-        if snapshot is None:
+        try:
+            snapshot = find_table(storage, path).snapshot()
+        except TableNotFoundError:  # a log without a commit, or gone meanwhile
             continue
         texts = _texts(path, snapshot)
         if all(any(word in text for text in texts.values()) for word in wanted):
@@ -45,10 +53,28 @@ def search_tables(storage: Storage, words: str = "") -> list[FoundTable]:
     return found
 
 
+def find_table(storage: Storage, path: str) -> "Table | DeltaDataset":
+    """The table at a path, of whichever format lies there.
+
+    Raises
+    ------
+    TableNotFoundError
+    """
+    snapshot = Log(storage.child(path)).try_snapshot()
+    if snapshot is not None:
+        return Table(storage, path, snapshot.format)
+    from neurolake_dagster.tables.delta import DeltaDataset
+
+    delta = DeltaDataset(storage, path)
+    if delta.exists():
+        return delta
+    raise TableNotFoundError(f"{storage.uri(path)}: no table lies here, neither ours nor Delta's")
+
+
 def _table_paths(storage: Storage, folder: str, depth: int) -> Iterator[str]:
     """Folders that hold a log; below such a folder no other table is looked for."""
     folders = storage.folders(folder)
-    if any(name.rsplit("/", 1)[-1] == LOG_FOLDER for name in folders):
+    if any(name.rsplit("/", 1)[-1] in LOG_FOLDERS for name in folders):
         if folder:
             yield folder
         return
@@ -56,7 +82,7 @@ def _table_paths(storage: Storage, folder: str, depth: int) -> Iterator[str]:
         yield from _table_paths(storage, name, depth - 1)
 
 
-def _texts(path: str, snapshot: Snapshot) -> Mapping[str, str]:
+def _texts(path: str, snapshot: "Snapshot | DeltaSnapshot") -> Mapping[str, str]:
     """What is searched, in lower case, by the name of the place."""
     found = {"path": path}
     for field in snapshot.schema:
@@ -71,12 +97,16 @@ def _description(field: pa.Field) -> str:
 
 
 def _found(
-    storage: Storage, path: str, snapshot: Snapshot, texts: Mapping[str, str], words: list[str]
+    storage: Storage,
+    path: str,
+    snapshot: "Snapshot | DeltaSnapshot",
+    texts: Mapping[str, str],
+    words: list[str],
 ) -> FoundTable:
     return FoundTable(
         path=path,
         uri=storage.uri(path),
-        format=snapshot.format,
+        format=snapshot.format if isinstance(snapshot, Snapshot) else "delta",
         version=snapshot.version,
         row_count=snapshot.row_count,
         bytes=snapshot.bytes,

@@ -14,6 +14,8 @@ from neurolake_dagster.tables import (
     search_tables,
     set_properties,
 )
+from neurolake_dagster.tables.delta import DeltaDataset
+from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.snapshot import TableFormat
 from tests.s3_server import S3Server
 from tests.test_storage import s3_options
@@ -36,7 +38,19 @@ def test_tables_are_found_by_path_column_description_and_property(storage: Stora
     planes.write(pa.table({"tail": ["N1"]}))
     set_properties(planes, {"owner": "Team Wing"})
 
-    assert [found.path for found in search_tables(storage)] == ["ncf/air/flights", "parquet/planes"]
+    delta = DeltaDataset(storage, "delta/weather")
+    delta.write(pa.table({"temp": [1.5, None]}))
+    delta.settle(
+        DeltaSettings(properties={"delta.appendOnly": "true"}), delta.snapshot().schema, []
+    )
+
+    assert [(found.path, found.format, found.row_count) for found in search_tables(storage)] == [
+        ("delta/weather", "delta", 2),
+        ("ncf/air/flights", "ncf", 2),
+        ("parquet/planes", "parquet", 1),
+    ]
+    (found,) = search_tables(storage, "appendonly temp")
+    assert found.matches == ("column temp", "property delta.appendOnly")
     (found,) = search_tables(storage, "delay FLIGHTS")
     assert (found.path, found.format, found.version, found.row_count) == (
         "ncf/air/flights", "ncf", 0, 2,
