@@ -4,9 +4,9 @@ The one place where faults of the bytes become `NCFCorruptError`, and where they
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -34,7 +34,7 @@ from neurolake_dagster.ncf.layout import (
     decode_tail,
 )
 from neurolake_dagster.ncf.memory import Budget
-from neurolake_dagster.ncf.pool import THREADS, pool
+from neurolake_dagster.ncf.pool import THREADS, run_all
 from neurolake_dagster.ncf.statistics import Stats
 
 # One request for the end of the file: on S3 latency dwarfs 64 KiB, and most footers fit.
@@ -171,8 +171,8 @@ class Chunks:
         entry = self.entry(place)
         group_rows = self.footer.row_groups[place.group].rows
         data_size = entry.size - entry.meta_size
-        partial = rows is not None and len(rows) < _PARTIAL_SHARE * group_rows
-        if partial:
+        few = rows is not None and len(rows) < _PARTIAL_SHARE * group_rows
+        if few:
             raw_meta = self.read_at(entry.offset + data_size, entry.meta_size)
         else:
             chunk = self.read_at(entry.offset, entry.size)
@@ -184,7 +184,7 @@ class Chunks:
                 f"0x{computed:016x} computed"
             )
         meta = ChunkMeta(raw_meta, group_rows, data_size)
-        read = chunk.slice if not partial else self._page_ranges(entry, meta, rows)
+        read = chunk.slice if not few else self._page_ranges(entry, meta, rows)
         kind = self.footer.schema.field(place.column).type
         return ChunkDecoder(meta, kind, read, budget, verify=self.verify)
 
@@ -230,8 +230,7 @@ class Chunks:
         # The dearest first, so that no thread is left with one at the end.
         dearest = sorted(wanted, key=lambda item: -self._price(item[0]))
         if len(wanted) >= 4 * THREADS:
-            submit = pool().submit
-            return collect({p: submit(self._decode_chunk, p, part, budget) for p, part in dearest})
+            return run_all({p: partial(self._decode_chunk, p, part, budget) for p, part in dearest})
         return self._decode_pages(dearest, budget)
 
     def _price(self, place: Place) -> int:
@@ -260,8 +259,7 @@ class Chunks:
                 for i in window or range(len(decoder.meta.pages))
             }
             if use_threads and THREADS > 1 and len(parts) > 1:
-                jobs = {k: pool().submit(self._decode_page, *part) for k, part in parts.items()}
-                done = collect(jobs)
+                done = run_all({k: partial(self._decode_page, *part) for k, part in parts.items()})
             else:
                 done = {key: self._decode_page(*part) for key, part in parts.items()}
             yield {place: [done[key] for key in parts if key[0] == place] for place in places}
@@ -275,14 +273,14 @@ class Chunks:
         self, wanted: list[tuple[Place, NDArray | None]], budget: Budget
     ) -> dict[Any, Any]:
         """Decode few chunks by pages, so that no thread is left with one at the end."""
-        submit = pool().submit
-        opened = collect({p: submit(self._start, p, part, budget) for p, part in wanted})
-        pages = {
-            (place, at): submit(self._decode_page, place, decoder, part)
-            for place, (decoder, parts) in opened.items()
-            for at, part in enumerate(parts)
-        }
-        done = collect(pages)
+        opened = run_all({p: partial(self._start, p, part, budget) for p, part in wanted})
+        done = run_all(
+            {
+                (place, at): partial(self._decode_page, place, decoder, part)
+                for place, (decoder, parts) in opened.items()
+                for at, part in enumerate(parts)
+            }
+        )
         return {
             place: [done[place, i] for i in range(len(opened[place][1]))] for place, _ in wanted
         }
@@ -323,13 +321,3 @@ def _parts(decoder: ChunkDecoder, rows: NDArray | None) -> list[tuple[int, NDArr
     if rows is None:
         return [(index, None) for index in range(len(decoder.meta.pages))]
     return list(decoder.meta.split_rows(rows))
-
-
-def collect(jobs: dict[Any, "Future[Any]"]) -> dict[Any, Any]:
-    """Wait for all jobs; after a failure none of them runs on behind the caller's back."""
-    try:
-        return {key: job.result() for key, job in jobs.items()}
-    finally:
-        for job in jobs.values():
-            job.cancel()
-        wait(jobs.values())

@@ -171,13 +171,25 @@ def encode_chunk(array: Any, profile: Profile, page_rows: int, submit: Submit | 
     """
     tables = _TableWriter(profile)
     prepared = prepare_array(PrepareContext(profile, tables, prepare_array), array)
-    spans = [(at, min(at + page_rows, len(array))) for at in range(0, len(array), page_rows)]
+    spans = _page_spans(len(array), page_rows)
     pages: list[Future[EncodedPage] | EncodedPage]
     if submit is None or len(spans) == 1:
         pages = [_encode_page(prepared, profile, *span) for span in spans]
     else:
         pages = [submit(_encode_page, prepared, profile, *span) for span in spans]
     return ChunkJob(tables.encoded, pages, prepared.names(), len(array), array.nbytes)
+
+
+def _page_spans(rows: int, page_rows: int) -> list[tuple[int, int]]:
+    """Cut rows into pages of about equal size, none much shorter than asked for.
+
+    A short page at the end would cost as many steps as a full one.
+    """
+    count = max(1, rows // page_rows, -(-rows // MAX_PAGE_ROWS))
+    each = -(-rows // count)
+    # Bits of eight rows share a byte.
+    step = min(-(-each // 8) * 8, MAX_PAGE_ROWS)
+    return [(at, min(at + step, rows)) for at in range(0, rows, step)]
 
 
 @dataclass(frozen=True)

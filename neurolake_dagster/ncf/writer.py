@@ -39,7 +39,8 @@ from neurolake_dagster.ncf.sink import open_sink
 from neurolake_dagster.ncf.statistics import Stats
 
 ROW_GROUP_ROWS = 1 << 20
-PAGE_ROWS = 1 << 17
+# Of half as many rows, each step on a page is so short that threads wait for the interpreter.
+PAGE_ROWS = 1 << 18
 MAX_ROW_GROUP_BYTES = 256 << 20
 # Below this, handing work to other threads costs more than it saves.
 _MIN_PARALLEL_BYTES = 1 << 23
@@ -76,7 +77,8 @@ class NCFWriter:
     compression, compression_level
         "zstd" (default), "fast", "archive" (smallest) or "none"; the zstd level of text.
     row_group_size, page_rows
-        In rows; a row group also ends at 256 MiB of Arrow memory.
+        In rows; a row group also ends at 256 MiB of Arrow memory, and is cut into about
+        equal pages of that many rows or up to twice as many.
     sorting_columns
         Columns the rows are sorted by, as names, (name, "ascending" | "descending") or
         (name, descending, nulls first). Stated, not enforced.

@@ -195,3 +195,16 @@ def test_a_filtered_stream_has_a_budget_for_each_row_group(table: pa.Table, data
         with pytest.raises(NCFCorruptError, match="decode_limit_bytes"):
             file.read(filters=everything)
     assert found == table.num_rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "page_rows", "pages"),
+    [(700, 100, [104] * 6 + [76]), (512, 128, [128] * 4), (50, 100, [50]), (250, 128, [250])],
+)
+def test_row_groups_are_cut_into_about_equal_pages(
+    rows: int, page_rows: int, pages: list[int]
+) -> None:
+    file = io.BytesIO()
+    ncf.write_table(pa.table({"a": range(rows)}), file, page_rows=page_rows)
+    with ncf.NCFFile(file.getvalue()) as opened:
+        assert [count for count, _ in opened._chunks.zones(0)[0]] == pages

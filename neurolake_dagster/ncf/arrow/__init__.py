@@ -5,6 +5,7 @@ Functions named ``*_of`` take an Arrow array apart without a copy where its memo
 """
 
 from neurolake_dagster.ncf.arrow.builders import (
+    accumulate,
     allocate,
     array_from,
     as_buffer,
@@ -63,6 +64,7 @@ from neurolake_dagster.ncf.arrow.views import (
 
 __all__ = [
     "EMPTY_BYTES",
+    "accumulate",
     "allocate",
     "array_from",
     "as_buffer",

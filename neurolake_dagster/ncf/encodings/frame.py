@@ -64,9 +64,10 @@ def add_base(residual: NDArray | None, base: int, gcd: int, out: NDArray) -> Non
     dtype = out.dtype
     if residual is None:
         out[...] = base
-    elif gcd == 1:
-        np.add(residual, dtype.type(base), out=out, casting="unsafe", dtype=dtype)
     else:
-        np.multiply(residual, dtype.type(gcd), out=out, casting="unsafe", dtype=dtype)
+        # Widening in a pass of its own: a mixed addition goes through numpy's small buffers.
+        np.copyto(out, residual, casting="unsafe")
+        if gcd != 1:
+            out *= dtype.type(gcd)
         if base:
             out += dtype.type(base)
