@@ -37,8 +37,12 @@ from neurolake_dagster.io_managers.values import (
     to_arrow,
     wanted_type,
 )
-from neurolake_dagster.resources import SparkResource, StorageResource
-from neurolake_dagster.spark import measured
+from neurolake_dagster.resources import (
+    SparkResource,
+    StorageResource,
+    watch_step,
+    work_of_step,
+)
 from neurolake_dagster.storage import Storage
 
 
@@ -59,16 +63,16 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         started = time.perf_counter()
         plan = build_write_plan(context, self.mode)
         if is_spark(obj):
-            with measured(obj.sparkSession) as spark:
-                written = self._write_spark(plan, obj)
-            written = replace(written, spark=spark.work, preview=self._first_rows(plan))
+            watch_step(obj.sparkSession)
+            written = replace(self._write_spark(plan, obj), preview=self._first_rows(plan))
         elif isinstance(obj, dict) and plan.scope is not None:
             rows = rows_by_partition(obj, plan.scope, plan.where)
             written = replace(self._write_arrow(plan, rows), preview=self._first_rows(plan))
         else:
             peek = Peek(to_arrow(obj, plan.where))
             written = replace(self._write_arrow(plan, peek.data), preview=peek.rows)
-        describe_output(context, plan, written, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        describe_output(context, plan, replace(written, spark=work_of_step()), seconds)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read an input in the type that its annotation asks for."""
@@ -102,6 +106,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     @abstractmethod
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         """Open the rows; `TableNotFoundError` where there are none."""
+
+    @abstractmethod
+    def _schema(self, plan: ReadPlan) -> pa.Schema:
+        """The Arrow schema of the rows, from the log: opening them may begin to read."""
 
     @abstractmethod
     def _pinned(self, plan: ReadPlan) -> ReadPlan:
@@ -151,7 +159,7 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             names = plan.columns if columns is None else tuple(columns)
             return self._read_arrow(replace(pinned, columns=names, narrowed_by=narrowed_by))
 
-        return open_lazily(open_rows(None, None).schema, open_rows, wanted)
+        return open_lazily(self._schema(pinned), open_rows, wanted)
 
     def _session(self, where: str) -> Any:
         if self.spark is None:

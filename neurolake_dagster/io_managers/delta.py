@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -20,7 +21,7 @@ from neurolake_dagster.errors import CommitConflictError, PartitionError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.delta_frames import merge_frame, write_frame
 from neurolake_dagster.io_managers.paths import dataset_path
-from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
+from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
 from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.ncf.pruning import mentioned_columns
@@ -28,6 +29,7 @@ from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
 from neurolake_dagster.tables.delta_settings import DeltaSettings
+from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope, Window
 
 ATTEMPTS = 20
@@ -92,12 +94,15 @@ class DeltaIOManager(LakehouseIOManager):
         where, version, columns = _where(plan, dataset), plan.version, plan.columns
         if plan.narrowed_by is None:
             return dataset.scan(columns=columns, where=where, version=version)
-        schema = dataset.scan(where=where, version=version).schema
+        schema = _schema_of(dataset, version)
         asked = schema.names if columns is None else columns
         used = list(dict.fromkeys([*asked, *mentioned_columns(plan.narrowed_by, schema.names)]))
         rows = dataset.scan(columns=used, where=where, version=version)
         kept = (batch.filter(plan.narrowed_by).select(list(asked)) for batch in rows)
         return pa.RecordBatchReader.from_batches(pa.schema([schema.field(n) for n in asked]), kept)
+
+    def _schema(self, plan: ReadPlan) -> pa.Schema:
+        return projected(_schema_of(self._dataset(plan.path), plan.version), plan)
 
     def _pinned(self, plan: ReadPlan) -> ReadPlan:
         return replace(plan, version=self._dataset(plan.path).snapshot(plan.version).version)
@@ -118,6 +123,10 @@ class DeltaIOManager(LakehouseIOManager):
         if not dataset.exists():
             return False
         return any(batch.num_rows for batch in dataset.scan(where=_where(plan, dataset)))
+
+
+def _schema_of(dataset: DeltaDataset, version: int | datetime | None) -> pa.Schema:
+    return plain_schema(pa.schema(dataset.open(version).schema().to_arrow()))
 
 
 def _settled(dataset: DeltaDataset, plan: WritePlan, schema: pa.Schema) -> dict[str, Any]:

@@ -160,6 +160,8 @@ def spark_metadata(work: SparkWork) -> Metadata:
     }
     if work.ui_url is not None:
         found["spark/ui"] = dg.MetadataValue.url(work.ui_url)
+    if work.missing:
+        found["spark/not_told"] = dg.MetadataValue.text(work.missing)
     counts = {f"spark/{name}": dg.MetadataValue.int(count) for name, count in work.counts.items()}
     return found | counts
 

@@ -226,6 +226,22 @@ def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
     return replace(plan, scope=scope, allow_missing=allow_missing)
 
 
+def projected(schema: pa.Schema, plan: ReadPlan) -> pa.Schema:
+    """The part of a schema that a plan reads.
+
+    Raises
+    ------
+    TableError
+        If it names columns that are not there.
+    """
+    if plan.columns is None:
+        return schema
+    unknown = [name for name in plan.columns if name not in schema.names]
+    if unknown:
+        raise TableError(f"{plan.name}: no columns {unknown!r}; the table has {schema.names!r}")
+    return pa.schema([schema.field(name) for name in plan.columns], schema.metadata)
+
+
 def input_name(context: dg.InputContext) -> str:
     """What to call an input in messages."""
     name = f"input {context.name!r}" if context.has_input_name else "input"

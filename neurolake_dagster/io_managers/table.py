@@ -15,7 +15,7 @@ from neurolake_dagster.errors import TableError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import missing_partitions
 from neurolake_dagster.io_managers.paths import dataset_path
-from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
+from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
 from neurolake_dagster.io_managers.spark_rows import as_schema, column_types, empty_frame, narrowed
 from neurolake_dagster.tables import (
@@ -136,6 +136,9 @@ class TableIOManager(LakehouseIOManager):
         version = snapshot if pinned else None
         # In one piece, a file is decoded by all threads.
         return table.read(plan.columns, filters, places, version=version).to_reader()
+
+    def _schema(self, plan: ReadPlan) -> pa.Schema:
+        return projected(self._table(plan.path).snapshot(plan.version).schema, plan)
 
     def _pinned(self, plan: ReadPlan) -> ReadPlan:
         if self._format == "parquet":  # keeps no former files
