@@ -38,6 +38,8 @@ from neurolake_dagster.tables.snapshot import (
 
 LOG_FORMAT = 1
 LOG_FOLDER = "_log"
+# Whose presence makes a folder a table: ours, and Delta's.
+LOG_FOLDERS = (LOG_FOLDER, "_delta_log")
 HINT = f"{LOG_FOLDER}/_last_checkpoint"
 CHECKPOINT_SUFFIX = ".checkpoint.json"
 CHECKPOINT_EVERY = 10
@@ -317,6 +319,17 @@ class Log:
                 f"{where}: log format {record.get('neurolake_table')!r}, expected {LOG_FORMAT}"
             )
         return record
+
+
+def inner_tables(keys: Iterable[str]) -> set[str]:
+    """The folders of the tables that lie below a table's own, of which these are the keys."""
+    return {
+        "/".join(folders[:depth])
+        for key in keys
+        for folders in [key.split("/")[:-1]]
+        for depth, name in enumerate(folders)
+        if depth and name in LOG_FOLDERS
+    }
 
 
 def apply_entry(state: Snapshot | None, entry: Entry) -> Snapshot:

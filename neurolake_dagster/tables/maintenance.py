@@ -3,7 +3,7 @@
 Owns what may be deleted: never a file that a kept version needs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from neurolake_dagster.errors import CommitConflictError, SchemaMismatchError, TableError
 from neurolake_dagster.tables.commit import Change, Commit, carry_out, keeps_former_files
-from neurolake_dagster.tables.log import LOG_FOLDER, apply_entry
+from neurolake_dagster.tables.log import LOG_FOLDER, apply_entry, inner_tables
 from neurolake_dagster.tables.partitions import Partition
-from neurolake_dagster.tables.parts import TARGET_FILE_BYTES, PartFiles
+from neurolake_dagster.tables.parts import STAGING_FOLDER, TARGET_FILE_BYTES, PartFiles
 from neurolake_dagster.tables.reading import read_files, scan_files
 from neurolake_dagster.tables.schemas import fits, plain_schema
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
@@ -143,20 +143,27 @@ def vacuum(
     That is: files that were replaced before it, and files no commit ever named (of writes that
     failed or were killed) that are older than it. Former versions that lose a file can be read
     no more. A Parquet table keeps no former files, so that what it no longer needs goes at once.
+    Tables that lie below this one's folder, and files of others there, are left alone.
 
     A retention shorter than the longest write takes that write's files away.
     """
     cutoff = datetime.now(UTC) - retention
     # Listed first: a file that is committed meanwhile is then named by the log.
-    present = [entry for entry in table.folder.list() if not entry.key.startswith(f"{LOG_FOLDER}/")]
-    unfinished = [entry for entry in table.folder.unfinished() if entry.modified <= cutoff]
+    present = [*table.folder.list(), *table.folder.unfinished()]
     needed, known = _needed(table, cutoff)
-    doomed = [
-        entry
-        for entry in present
-        if entry.key not in needed and (entry.key in known or entry.modified <= cutoff)
-    ]
-    doomed = sorted([*doomed, *unfinished], key=lambda entry: entry.key)
+    inner = inner_tables(entry.key for entry in present)
+    doomed = sorted(
+        (
+            entry
+            for entry in present
+            if entry.key not in needed
+            and (
+                entry.key in known
+                or (entry.modified <= cutoff and _is_owned(entry.key, table, inner))
+            )
+        ),
+        key=lambda entry: entry.key,
+    )
     if not dry_run:
         table.folder.delete(entry.key for entry in doomed)
     return VacuumReport(
@@ -164,6 +171,22 @@ def vacuum(
         bytes=sum(entry.bytes for entry in doomed),
         is_dry_run=dry_run,
     )
+
+
+def _is_owned(key: str, table: Table, inner: Collection[str]) -> bool:
+    """Whether a file that no commit names can only be a left-over of this table's writes.
+
+    Below a table's folder others may lie, and files that people put there.
+    """
+    folder, _, name = key.rpartition("/")
+    if any(key.startswith(f"{one}/") for one in inner):
+        return False
+    if folder == LOG_FOLDER:
+        return "#" in name  # the log's own files are no left-overs, but those of killed writers
+    if key.startswith(f"{STAGING_FOLDER}/"):
+        return True
+    is_part = name.partition("#")[0].endswith(f".{table.files_format.suffix}")
+    return is_part and all("=" in segment for segment in folder.split("/") if segment)
 
 
 def evolve_schema(

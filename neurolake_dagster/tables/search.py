@@ -13,14 +13,13 @@ import pyarrow as pa
 from neurolake_dagster.errors import TableNotFoundError
 from neurolake_dagster.ncf import column_notes
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables.log import LOG_FOLDER, Log
+from neurolake_dagster.tables.log import LOG_FOLDERS, Log
 from neurolake_dagster.tables.snapshot import Snapshot
 from neurolake_dagster.tables.table import Table
 
 if TYPE_CHECKING:
     from neurolake_dagster.tables.delta import DeltaDataset, DeltaSnapshot
 
-LOG_FOLDERS = (LOG_FOLDER, "_delta_log")
 # Folders below this depth are part of no layout of ours.
 DEEPEST = 8
 
@@ -72,14 +71,16 @@ def find_table(storage: Storage, path: str) -> "Table | DeltaDataset":
 
 
 def _table_paths(storage: Storage, folder: str, depth: int) -> Iterator[str]:
-    """Folders that hold a log; below such a folder no other table is looked for."""
+    """Folders that hold a log; of a table's own folders none is looked into."""
     folders = storage.folders(folder)
-    if any(name.rsplit("/", 1)[-1] in LOG_FOLDERS for name in folders):
-        if folder:
-            yield folder
-        return
-    for name in folders if depth else ():
-        yield from _table_paths(storage, name, depth - 1)
+    names = {path: path.rsplit("/", 1)[-1] for path in folders}
+    is_table = any(name in LOG_FOLDERS for name in names.values())
+    if is_table and folder:
+        yield folder
+    for path in folders if depth else ():
+        is_part = "=" in names[path] or names[path].startswith("_")
+        if not (is_table and is_part):
+            yield from _table_paths(storage, path, depth - 1)
 
 
 def _texts(path: str, snapshot: "Snapshot | DeltaSnapshot") -> Mapping[str, str]:

@@ -57,7 +57,8 @@ class Table:
     format
         Of the part files. NCF keeps the files of former versions until they are vacuumed;
         Parquet deletes them after each commit, so that any reader of plain folders sees
-        exactly the newest version.
+        exactly the newest version; where another table lies below it, as `flights/daily` does below
+        `flights`, such a reader must not look into all folders.
     """
 
     storage: Storage
