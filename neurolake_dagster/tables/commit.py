@@ -5,7 +5,7 @@ others if they touched nothing that it replaces, and refused otherwise.
 """
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -152,12 +152,16 @@ def carry_out(
     """
     log = Log(folder)
     change = replace(change, files=_in_place(folder, change.files))
+    token = uuid.uuid4().hex
     try:
-        entry, state = _put(log, table_format, change, base, keep_files)
+        entry, state = _put(log, table_format, change, base, keep_files, token)
     except CommitConflictError:
         folder.delete(file.path for file in change.files)
         raise
     keep_files()
+    if entry.token != token:
+        folder.delete(file.path for file in change.files)
+        return Commit.of(entry, state)
     if not keeps_former_files(table_format, state.properties):
         _delete_former_files(log, entry, state)
     return Commit.of(entry, state)
@@ -182,22 +186,31 @@ def _put(
     change: Change,
     base: Snapshot | None,
     keep_files: Callable[[], None],
+    token: str,
 ) -> tuple[Entry, Snapshot]:
-    token = uuid.uuid4().hex
+    """Commit, trying again while others come first.
+
+    Returns
+    -------
+    The change's own entry, or that of another attempt at the same transaction, and its version.
+    """
     while True:
         entry = _entry(table_format, change, base, token)
         try:
-            return entry, log.put(entry, base)
+            return log.put(entry, base)
         except StorageExistsError:
-            if _is_mine(log, entry):
-                return entry, log.snapshot(entry.version)
-            change, base = _rebase(log, change, base)
+            since = tuple(log.entries(after=entry.version - 1))
+            for other in since:
+                if _is_same_work(entry, other):
+                    return other, log.snapshot(other.version)
+            change, base = _rebase(log, change, base, since)
         except StorageError:
             # The answer was lost, perhaps not the commit: no file of it may be deleted.
             keep_files()
-            if not _is_mine(log, entry):
+            found = _committed(log, entry.version)
+            if found is None or found.token != token:
                 raise
-            return entry, log.snapshot(entry.version)
+            return found, log.snapshot(entry.version)
 
 
 def _entry(table_format: TableFormat, change: Change, base: Snapshot | None, token: str) -> Entry:
@@ -228,17 +241,25 @@ def _removed(change: Change, base: Snapshot | None) -> tuple[str, ...]:
     return tuple(file.path for file in files)
 
 
-def _is_mine(log: Log, entry: Entry) -> bool:
+def _committed(log: Log, version: int) -> Entry | None:
     try:
-        return log.entry(entry.version).token == entry.token
+        return log.entry(version)
     except (StorageError, TableNotFoundError):
-        return False
+        return None
 
 
-def _rebase(log: Log, change: Change, base: Snapshot | None) -> tuple[Change, Snapshot]:
+def _is_same_work(entry: Entry, other: Entry) -> bool:
+    """Whether the other is this very commit, or another attempt's at its transaction."""
+    same = entry.transaction is not None and entry.transaction == other.transaction
+    return same or entry.token == other.token
+
+
+def _rebase(
+    log: Log, change: Change, base: Snapshot | None, others: Sequence[Entry]
+) -> tuple[Change, Snapshot]:
     """The change on top of the newest version, if nothing since `base` speaks against it."""
     since = -1 if base is None else base.version
-    for other in log.entries(after=since):
+    for other in others:
         reason = _conflict(change, other, base)
         if reason:
             raise CommitConflictError(

@@ -219,8 +219,12 @@ class Log:
             )
         return numbers[count - 1]
 
-    def put(self, entry: Entry, base: Snapshot | None) -> Snapshot:
+    def put(self, entry: Entry, base: Snapshot | None) -> tuple[Entry, Snapshot]:
         """Make `entry` the version after `base`.
+
+        Returns
+        -------
+        The entry with the time of its commit, and the version that it made.
 
         Raises
         ------
@@ -236,7 +240,7 @@ class Log:
             # Only a shortcut for readers: the version stands without it.
             with suppress(StorageError):
                 self._write_checkpoint(state)
-        return state
+        return stamped, state
 
     def _entries(self, numbers: Iterable[int]) -> Iterator[Entry]:
         """Commits in the order of their numbers; of a remote store several are read at once."""

@@ -255,7 +255,7 @@ def test_a_table_with_many_commits_opens_quickly(ncf: Table, commits: int, mode:
             version=number, format="ncf", operation=mode, token=str(number), added=(file,),
             removed=tuple(old.path for old in state.files) if mode == "overwrite" else (),
         )  # fmt: skip
-        state = ncf.log.put(entry, state)
+        _, state = ncf.log.put(entry, state)
     started = time.perf_counter()
     found = ncf.snapshot()
     assert time.perf_counter() - started < 0.5

@@ -10,6 +10,7 @@ import pytest
 from neurolake_dagster.errors import CommitConflictError
 from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.tables import (
+    Commit,
     Partition,
     Table,
     delete_rows,
@@ -18,6 +19,7 @@ from neurolake_dagster.tables import (
     optimize,
     set_properties,
 )
+from neurolake_dagster.tables.snapshot import TableFormat
 from tests.s3_server import S3Server
 from tests.tables.racing import append, merge, numbers, processes
 
@@ -114,6 +116,40 @@ def test_an_append_goes_on_top_of_whatever_came_first(
     assert commit.version == ncf.snapshot().version
     before = ncf.read(version=commit.version - 1)["id"].to_pylist()
     assert expected == sorted([*before, 99])
+
+
+@pytest.mark.parametrize("kind", ["ncf", "parquet"])
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "later"])
+def test_two_live_attempts_at_one_append_add_its_rows_once(
+    tmp_path: Path, kind: TableFormat, is_first: bool
+) -> None:
+    """A run taken for dead went on beside its retry, and both added the rows."""
+    table = Table(Storage(str(tmp_path)), "t", kind)
+    if not is_first:
+        table.write(numbers(1))
+    done: list[Commit] = []
+
+    def other_attempt() -> None:
+        done.append(table.write(numbers(99), mode="append", transaction="run/step"))
+        table.write(numbers(7), mode="append")
+
+    commit = table.write(overtaken_by(other_attempt), mode="append", transaction="run/step")
+    assert ids(table) == ([7, 99] if is_first else [1, 7, 99])
+    assert commit == done[0]
+    parts = {entry.key for entry in table.folder.list() if "part-" in entry.key}
+    assert parts == {file.path for file in table.files()}
+
+
+def test_two_live_attempts_at_one_merge_are_one(ncf: Table) -> None:
+    ncf.write(numbers(1))
+
+    def split(batch: pa.RecordBatch) -> Iterator[tuple[Partition, pa.RecordBatch]]:
+        merge_rows(ncf, numbers(2), ["id"], transaction="run/step")
+        yield (), batch
+
+    commit = merge_rows(ncf, numbers(2), ["id"], split=split, transaction="run/step")
+    assert commit.metrics["rows_inserted"] == 1
+    assert (ids(ncf), ncf.snapshot().version) == ([1, 2], 1)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,8 @@ def test_a_written_table_is_read_back(table: Table) -> None:
 
     assert (commit.version, commit.row_count, commit.table_row_count) == (0, 3, 3)
     assert commit.bytes == sum(file.bytes for file in table.files()) > 0
+    assert commit.timestamp == table.history()[0].timestamp == table.snapshot().timestamp
+    assert abs(datetime.now(UTC) - commit.timestamp) < timedelta(minutes=5)
     assert table.read().equals(rows(1, 2, 3))
     assert table.scan().read_all().equals(rows(1, 2, 3))
     assert table.snapshot().schema.equals(rows().schema)
