@@ -1,4 +1,4 @@
-"""`neurolake jars`: bring the jars that Spark needs for Delta and S3."""
+"""`neurolake jars`: bring the jars that Spark needs for Delta, S3 and NCF."""
 
 import time
 
@@ -6,6 +6,7 @@ import click
 
 from neurolake_dagster.settings import CacheSettings
 from neurolake_dagster.spark.jars import installed_set, resolve_jars
+from neurolake_dagster.spark.jvm import format_jar
 
 
 @click.command()
@@ -28,6 +29,7 @@ def jars(mirror: str | None, offline: bool) -> None:
     if is_new and not offline and mirror is None:
         click.echo(f"Resolving Spark's jars into {folder} (about 20 s)")
     found = resolve_jars(cache, mirror=mirror, offline=offline)
+    found = [*found, format_jar(cache)]
     if is_new:
         size = sum(path.stat().st_size for path in found) / 1e6
         click.echo(f"{len(found)} jars, {size:.1f} MB, {time.perf_counter() - started:.0f} s")

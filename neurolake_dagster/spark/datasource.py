@@ -32,10 +32,15 @@ from neurolake_dagster.settings import StorageSettings
 from neurolake_dagster.storage import StorageOptions
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
     from neurolake_dagster.spark.filters import Term
     from neurolake_dagster.spark.locations import Found
     from neurolake_dagster.tables.table import Mode
 
+# By which jvm/NCFSource.java asks for this class.
+INNER_NAME = "ncf_python"
 SECRETS = ("access_key", "secret_key", "session_token")
 IF_EXISTS: dict[str, "Mode"] = {
     "append": "append",
@@ -78,6 +83,8 @@ class NCFDataSource(DataSource):
 
     def reader(self, schema: StructType) -> DataSourceReader:
         """A reader of the schema's columns only."""
+        import pyarrow as pa
+
         from neurolake_dagster.spark.reading import (
             PARTITION_BYTES,
             FilteringReader,
@@ -87,14 +94,17 @@ class NCFDataSource(DataSource):
         from neurolake_dagster.spark.types import arrow_schema
 
         found = self._found()
+        asked = arrow_schema(schema)
+        terms, tested = self._where(found, asked)
         plan = ScanPlan(
             files=found.files,
             table_schema=found.schema,
-            schema=arrow_schema(schema),
+            schema=pa.schema([*asked, *tested]),
+            sent=len(asked),
             parallelism=self.parallelism,
             partition_bytes=int(self.options.get("maxPartitionBytes", PARTITION_BYTES)),
             allows_missing=self._flag("mergeSchema"),
-            terms=self._terms(schema),
+            terms=terms,
         )
         takes_filters = self.pushdown and self._flag("pushdown")
         return FilteringReader(plan) if takes_filters else NCFReader(plan)
@@ -118,14 +128,25 @@ class NCFDataSource(DataSource):
             is_dynamic=self.options.get("partitionOverwriteMode", "static").lower() == "dynamic",
         )
 
-    def _terms(self, schema: StructType) -> "tuple[Term, ...]":
+    def _where(
+        self, found: "Found", asked: "pa.Schema"
+    ) -> "tuple[tuple[Term, ...], list[pa.Field]]":
+        """The terms of ``where``, and the columns they test that are not asked for."""
         from neurolake_dagster.spark.filters import read_where
-        from neurolake_dagster.spark.types import arrow_schema
+        from neurolake_dagster.spark.locations import read_schema
+        from neurolake_dagster.spark.types import arrow_schema, spark_schema
+        from neurolake_dagster.tables.predicate import read_predicate
 
         where = self.options.get("where")
         if where is None:
-            return ()
-        return read_where(where, {field.name: field.type for field in arrow_schema(schema)})
+            return (), []
+        tested = []
+        more = [name for name in read_predicate(where).columns() if name not in asked.names]
+        if more:
+            held = read_schema(found, merge=self._flag("mergeSchema"))
+            held = arrow_schema(spark_schema(held))
+            tested = [held.field(name) for name in more if name in held.names]
+        return read_where(where, {one.name: one.type for one in [*asked, *tested]}), tested
 
     def _mode(self) -> "Mode":
         asked = str(self.options.get("ifExists", "append")).lower()
@@ -192,6 +213,27 @@ def configured(storage: StorageOptions, *, parallelism: int, pushdown: bool) -> 
     Configured.parallelism = parallelism
     Configured.pushdown = pushdown
     return Configured
+
+
+def register(session: "SparkSession", source: type[NCFDataSource]) -> None:
+    """Offer the format to a session: under its name, and to `jvm/NCFSource.java` under its own.
+
+    Where Spark has that class, ``ncf`` is it: it brings a query's columns and filters here, and
+    takes batches as they are. A foreign Connect server has not; there ``ncf`` is this class.
+    """
+    from pyspark.errors import AnalysisException
+
+    class Inner(source):  # type: ignore[misc, valid-type]
+        @classmethod
+        def name(cls) -> str:
+            return INNER_NAME
+
+    session.dataSource.register(Inner)
+    try:
+        session.dataSource.register(source)
+    except AnalysisException as exc:
+        if exc.getCondition() != "DATA_SOURCE_ALREADY_EXISTS":
+            raise
 
 
 def options_of(settings: StorageSettings) -> StorageOptions:

@@ -20,9 +20,10 @@ from xml.sax.saxutils import escape
 from neurolake_dagster.errors import JarsNotFoundError
 from neurolake_dagster.settings import CacheSettings, SparkSettings
 from neurolake_dagster.spark.java import require_java
+from neurolake_dagster.spark.jvm import format_jar
 
 MANIFEST = "jars.json"
-NO_NETWORK = r"Host repo1\.maven\.org not found|Server access error at url https?://repo1\."
+NO_NETWORK = r"Host [\w.-]+ not found|Server access error at url https?://"
 RESOLVE_TIMEOUT_S = 300
 # Nothing but the mirror: Ivy's own defaults would ask Maven Central.
 IVY_SETTINGS = """<ivysettings>
@@ -144,17 +145,19 @@ def check_folder(folder: Path) -> list[Path]:
 
 
 def session_jars(settings: SparkSettings) -> list[Path]:
-    """The jars that a session needs: given ones, or the resolved for Delta and S3.
+    """The jars that a session needs: given ones, or the resolved for Delta and S3; and NCF's.
 
     Raises
     ------
-    JarsNotFoundError
+    JavaNotFoundError, JarsNotFoundError
     """
+    cache = CacheSettings.load().dir
+    jars = []
     if settings.jars is not None:
-        return [Path(jar) for jar in settings.jars]
-    if settings.delta_enabled or settings.s3_enabled:
-        return find_jars(CacheSettings.load().dir)
-    return []
+        jars = [Path(jar) for jar in settings.jars]
+    elif settings.delta_enabled or settings.s3_enabled:
+        jars = find_jars(cache)
+    return [*jars, format_jar(cache)] if settings.neurolake_ncf_enabled else jars
 
 
 def _size(path: Path) -> int:

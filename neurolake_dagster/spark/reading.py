@@ -38,7 +38,9 @@ class ScanPlan:
     Parameters
     ----------
     schema
-        Of the batches, as Spark wants them.
+        Of what is read, as Spark wants it.
+    sent
+        How many of its columns are sent; the terms need those behind.
     parallelism
         Tasks that run at once.
     partition_bytes
@@ -53,6 +55,7 @@ class ScanPlan:
 
     files: tuple[Location, ...]
     schema: pa.Schema
+    sent: int
     parallelism: int
     partition_bytes: int
     allows_missing: bool
@@ -122,7 +125,7 @@ class NCFReader(DataSourceReader):
 
     def _read_piece(self, piece: Piece) -> Iterator[pa.RecordBatch]:
         """Read row groups; the core skips their pages by what it can be asked directly."""
-        schema = self.plan.schema
+        schema, sent = self.plan.schema, list(range(self.plan.sent))
         with piece.file.open() as file:
             sources = self._sources(piece.file, file)
             direct, rest = self._divide_terms(file.schema, sources)
@@ -135,7 +138,7 @@ class NCFReader(DataSourceReader):
             left = _joined(rest)
             for batch in batches:
                 rows = fit_table(pa.Table.from_batches([batch]), schema, sources)
-                kept = rows if left is None else rows.filter(left)
+                kept = (rows if left is None else rows.filter(left)).select(sent)
                 yield from (one for one in kept.to_batches(SENT_ROWS) if one.num_rows)
 
     def _divide_terms(

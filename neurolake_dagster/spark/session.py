@@ -291,13 +291,12 @@ def _register_ncf(
     session: "SparkSession", settings: SparkSettings, storage: StorageSettings
 ) -> None:
     """Offer the format ``ncf`` with this session's settings."""
-    from neurolake_dagster.spark.datasource import configured
+    from neurolake_dagster.spark.datasource import configured, register
 
     parallelism = session.sparkContext.defaultParallelism if _is_classic(session) else REMOTE_TASKS
-    session.dataSource.register(
-        configured(
-            s3_options(settings, storage),
-            parallelism=parallelism,
-            pushdown=settings.neurolake_pushdown_enabled,
-        )
+    source = configured(
+        s3_options(settings, storage),
+        parallelism=parallelism,
+        pushdown=settings.neurolake_pushdown_enabled,
     )
+    register(session, source)
