@@ -9,6 +9,7 @@ from neurolake_dagster.io_managers.lake import LakeIOManager
 from neurolake_dagster.io_managers.ncf import NCFIOManager
 from neurolake_dagster.io_managers.parquet import ParquetIOManager
 from neurolake_dagster.io_managers.paths import dataset_path
+from neurolake_dagster.io_managers.report import report_spark
 
 __all__ = [
     "DeltaIOManager",
@@ -16,4 +17,5 @@ __all__ = [
     "NCFIOManager",
     "ParquetIOManager",
     "dataset_path",
+    "report_spark",
 ]

@@ -71,8 +71,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         else:
             peek = Peek(to_arrow(obj, plan.where))
             written = replace(self._write_arrow(plan, peek.data), preview=peek.rows)
-        seconds = time.perf_counter() - started
-        describe_output(context, plan, replace(written, spark=work_of_step()), seconds)
+        written = replace(written, spark=work_of_step(), is_by_spark=is_spark(obj))
+        describe_output(context, plan, written, time.perf_counter() - started)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read an input in the type that its annotation asks for."""

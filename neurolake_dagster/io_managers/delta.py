@@ -30,7 +30,8 @@ from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.schemas import plain_schema
-from neurolake_dagster.tables.scope import Scope, Window
+from neurolake_dagster.tables.scope import Scope
+from neurolake_dagster.tables.windows import Window
 
 ATTEMPTS = 20
 BACKOFF_S = 0.1
@@ -275,9 +276,10 @@ class _Sink(io.RawIOBase):
 
 def _where(plan: ReadPlan, dataset: DeltaDataset) -> str | None:
     """The rows of the asked partitions that the input's own predicate keeps."""
-    tests = []
+    if plan.scope is None and plan.where is None:
+        return None
+    schema, tests = dataset.snapshot(plan.version).schema, []
     if plan.scope is not None:
-        schema = dataset.snapshot(plan.version).schema
         if not plan.scope.columns:
             raise PartitionError(
                 f"{plan.name}: the asset's metadata has no partition_expr to find its partitions by"
@@ -285,8 +287,8 @@ def _where(plan: ReadPlan, dataset: DeltaDataset) -> str | None:
         plan.scope.require_columns(schema, plan.name)
         tests.append(plan.scope.predicate(schema))
     if plan.where is not None:
-        tests.append(plan.where.sql())
-    return " AND ".join(f"({test})" for test in tests) or None
+        tests.append(plan.where.sql(schema))
+    return " AND ".join(f"({test})" for test in tests)
 
 
 def _mark(plan: WritePlan) -> str:

@@ -12,7 +12,8 @@ import pyarrow as pa
 from neurolake_dagster.errors import PartitionError
 from neurolake_dagster.io_managers.values import to_arrow
 from neurolake_dagster.tables.partitions import DEFAULT_DIMENSION
-from neurolake_dagster.tables.scope import Key, Member, Scope, Window
+from neurolake_dagster.tables.scope import Key, Member, Scope
+from neurolake_dagster.tables.windows import Window
 
 PARTITION_EXPR = ("partition_expr", "partition_by")
 
@@ -92,7 +93,7 @@ def _key(
 def _member(definition: dg.PartitionsDefinition[Any], key: str) -> Member:
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
         window = definition.time_window_for_partition_key(key)
-        return Window(start=window.start, end=window.end)
+        return Window(start=window.start, end=window.end, text=key)
     return key
 
 

@@ -16,8 +16,9 @@ from neurolake_dagster.errors import TableError
 from neurolake_dagster.io_managers.partitions import scope_of
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.values import Wanted
+from neurolake_dagster.tables.conditions import Predicate
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
-from neurolake_dagster.tables.predicate import Predicate, read_predicate
+from neurolake_dagster.tables.predicate import read_predicate
 from neurolake_dagster.tables.scope import Scope
 
 Mode = Literal["overwrite", "append", "error", "ignore", "merge"]

@@ -4,8 +4,9 @@ Owns the metadata of a materialization and of each partition of a single run, an
 version. All of it comes from commits and footers.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,7 @@ from neurolake_dagster.io_managers.metadata import (
     table_metadata,
 )
 from neurolake_dagster.io_managers.plans import WritePlan
+from neurolake_dagster.resources import work_of_step
 from neurolake_dagster.spark import SparkWork
 from neurolake_dagster.tables.statistics import ColumnStatistics
 
@@ -41,7 +43,9 @@ class Written:
     by_partition
         Rows and bytes of each partition written; bytes are None where files hold several.
     spark
-        What Spark did for it; None where it was not asked.
+        What Spark did for it and for its step; None where it was not asked.
+    is_by_spark
+        Whether Spark wrote the rows.
     """
 
     uri: str
@@ -57,6 +61,7 @@ class Written:
     metrics: Mapping[str, int] = field(default_factory=dict)
     data_version: str | None = None
     spark: SparkWork | None = None
+    is_by_spark: bool = False
     statistics: Sequence[ColumnStatistics] = ()
 
 
@@ -104,10 +109,38 @@ def _described(
     )
     found |= {name: dg.MetadataValue.int(count) for name, count in written.metrics.items()}
     if written.spark is not None:
-        found |= spark_metadata(written.spark)
+        found |= spark_metadata(_with_output(written.spark, written))
     if written.replaced:
         found["replaced"] = dg.MetadataValue.text(written.replaced)
     return found
+
+
+def _with_output(work: SparkWork, written: Written) -> SparkWork:
+    """The work with the rows that our own tasks wrote: Spark counts those of its formats only."""
+    if not written.is_by_spark or not work.counts or work.counts["output_rows"]:
+        return work
+    output = {"output_rows": written.written_rows or 0, "output_bytes": written.bytes}
+    return replace(work, counts={**work.counts, **output})
+
+
+@contextmanager
+def report_spark(
+    context: dg.AssetExecutionContext, asset_key: dg.AssetKey | None = None
+) -> Iterator[None]:
+    """Tell on the materialization what Spark does in the block.
+
+    For assets that no IO manager writes, which return None or a `dg.MaterializeResult`. IO
+    managers of this package tell it by themselves, whatever the type of the output.
+
+    Parameters
+    ----------
+    asset_key
+        In an asset function of several assets, the one it is done for.
+    """
+    yield
+    work = work_of_step()
+    if work is not None:
+        context.add_asset_metadata(spark_metadata(work), asset_key)
 
 
 def _describe_partitions(context: dg.OutputContext, written: Written) -> None:

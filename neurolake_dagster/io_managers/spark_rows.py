@@ -15,7 +15,7 @@ import pyarrow as pa
 from neurolake_dagster import errors
 from neurolake_dagster.io_managers.plans import ReadPlan
 from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
-from neurolake_dagster.tables.predicate import Predicate
+from neurolake_dagster.tables.conditions import Predicate
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.tasks import RECORD_COLUMN, WriteParts, read_records
@@ -96,7 +96,7 @@ def read_parts(
         names = json.dumps(list(dict.fromkeys([*plan.columns, *used])))
         reader = reader.option("columns", names)
     if plan.where is not None and _is_condition(plan.where, snapshot):
-        reader = reader.option("where", plan.where.sql())
+        reader = reader.option("where", plan.where.text())
     if files is not None:
         return reader.load([table.folder.uri(file.path) for file in files])
     if plan.version is not None:
@@ -111,7 +111,7 @@ def _is_condition(where: Predicate, snapshot: Snapshot) -> bool:
 
     types = {one.name: one.type for one in arrow_schema(spark_schema(snapshot.schema))}
     try:
-        read_where(where.sql(), types)
+        read_where(where.text(), types)
     except errors.TableError:
         return False
     return True
@@ -140,8 +140,13 @@ def empty_frame(session: Any, schema: pa.Schema) -> Any:
     return session.createDataFrame([], spark_schema(schema))
 
 
+def where_sql(frame: Any, where: Predicate) -> str:
+    """The predicate in SQL, its literals of the types that the frame's columns have."""
+    return where.sql(column_types(frame, where.columns()))
+
+
 def narrowed(frame: Any, plan: ReadPlan) -> Any:
     """The rows and columns of a frame that an input asks for."""
     if plan.where is not None:
-        frame = frame.where(plan.where.sql())
+        frame = frame.where(where_sql(frame, plan.where))
     return frame if plan.columns is None else frame.select(*plan.columns)

@@ -196,14 +196,15 @@ class TableIOManager(LakehouseIOManager):
         self, plan: WritePlan, table: Table, before: Snapshot | None, commit: Commit
     ) -> Written:
         after = table.snapshot(commit.version)
-        by_partition: dict[str, tuple[int, int | None]] = {}
-        if plan.scope is not None:
-            for key in plan.scope.keys:
-                files = [file for file in commit.files_added if file.partition == key.place]
-                by_partition[key.name] = (
-                    sum(file.row_count for file in files),
-                    sum(file.bytes for file in files),
-                )
+        files: dict[Partition, list[DataFile]] = {}
+        for file in commit.files_added:
+            files.setdefault(file.partition, []).append(file)
+        keys = () if plan.scope is None else plan.scope.keys
+        by_partition: dict[str, tuple[int, int | None]] = {
+            key.name: (sum(f.row_count for f in found), sum(f.bytes for f in found))
+            for key in keys
+            for found in [files.get(key.place, [])]
+        }
         return Written(
             uri=table.uri,
             version=commit.version,

@@ -5,6 +5,7 @@ Owns the check that no row goes to a partition which the write does not replace.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import pyarrow as pa
@@ -70,6 +71,10 @@ class Incoming:
         place = None if split else (asked[0] if asked else ())
         return Incoming(schema=reader.schema, streams=((place, reader),), asked=asked, split=split)
 
+    @cached_property
+    def _asked(self) -> frozenset[Partition]:
+        return frozenset(self.asked)
+
     @property
     def is_partitioned(self) -> bool:
         """Whether the rows go to partitions."""
@@ -96,11 +101,12 @@ class Incoming:
     ) -> Iterator[tuple[Partition, pa.RecordBatch]]:
         assert self.split is not None
         for place, rows in self.split(batch):
-            if self.asked and place not in self.asked:
+            if self.asked and place not in self._asked:
+                shown = [dict(one) for one in self.asked[:3]]
                 raise PartitionError(
                     f"{where}: {rows.num_rows} rows belong to partition {dict(place)!r}, which "
-                    "this write does not replace (it replaces "
-                    f"{[dict(one) for one in self.asked]}); nothing was changed"
+                    f"this write does not replace (it replaces {len(self.asked)}, the first of "
+                    f"them {shown!r}); nothing was changed"
                 )
             yield place, rows
 

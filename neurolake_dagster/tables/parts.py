@@ -55,6 +55,7 @@ class PartFiles:
         self._folder = folder
         self._target_file_bytes = target_file_bytes
         self._open: dict[Partition, _Open] = {}
+        self._begun: set[Partition] = set()
 
     def write(self, partition: Partition, batch: pa.RecordBatch) -> None:
         """Append rows to a partition."""
@@ -70,7 +71,7 @@ class PartFiles:
 
     def ensure(self, partition: Partition) -> None:
         """Give a partition without rows an empty file: written and empty is not missing."""
-        if partition not in self._open and all(f.partition != partition for f in self.files):
+        if partition not in self._begun:
             self._begin(partition)
 
     def close(self) -> None:
@@ -108,6 +109,7 @@ class PartFiles:
         sink = self._storage.open_output(key)
         current = _Open(key, sink, self._format.open_writer(sink, self._schema))
         self._open[partition] = current
+        self._begun.add(partition)
         return current
 
     def _finish(self, partition: Partition) -> None:

@@ -4,10 +4,10 @@ Owns the algebra: dividing Arrow batches by key, and the SQL predicate that pick
 asked keys. Knows keys as windows of time or texts, not where they come from.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +15,14 @@ import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError
 from neurolake_dagster.tables.partitions import Partition
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """Rows whose value lies in ``[start, end)``.
-
-    Bounds have a zone. Python compares two of the same zone by wall time, so in the hour that
-    a clock change repeats only their timestamps order them.
-    """
-
-    start: datetime
-    end: datetime
-
+from neurolake_dagster.tables.windows import (
+    Numbers,
+    Window,
+    check_column,
+    matcher,
+    quoted,
+    sql_test,
+)
 
 Member = Window | str
 
@@ -66,7 +61,7 @@ class Scope:
         PartitionError
             If a row belongs to none of the keys.
         """
-        numbers = self._numbers(batch)
+        numbers = self.numbers(batch)
         if (numbers < 0).any():
             raise PartitionError(self._stray(batch, numbers))
         order = np.argsort(numbers, kind="stable")
@@ -77,12 +72,12 @@ class Scope:
             yield self.keys[number].place, rows
 
     def check(self, batch: pa.RecordBatch) -> dict[str, int]:
-        """How many rows belong to each key; `PartitionError` if one belongs to none."""
-        numbers = self._numbers(batch)
+        """How many rows belong to each key that has some; `PartitionError` for one of none."""
+        numbers = self.numbers(batch)
         if (numbers < 0).any():
             raise PartitionError(self._stray(batch, numbers))
-        counts = np.bincount(numbers, minlength=len(self.keys)).tolist()
-        return dict(zip((key.name for key in self.keys), counts, strict=True))
+        counts = np.bincount(numbers)
+        return {self.keys[number].name: int(counts[number]) for number in np.flatnonzero(counts)}
 
     def require_columns(self, schema: pa.Schema, where: str) -> None:
         """Refuse rows that cannot be told apart, before anything is written.
@@ -90,7 +85,7 @@ class Scope:
         Raises
         ------
         PartitionError
-            If `partition_expr` is missing and needed, or names no column.
+            If `partition_expr` is missing and needed, or names no column that can tell them.
         """
         if not self.columns and len(self.keys) > 1:
             raise PartitionError(
@@ -102,9 +97,14 @@ class Scope:
             raise PartitionError(
                 f"{where}: partition_expr names {unknown!r}, expected columns of {schema.names!r}"
             )
+        for dimension in self._dimensions:
+            try:
+                dimension.check(schema.field(dimension.column).type)
+            except PartitionError as exc:
+                raise PartitionError(f"{where}: partition_expr: {exc}") from exc
 
     def predicate(self, schema: pa.Schema, alias: str = "") -> str:
-        """The SQL predicate of exactly these keys; adjoining windows are joined.
+        """The SQL predicate of exactly these keys; it grows with what does not adjoin.
 
         Parameters
         ----------
@@ -113,44 +113,39 @@ class Scope:
         """
         if not self.keys:
             return "1 = 0"
-        if len(self.columns) == 1:
-            members = _joined([key.members[0] for key in self.keys])
-            tests = [_sql(self.columns[0], schema, member, alias) for member in members]
-        else:
-            tests = [
-                "("
-                + " AND ".join(
-                    _sql(column, schema, member, alias)
-                    for column, member in zip(self.columns, key.members, strict=True)
-                )
-                + ")"
-                for key in self.keys
-            ]
-        return " OR ".join(tests)
+        return _any_of(self.columns, [key.members for key in self.keys], schema, alias)
 
-    def _numbers(self, batch: pa.RecordBatch) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    def numbers(self, batch: pa.RecordBatch) -> Numbers:
         """For each row the index of its key, -1 for none: int64, shape (rows,)."""
         if not self.columns:
             return np.zeros(batch.num_rows, np.int64)
-        lookup: dict[tuple[int, ...], int] = {}
-        digits = []
-        for dimension, column in enumerate(self.columns):
-            members = list(dict.fromkeys(key.members[dimension] for key in self.keys))
-            digits.append((members, _match(batch.column(column), members)))
-        for index, key in enumerate(self.keys):
-            place = tuple(
-                members.index(member)
-                for (members, _), member in zip(digits, key.members, strict=True)
-            )
-            lookup[place] = index
-        if len(digits) == 1:
-            return digits[0][1]
-        rows = np.stack([found for _, found in digits], axis=1)
-        distinct, inverse = np.unique(rows, axis=0, return_inverse=True)
-        numbers = np.array([lookup.get(tuple(place), -1) for place in distinct.tolist()], np.int64)
-        return numbers[inverse.reshape(-1)]
+        places = np.zeros(batch.num_rows, np.int64)
+        for dimension in self._dimensions:
+            numbers = dimension.match(batch.column(dimension.column))
+            is_known = (places >= 0) & (numbers >= 0)
+            places = np.where(is_known, places * len(dimension.members) + numbers, -1)
+        known, keys = self._places
+        at = np.minimum(np.searchsorted(known, places), len(known) - 1)
+        return np.where(known[at] == places, keys[at], -1)
 
-    def _stray(self, batch: pa.RecordBatch, numbers: "np.ndarray[Any, np.dtype[np.int64]]") -> str:
+    @cached_property
+    def _dimensions(self) -> "list[_Dimension]":
+        return [
+            _Dimension(column, dict.fromkeys(key.members[number] for key in self.keys))
+            for number, column in enumerate(self.columns)
+        ]
+
+    @cached_property
+    def _places(self) -> tuple[Numbers, Numbers]:
+        """The keys' places in the grid of all members, in order, and which key each one is."""
+        places = np.zeros(len(self.keys), np.int64)
+        for number, dimension in enumerate(self._dimensions):
+            known = [dimension.members[key.members[number]] for key in self.keys]
+            places = places * len(dimension.members) + np.array(known, np.int64)
+        order = np.argsort(places, kind="stable")
+        return places[order], order
+
+    def _stray(self, batch: pa.RecordBatch, numbers: Numbers) -> str:
         first = int(np.flatnonzero(numbers < 0)[0])
         values = {name: batch.column(name)[first].as_py() for name in self.columns}
         names = [key.name for key in self.keys]
@@ -161,109 +156,89 @@ class Scope:
         )
 
 
-def _match(values: pa.Array, members: Sequence[Member]) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """For each value the index of its member, -1 for none or null."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if not members or isinstance(members[0], str):
-        texts = pa.array([str(member) for member in members], pa.string())
-        found = pc.index_in(values.cast(pa.string()), value_set=texts)
+class _Dimension:
+    """One dimension of the keys: its column, and its members with their numbers."""
+
+    def __init__(self, column: str, members: Iterable[Member]) -> None:
+        self.column = column
+        self.members = {member: number for number, member in enumerate(members)}
+        self._matchers: dict[pa.DataType, Callable[[pa.Array], Numbers]] = {}
+
+    @property
+    def windows(self) -> list[Window]:
+        """The members of a dimension of time; none of one of texts."""
+        return [member for member in self.members if isinstance(member, Window)]
+
+    def check(self, type_: pa.DataType) -> None:
+        """Refuse a type that cannot tell the members apart."""
+        if self.windows:
+            check_column(self.column, type_, self.windows)
+
+    def match(self, values: pa.Array) -> Numbers:
+        """For each value the number of its member, -1 for none or null."""
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if values.type not in self._matchers:
+            self._matchers[values.type] = self._matcher(values.type)
+        return self._matchers[values.type](values)
+
+    def _matcher(self, type_: pa.DataType) -> Callable[[pa.Array], Numbers]:
+        self.check(type_)
+        if self.windows:
+            return matcher(self.windows, type_)
+        return _Texts(map(str, self.members)).match
+
+
+class _Texts:
+    """Keys that are the column's own values, as text."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = pa.array(texts, pa.string())
+
+    def match(self, values: pa.Array) -> Numbers:
+        found = pc.index_in(values.cast(pa.string()), value_set=self._texts)
         return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), np.int64)
-    windows = [member for member in members if isinstance(member, Window)]
-    if not pa.types.is_temporal(values.type):
-        return _match_texts(values, windows)
-    return _match_instants(values, windows)
 
 
-def _match_texts(
-    values: pa.Array, windows: Sequence[Window]
-) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """ISO texts sort as their times do, so bounds are compared as texts."""
-    bounds = [(_text(one.start, one), _text(one.end, one)) for one in windows]
-
-    def member(text: str | None) -> int:
-        inside = (i for i, (low, high) in enumerate(bounds) if text and low <= text < high)
-        return next(inside, -1)
-
-    distinct = pc.dictionary_encode(values.cast(pa.string()), null_encoding="encode")
-    numbers = np.array([member(text) for text in distinct.dictionary.to_pylist()], np.int64)
-    return np.asarray(numbers[distinct.indices.to_numpy(zero_copy_only=False)], np.int64)
-
-
-def _match_instants(
-    values: pa.Array, windows: Sequence[Window]
-) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    order = sorted(range(len(windows)), key=lambda index: windows[index].start.timestamp())
-    starts = np.array([_instant(windows[i].start, values.type) for i in order], np.int64)
-    ends = np.array([_instant(windows[i].end, values.type) for i in order], np.int64)
-    exact = pa.int32() if pa.types.is_date32(values.type) else pa.int64()
-    known = np.asarray(values.is_valid().to_numpy(zero_copy_only=False), bool)
-    numbers = pc.fill_null(values.cast(exact), 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    place = np.searchsorted(starts, numbers, side="right") - 1
-    inside = known & (place >= 0)
-    inside &= numbers < ends[np.maximum(place, 0)]
-    return np.where(inside, np.array(order, np.int64)[np.maximum(place, 0)], -1)
+def _any_of(
+    columns: Sequence[str], rows: Collection[tuple[Member, ...]], schema: pa.Schema, alias: str
+) -> str:
+    """The test for rows of members, one for each column; what makes a grid is tested as one."""
+    if len(columns) == 1:
+        return _test(columns[0], [members[0] for members in rows], schema, alias)
+    rests: dict[Member, dict[tuple[Member, ...], None]] = {}
+    for first, *rest in rows:
+        rests.setdefault(first, {})[tuple(rest)] = None
+    firsts: dict[frozenset[tuple[Member, ...]], list[Member]] = {}
+    for first, found in rests.items():
+        firsts.setdefault(frozenset(found), []).append(first)
+    tests = [
+        f"(({_test(columns[0], members, schema, alias)}) AND "
+        f"({_any_of(columns[1:], rests[members[0]], schema, alias)}))"
+        for members in firsts.values()
+    ]
+    return " OR ".join(tests)
 
 
-def _instant(moment: datetime, type_: pa.DataType) -> int:
-    """A window's bound as the column's own integer: wall time unless the column has a zone."""
-    if pa.types.is_timestamp(type_) and type_.tz is not None:
-        return int(pa.scalar(moment, type_).value)
-    wall = moment.replace(tzinfo=None)
-    if pa.types.is_date(type_):
-        return int(pa.scalar(wall.date(), type_).value)
-    return int(pa.scalar(wall, type_).value)
-
-
-def _joined(members: Sequence[Member]) -> list[Member]:
-    """Windows that adjoin become one: a range of days is one comparison."""
-    windows = sorted(
-        (m for m in members if isinstance(m, Window)), key=lambda window: window.start.timestamp()
-    )
-    found: list[Member] = [member for member in members if not isinstance(member, Window)]
-    for window in windows:
-        last = found[-1] if found else None
-        if isinstance(last, Window) and last.end.timestamp() == window.start.timestamp():
-            found[-1] = Window(start=last.start, end=window.end)
-        else:
-            found.append(window)
-    return found
-
-
-def _sql(column: str, schema: pa.Schema, member: Member, alias: str) -> str:
+def _test(column: str, members: Sequence[Member], schema: pa.Schema, alias: str) -> str:
+    """The test for any of some members of one column."""
     name = "`" + column.replace("`", "``") + "`"
     if alias:
         name = f"{alias}.{name}"
     type_ = schema.field(column).type
-    if isinstance(member, Window):
-        low, high = (_literal(bound, member, type_) for bound in (member.start, member.end))
-        return f"({name} >= {low} AND {name} < {high})"
-    if pa.types.is_integer(type_) or type_ == pa.bool_():
-        return f"{name} = {member}"
-    quoted = member.replace("'", "''")
-    return f"{name} = {_cast(quoted, type_)}"
+    windows = [member for member in members if isinstance(member, Window)]
+    if windows:
+        return sql_test(name, type_, windows)
+    literals = _literals([str(member) for member in members], type_)
+    return f"{name} IN ({', '.join(literals)})" if literals else "1 = 0"
 
 
-def _literal(moment: datetime, window: Window, type_: pa.DataType) -> str:
-    """A bound as both deltalake's engine and Spark take it.
-
-    Timestamps stay plain texts, which either casts to the column's own unit and zone; a
-    typed literal is in nanoseconds for the one, and the other's session zone for the other.
-    """
+def _literals(texts: Sequence[str], type_: pa.DataType) -> list[str]:
+    """Keys as literals of a type; those that no value of it can be are left out."""
+    if pa.types.is_integer(type_):
+        return [text for text in texts if re.fullmatch(r"0|-?[1-9]\d*", text)]
+    if type_ == pa.bool_():
+        return [text for text in texts if text in ("true", "false")]
     if pa.types.is_date(type_):
-        return _cast(f"{moment:%Y-%m-%d}", type_)
-    if pa.types.is_timestamp(type_) and type_.tz is not None:
-        return f"'{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}'"
-    if pa.types.is_timestamp(type_):
-        return f"'{moment:%Y-%m-%dT%H:%M:%S}'"
-    return f"'{_text(moment, window)}'"
-
-
-def _cast(quoted: str, type_: pa.DataType) -> str:
-    return f"CAST('{quoted}' AS DATE)" if pa.types.is_date(type_) else f"'{quoted}'"
-
-
-def _text(moment: datetime, window: Window) -> str:
-    """Days as dates, finer windows with the time."""
-    whole_days = all(bound.time() == datetime.min.time() for bound in (window.start, window.end))
-    return f"{moment:%Y-%m-%d}" if whole_days else f"{moment:%Y-%m-%d %H:%M:%S}"
+        return [f"CAST({quoted(text)} AS DATE)" for text in texts]
+    return [quoted(text) for text in texts]
