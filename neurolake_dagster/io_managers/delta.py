@@ -20,6 +20,7 @@ import xxhash
 from neurolake_dagster.errors import CommitConflictError, PartitionError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.delta_frames import merge_frame, write_frame
+from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
@@ -58,7 +59,7 @@ class DeltaIOManager(LakehouseIOManager):
         self, plan: WritePlan, data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table]
     ) -> Written:
         dataset, mark = self._dataset(plan.path), _mark(plan)
-        rows = _in_one(data, plan)
+        rows = in_one(data)
         options = _settled(dataset, plan, rows.schema)
         if plan.mode == "merge":
             return _merge_arrow(dataset, plan, rows, mark)
@@ -208,19 +209,6 @@ def _physical(scope: Scope, schema: pa.Schema) -> list[str]:
     ]
     # A file holds the other columns: there must be one.
     return found if len(found) < len(schema) else []
-
-
-def _in_one(
-    data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table], plan: WritePlan
-) -> pa.Table | pa.RecordBatchReader:
-    """Rows by partition as one table, each value proven to be of its key."""
-    if not isinstance(data, Mapping):
-        return data
-    assert plan.scope is not None
-    for one in plan.scope.single():
-        for batch in data[one.keys[0].name].to_batches():
-            one.check(batch)
-    return pa.concat_tables(data.values(), promote_options="permissive")
 
 
 class _Checked:

@@ -52,7 +52,7 @@ def rows_by_partition(values: Mapping[Any, Any], scope: Scope, where: str) -> di
     Raises
     ------
     PartitionError
-        If its keys are not exactly the run's.
+        If its keys are not exactly the run's, or a value has rows of another key.
     """
     asked = {key.name for key in scope.keys}
     if set(values) != asked:
@@ -61,10 +61,24 @@ def rows_by_partition(values: Mapping[Any, Any], scope: Scope, where: str) -> di
             f"exactly the partitions of the run, {sorted(asked)!r}"
         )
     found = {}
-    for name, value in values.items():
-        data = to_arrow(value, where)
-        found[str(name)] = data if isinstance(data, pa.Table) else data.read_all()
+    for one in scope.single():
+        name = one.keys[0].name
+        data = to_arrow(values[name], where)
+        rows = data if isinstance(data, pa.Table) else data.read_all()
+        one.require_columns(rows.schema, where)
+        for batch in rows.to_batches():
+            one.check(batch)
+        found[name] = rows
     return found
+
+
+def in_one(
+    data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table],
+) -> pa.Table | pa.RecordBatchReader:
+    """Rows by partition as one table; others as they are."""
+    if not isinstance(data, Mapping):
+        return data
+    return pa.concat_tables(data.values(), promote_options="permissive")
 
 
 def _dimensions(

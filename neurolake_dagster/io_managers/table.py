@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from neurolake_dagster.errors import TableError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
-from neurolake_dagster.io_managers.partitions import missing_partitions
+from neurolake_dagster.io_managers.partitions import in_one, missing_partitions
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
@@ -153,8 +153,7 @@ class TableIOManager(LakehouseIOManager):
         data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table],
     ) -> Written:
         assert plan.merge is not None
-        if isinstance(data, Mapping):
-            data = pa.concat_tables(data.values(), promote_options="permissive")
+        data = in_one(data)
         if plan.scope is not None:
             plan.scope.require_columns(data.schema, plan.where)
         rows = data if isinstance(data, pa.Table) else data.read_all()
