@@ -4,14 +4,18 @@ Owns the resource's fields, one per option of `neurolake_dagster.settings.SparkS
 laziness: no JVM before the session is asked for.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
+from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.resources.secrets import hide, reveal
 from neurolake_dagster.resources.storage import StorageResource
-from neurolake_dagster.settings import SparkSettings
+from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.settings.checks import flat_configs, take_extras
+from neurolake_dagster.settings.redaction import is_secret, shown_remote
 from neurolake_dagster.spark import Effective, effective, get_session, stop_session
 
 if TYPE_CHECKING:
@@ -46,6 +50,7 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
     remote: str | None = _option("remote")
     profile: str | None = _option("profile")
     teardown: str | None = _option("teardown")
+    python: str | None = _option("python")
     app_name: str | None = _option("app_name")
     executor_memory: str | None = _option("executor_memory")
     executor_memory_overhead: str | None = _option("executor_memory_overhead")
@@ -54,6 +59,7 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
     driver_memory: str | None = _option("driver_memory")
     driver_memory_overhead: str | None = _option("driver_memory_overhead")
     driver_cores: int | None = _option("driver_cores")
+    driver_host: str | None = _option("driver_host")
     driver_max_result_size: str | None = _option("driver_max_result_size")
     dynamic_allocation_enabled: bool | None = _option("dynamic_allocation_enabled")
     dynamic_allocation_min_executors: int | None = _option("dynamic_allocation_min_executors")
@@ -109,10 +115,24 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
     jars: list[str] | None = _option("jars")
     extra_configs: dict[str, str] | None = _option("extra_configs")
 
+    storage: StorageResource | None = Field(
+        default=None,
+        description="Whose S3 settings hold where Spark's own are not set. Unset: those of the "
+        "IO manager that asks, else of the environment.",
+    )
+    spark_config: dict[str, Any] | None = Field(
+        default=None,
+        description="Spark keys as dagster_pyspark's resources take them, also nested; becomes "
+        "part of extra_configs, which win.",
+    )
+
     def __init__(self, **data: Any) -> None:
-        super().__init__(
-            **{name: hide(value) if name in SECRETS else value for name, value in data.items()}
-        )
+        super().__init__(**_hidden(_with_extras(data)))
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            is_address = name == "remote" and isinstance(value, str)
+            yield name, shown_remote(value) if is_address else value
 
     def settings(self) -> SparkSettings:
         """The fields, completed from the environment and checked.
@@ -121,9 +141,8 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
         ------
         SettingsError
         """
-        fields = {name: getattr(self, name) for name in SparkSettings.model_fields}
         return SparkSettings.load(
-            **{name: reveal(value) if name in SECRETS else value for name, value in fields.items()}
+            **{name: reveal(name, getattr(self, name)) for name in SparkSettings.model_fields}
         )
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
@@ -139,7 +158,8 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
         Parameters
         ----------
         storage
-            Whose S3 settings the session inherits; None is the environment's.
+            Whose S3 settings the session inherits, if the resource has no `storage` of its own;
+            None is the environment's.
         force_recreate
             Stop a running session and its JVM first.
 
@@ -147,13 +167,11 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
         ------
         SettingsError, JavaNotFoundError, JarsNotFoundError, SessionConflictError
         """
-        lender = (storage or StorageResource()).settings()
-        return get_session(self.settings(), lender, force_recreate=force_recreate)
+        return get_session(self.settings(), self._lender(storage), force_recreate=force_recreate)
 
     def effective(self, storage: StorageResource | None = None) -> list[Effective]:
         """Every option as asked, as the session runs with it, and where it came from."""
-        lender = (storage or StorageResource()).settings()
-        settings = self.settings()
+        settings, lender = self.settings(), self._lender(storage)
         return effective(get_session(settings, lender), settings, lender)
 
     @property
@@ -165,3 +183,48 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
     def spark_context(self) -> "SparkContext":
         """Its context; classic sessions only."""
         return self.spark_session.sparkContext
+
+    def _lender(self, storage: StorageResource | None) -> StorageSettings:
+        return (self.storage or storage or StorageResource()).settings()
+
+
+def _with_extras(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields with all Spark keys in flat `extra_configs`, but for those that have a field."""
+    given = dict(data)
+    extras: dict[str, str] = {}
+    for name in ("spark_config", "extra_configs"):
+        configs = given.pop(name, None) or {}
+        try:
+            extras |= flat_configs(_with_env_vars(configs))
+        except (ValueError, AttributeError) as exc:
+            raise SettingsError(f"{name}: {exc}") from None
+    return take_extras(given | {"extra_configs": extras}) if extras else given
+
+
+def _with_env_vars(configs: dict[str, Any]) -> dict[str, Any]:
+    """Dagster's form of `EnvVar` in run config as `EnvVar`: it resolves none in nested dicts."""
+    return {
+        key: value
+        if not isinstance(value, dict)
+        else dg.EnvVar(value["env"])
+        if value.keys() == {"env"}
+        else _with_env_vars(value)
+        for key, value in configs.items()
+    }
+
+
+def _hidden(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields with references in place of plain secrets."""
+    found = {name: hide(value) if name in SECRETS else value for name, value in data.items()}
+    remote = found.get("remote")
+    if isinstance(remote, str) and shown_remote(remote) != remote:
+        found["remote"] = hide(remote, shown_remote(remote))
+    extras = found.get("extra_configs")
+    if isinstance(extras, dict):
+        found["extra_configs"] = {
+            key: hide(value)
+            if not isinstance(value, dg.EnvVar) and is_secret(key, value)
+            else value
+            for key, value in extras.items()
+        }
+    return found

@@ -57,9 +57,8 @@ class StorageResource(dg.ConfigurableResource["StorageResource"]):
         ------
         SettingsError
         """
-        fields = {name: getattr(self, name) for name in StorageResource.model_fields}
         return StorageSettings.load(
-            **{name: reveal(value) if name in SECRETS else value for name, value in fields.items()}
+            **{name: reveal(name, getattr(self, name)) for name in StorageResource.model_fields}
         )
 
     def storage(self) -> Storage:

@@ -12,9 +12,10 @@ from typing import Any
 import pydantic
 from pydantic.fields import FieldInfo
 
-from neurolake_dagster.settings.environment import Settings
+from neurolake_dagster.settings.checks import SIZES
+from neurolake_dagster.settings.environment import Settings, parts_of
 from neurolake_dagster.settings.paths import CacheSettings, SourceSettings
-from neurolake_dagster.settings.spark import SIZES, SparkSettings
+from neurolake_dagster.settings.spark import SparkSettings
 from neurolake_dagster.settings.storage import StorageSettings
 
 WIDTH = 96
@@ -47,7 +48,11 @@ def _unit(name: str, field: FieldInfo) -> str:
     """What kind of value is taken, with its bounds."""
     if name in SIZES:
         return "size such as 512m or 4g"
-    kinds = {typing.get_origin(part) or part for part in _parts(field.annotation)}
+    parts = parts_of(field.annotation)
+    words = [word for part in parts for word in _words(part)]
+    if words:
+        return f"one of {', '.join(words)}"
+    kinds = {typing.get_origin(part) or part for part in parts}
     if pydantic.SecretStr in kinds:
         return "secret"
     if bool in kinds:
@@ -71,8 +76,11 @@ def _unit(name: str, field: FieldInfo) -> str:
     return ", ".join([number, *limits])
 
 
-def _parts(annotation: Any) -> list[Any]:
-    return [annotation, *typing.get_args(annotation)]
+def _words(part: Any) -> list[str]:
+    """The members of a closed set."""
+    if typing.get_origin(part) is not typing.Literal:
+        return []
+    return [str(word) for word in typing.get_args(part)]
 
 
 def _value(default: object) -> str:

@@ -1,11 +1,13 @@
 """``NEUROLAKE_STORAGE__*``: where the tables lie and how that store is reached."""
 
 import urllib.parse
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from neurolake_dagster.settings.environment import Settings
+from neurolake_dagster.settings.checks import check_endpoint, default_tls, scheme_tls
+from neurolake_dagster.settings.environment import Broken, Settings
 
 
 class StorageSettings(Settings):
@@ -16,6 +18,7 @@ class StorageSettings(Settings):
     """
 
     group: ClassVar[str] = "STORAGE"
+    credentials: ClassVar[tuple[str, str, str]] = ("access_key", "secret_key", "session_token")
 
     root: str = Field(
         default="data",
@@ -29,22 +32,30 @@ class StorageSettings(Settings):
     access_key: SecretStr | None = Field(
         default=None, description="S3 access key; unset: the machine's own credentials."
     )
-    secret_key: SecretStr | None = Field(default=None, description="S3 secret key.")
-    session_token: SecretStr | None = Field(default=None, description="S3 session token.")
-    secure: bool | None = Field(
-        default=None, description="TLS; unset: by the endpoint's scheme, on for AWS, else off."
+    secret_key: SecretStr | None = Field(
+        default=None, description="S3 secret key, with access_key."
     )
-    region: str = Field(default="us-east-1", description="S3 region.")
+    session_token: SecretStr | None = Field(
+        default=None, description="S3 session token of access_key, where that is a temporary one."
+    )
+    secure: bool | None = Field(
+        default=None,
+        description="Reach S3 by TLS. Unset: by the endpoint's scheme, on for AWS, else off.",
+    )
+    region: str = Field(default="us-east-1", description="S3 region of the tables.")
     data_bucket: str | None = Field(
         default=None, description="Bucket of the tables: root = s3://<bucket>, unless root is set."
     )
     multipart_threshold: int = Field(
         default=52_428_800,
         ge=5_242_880,
-        description="Spark uploads in parts from this size, in bytes.",
+        description="Spark uploads to S3 in parts from this size, in bytes.",
     )
     max_concurrency: int = Field(
-        default=10, ge=1, le=50, description="Parallel parts of an upload by Spark."
+        default=10,
+        ge=1,
+        le=50,
+        description="Threads of Spark that upload parts to S3 at once, per process.",
     )
 
     @model_validator(mode="before")
@@ -64,22 +75,21 @@ class StorageSettings(Settings):
     @field_validator("endpoint")
     @classmethod
     def _check_endpoint(cls, value: str | None) -> str | None:
-        if value is not None and "://" in value:
-            scheme = urllib.parse.urlsplit(value).scheme
-            if scheme not in ("http", "https"):
-                raise ValueError(f"expected http:// or https://, got {scheme}://")
-        return value
+        return None if value is None else check_endpoint(value)
 
-    @model_validator(mode="after")
-    def _check_pairs(self) -> Self:
+    def broken_rules(self) -> Iterator[Broken]:
+        """Which rules between the fields do not hold."""
         if (self.access_key is None) != (self.secret_key is None):
-            raise ValueError("access_key and secret_key: expected both or neither, got one")
-        scheme = self.endpoint.split("://")[0] if self.endpoint and "://" in self.endpoint else ""
-        if self.secure is not None and scheme and self.secure != (scheme == "https"):
-            raise ValueError(
-                f"secure: {self.secure} contradicts the endpoint's scheme {scheme}://; drop one"
+            message = "expected both or neither, got one"
+            yield Broken(fields=self.credentials[:2], message=message)
+        elif self.session_token is not None and self.access_key is None:
+            message = "expected with access_key and secret_key, got alone"
+            yield Broken(fields=self.credentials[2:], message=message)
+        if self.secure is not None and scheme_tls(self.endpoint) not in (None, self.secure):
+            yield Broken(
+                fields=("secure", "endpoint"),
+                message=f"{self.secure} contradicts the scheme of {self.endpoint}; drop one",
             )
-        return self
 
     @property
     def is_s3(self) -> bool:
@@ -87,8 +97,11 @@ class StorageSettings(Settings):
         return self.root.startswith("s3://")
 
     @property
+    def asked_tls(self) -> bool | None:
+        """What is said about TLS: by `secure`, or else by the endpoint's scheme."""
+        return scheme_tls(self.endpoint) if self.secure is None else self.secure
+
+    @property
     def uses_tls(self) -> bool:
-        """`secure`, or else the endpoint's scheme; AWS itself always by TLS."""
-        if self.secure is not None:
-            return self.secure
-        return self.endpoint is None or self.endpoint.startswith("https://")
+        """What is said about TLS; where nothing is, on for AWS, else off."""
+        return default_tls(self.endpoint) if self.asked_tls is None else self.asked_tls

@@ -4,13 +4,16 @@ Owns the table from option to Spark keys, and which value an option has that was
 storage's, the profile's, or its default. Starts nothing.
 """
 
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.settings.spark import REMOTES
-from neurolake_dagster.spark.profiles import profile_values
+from neurolake_dagster.settings.checks import default_tls, scheme_tls
+from neurolake_dagster.settings.redaction import REDACTED
 from neurolake_dagster.storage import StorageOptions
 
 # Option -> Spark key, where the value is handed on as it is.
@@ -23,6 +26,7 @@ KEYS: dict[str, str] = {
     "driver_memory": "spark.driver.memory",
     "driver_memory_overhead": "spark.driver.memoryOverhead",
     "driver_cores": "spark.driver.cores",
+    "driver_host": "spark.driver.host",
     "driver_max_result_size": "spark.driver.maxResultSize",
     "dynamic_allocation_enabled": "spark.dynamicAllocation.enabled",
     "dynamic_allocation_min_executors": "spark.dynamicAllocation.minExecutors",
@@ -57,6 +61,7 @@ KEYS: dict[str, str] = {
     "event_log_dir": "spark.eventLog.dir",
     "session_timezone": "spark.sql.session.timeZone",
     "warehouse_dir": "spark.sql.warehouse.dir",
+    "python": "spark.pyspark.python",
 }
 S3A = "spark.hadoop.fs.s3a."
 S3_KEYS: dict[str, str] = {
@@ -83,15 +88,17 @@ SWITCHES: dict[str, dict[str, str]] = {
     "s3_enabled": {
         f"{S3A}impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-        # A dead endpoint is told in seconds, not after a minute of retries.
-        f"{S3A}attempts.maximum": "3",
-        f"{S3A}retry.limit": "2",
-        f"{S3A}connection.establish.timeout": "5s",
     },
+}
+# In the local profile a dead endpoint is told in seconds; a job on a cluster survives a throttled
+# or restarting store by S3A's own minutes of retries.
+IMPATIENCE: dict[str, str] = {
+    f"{S3A}attempts.maximum": "3",
+    f"{S3A}retry.limit": "2",
+    f"{S3A}connection.establish.timeout": "5s",
 }
 # Codecs that Spark's own blocks (shuffle, broadcast) can use as well.
 BLOCK_CODECS = ("zstd", "snappy", "lz4")
-REDACTED = "(?i)secret|password|token|access[._]?key|credential"
 ALWAYS: dict[str, str] = {
     "spark.ui.showConsoleProgress": "false",
     # Arrow carries rows between the JVM and Python; DataFrames of Arrow data need it.
@@ -117,16 +124,16 @@ class Choice:
 
 def choose(settings: SparkSettings, storage: StorageSettings) -> list[Choice]:
     """Decide every option: what is set, then the storage's, then the profile's, then defaults."""
-    profile = profile_values(settings)
-    inherited = _inherited(settings, storage) if settings.s3_enabled else {}
+    unset = settings.unset_values()
+    inherited = _inherited(settings, storage)
     found = []
     for name in SparkSettings.model_fields:
         value: object = getattr(settings, name)
         origin: Origin = settings.origin(name)
-        if origin == "default" and name in profile:
-            value, origin = profile[name], "profile"
-        elif value is None and inherited.get(name) is not None:
-            value, origin = inherited[name], "storage"
+        if origin == "default" and name in inherited:
+            value, origin = inherited[name]
+        elif origin == "default" and name in unset:
+            value, origin = unset[name], "profile"
         found.append(
             Choice(option=name, value=value, origin=origin, keys=_keys(settings, name, value))
         )
@@ -138,7 +145,7 @@ def build_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, s
     conf = dict(ALWAYS)
     for choice in choose(settings, storage):
         conf |= choice.keys
-    if settings.delta_enabled and is_local(settings):
+    if settings.delta_enabled and settings.is_local:
         # Delta reads its log with 50 partitions by default: 26 s more on a laptop.
         conf["spark.databricks.delta.snapshotPartitions"] = "2"
     if settings.s3_enabled:
@@ -146,15 +153,35 @@ def build_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, s
         if f"{S3A}session.token" in conf:
             provider = "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
             conf[f"{S3A}aws.credentials.provider"] = provider
-    if is_local(settings):
-        conf |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+        if settings.profile_in_force == "local":
+            conf |= IMPATIENCE
+    if settings.is_here:
+        conf.setdefault("spark.driver.host", "127.0.0.1")
+        if conf["spark.driver.host"] == "127.0.0.1":
+            conf["spark.driver.bindAddress"] = "127.0.0.1"
     return conf | settings.extra_configs
 
 
 def is_local(settings: SparkSettings) -> bool:
     """Whether driver and executors are one process on this machine."""
-    remote = settings.remote if settings.remote not in REMOTES else None
-    return remote is None and settings.master.startswith("local")
+    return settings.is_local
+
+
+def workers_python(settings: SparkSettings) -> str | None:
+    """The Python that workers are to run; None leaves it to the cluster."""
+    found = settings.python or os.environ.get("PYSPARK_PYTHON")
+    # On this machine it must be this Python: another one lacks this package and pyarrow.
+    return found or (sys.executable if settings.is_here else None)
+
+
+def launch_environment(settings: SparkSettings) -> dict[str, str]:
+    """The variables that a JVM of these settings is launched with."""
+    python = workers_python(settings)
+    found = {"PYSPARK_DRIVER_PYTHON": sys.executable, "PYSPARK_PYTHON": python or "python3"}
+    if settings.is_here and settings.driver_host in (None, "127.0.0.1", "localhost"):
+        # What Spark serves listens here; on a real cluster executors have to reach the driver.
+        found["SPARK_LOCAL_IP"] = os.environ.get("SPARK_LOCAL_IP", "127.0.0.1")
+    return found
 
 
 def as_text(value: object) -> str:
@@ -163,19 +190,31 @@ def as_text(value: object) -> str:
 
 
 def s3_options(settings: SparkSettings, storage: StorageSettings) -> StorageOptions:
-    """How S3 is reached: Spark's own options, and the storage's where they are not set."""
-    access = settings.s3_access_key or storage.access_key
-    secret = settings.s3_secret_key or storage.secret_key
-    token = settings.s3_session_token or storage.session_token
-    tls = storage.uses_tls if settings.s3_ssl_enabled is None else settings.s3_ssl_enabled
-    return StorageOptions(
-        endpoint=_without_scheme(settings.s3_endpoint or storage.endpoint),
-        access_key=access.get_secret_value() if access else None,
-        secret_key=secret.get_secret_value() if secret else None,
-        session_token=token.get_secret_value() if token else None,
-        region=settings.s3_region or storage.region,
-        secure=tls,
+    """How S3 is reached: Spark's own options, and the storage's where they are not set.
+
+    The only place that decides it, for S3A and for the format ncf. The keys and their token are
+    taken together, from one of the two.
+
+    Raises
+    ------
+    SettingsError
+        If `s3_ssl_enabled` contradicts the scheme of the storage's endpoint.
+    """
+    owner: tuple[SparkSettings | StorageSettings, str] = (
+        (storage, "") if settings.s3_access_key is None else (settings, "s3_")
     )
+    keys = {
+        name: secret.get_secret_value()
+        for name in ("access_key", "secret_key", "session_token")
+        if (secret := getattr(owner[0], owner[1] + name)) is not None
+    }
+    region = settings.s3_region or storage.region
+    secure = _tls(settings, storage)[0]
+    endpoint = _without_scheme(settings.s3_endpoint or storage.endpoint)
+    if endpoint is None and not secure:
+        # Without an endpoint, AWS is reached by TLS.
+        endpoint = f"s3.{region}.amazonaws.com"
+    return StorageOptions(endpoint=endpoint, region=region, secure=secure, **keys)
 
 
 def jar_conf(jars: list[Path]) -> dict[str, str]:
@@ -183,18 +222,49 @@ def jar_conf(jars: list[Path]) -> dict[str, str]:
     return {"spark.jars": ",".join(str(jar) for jar in jars)} if jars else {}
 
 
-def _inherited(settings: SparkSettings, storage: StorageSettings) -> dict[str, object]:
-    """What the storage lends for S3 options that are not set."""
+def _tls(settings: SparkSettings, storage: StorageSettings) -> tuple[bool, Origin]:
+    """Whether S3 is reached by TLS, and who says so."""
+    asked = settings.s3_ssl_enabled
+    if asked is not None:
+        lent = None if settings.s3_endpoint else scheme_tls(storage.endpoint)
+        if lent not in (None, asked):
+            raise SettingsError(
+                f"s3_ssl_enabled: {asked} contradicts the storage's endpoint {storage.endpoint}; "
+                "drop one, or give Spark an s3_endpoint of its own"
+            )
+        return asked, settings.origin("s3_ssl_enabled")
+    by_scheme = scheme_tls(settings.s3_endpoint)
+    if by_scheme is not None:
+        return by_scheme, settings.origin("s3_endpoint")
+    if storage.asked_tls is not None:
+        return storage.asked_tls, "storage"
+    by_profile = settings.unset_values().get("s3_ssl_enabled")
+    if by_profile is not None:
+        return bool(by_profile), "profile"
+    return default_tls(settings.s3_endpoint or storage.endpoint), "default"
+
+
+def _inherited(
+    settings: SparkSettings, storage: StorageSettings
+) -> dict[str, tuple[object, Origin]]:
+    """What S3 options are that are not set, and the Python of the workers."""
+    found: dict[str, tuple[object, Origin]] = {}
+    python = workers_python(settings)
+    if python is not None:
+        found["python"] = python, "default"
+    if not settings.s3_enabled:
+        return found
     options = s3_options(settings, storage)
-    return {
+    lent = {
         "s3_endpoint": options.endpoint,
         "s3_access_key": options.access_key,
         "s3_secret_key": options.secret_key,
         "s3_session_token": options.session_token,
         "s3_region": options.region,
-        "s3_ssl_enabled": options.secure,
         "s3_multipart_threshold": storage.multipart_threshold,
     }
+    found |= {name: (value, "storage") for name, value in lent.items() if value is not None}
+    return found | {"s3_ssl_enabled": _tls(settings, storage)}
 
 
 def _keys(settings: SparkSettings, name: str, value: object) -> dict[str, str]:
@@ -217,4 +287,4 @@ def _keys(settings: SparkSettings, name: str, value: object) -> dict[str, str]:
 
 
 def _without_scheme(endpoint: str | None) -> str | None:
-    return endpoint.split("://")[-1] if endpoint else None
+    return endpoint.split("://")[-1].rstrip("/") if endpoint else None

@@ -5,12 +5,12 @@ Hadoop's, whichever holds the key.
 """
 
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.spark.conf import REDACTED, SECRETS, Choice, Origin, as_text, choose
+from neurolake_dagster.settings.redaction import is_secret
+from neurolake_dagster.spark.conf import SECRETS, Choice, Origin, as_text, choose
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -91,4 +91,4 @@ def _asked(choice: Choice) -> str | None:
 
 def _shown(key: str, value: str | None) -> str | None:
     """A value, or that there is one, if Spark too would redact its key."""
-    return HIDDEN if value is not None and re.search(REDACTED, key) else value
+    return HIDDEN if value is not None and is_secret(key, value) else value

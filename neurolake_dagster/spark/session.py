@@ -7,7 +7,6 @@ Owns starting, sharing and stopping. What the settings mean as Spark keys is
 import atexit
 import logging
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from neurolake_dagster.errors import SessionConflictError, SparkError
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
+from neurolake_dagster.settings.redaction import is_secret
 from neurolake_dagster.spark.client import import_client
-from neurolake_dagster.spark.conf import REDACTED, build_conf, is_local, jar_conf, s3_options
+from neurolake_dagster.spark.conf import build_conf, is_local, jar_conf, s3_options
 from neurolake_dagster.spark.jars import session_jars
 from neurolake_dagster.spark.java import require_java
 from neurolake_dagster.spark.server import (
@@ -217,7 +217,7 @@ def _launch_jvm(options: dict[str, str]) -> None:
 
     public = SparkConf(loadDefaults=False)
     for key, value in options.items():
-        if not re.search(REDACTED, key):
+        if not is_secret(key, value):
             public.set(key, value)
     SparkContext._ensure_initialized(conf=public)  # noqa: SLF001  # pyspark has no public way
 

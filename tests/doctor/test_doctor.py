@@ -185,7 +185,7 @@ def test_memory_that_the_machine_lacks() -> None:
     total = psutil.virtual_memory().total >> 20
     assert check_memory(spark(driver_memory=f"{total + 1}m"), storage).status == "failure"
     assert check_memory(spark(driver_memory=f"{total - 1}m"), storage).status == "warning"
-    assert check_memory(spark(driver_memory="64m"), storage).status == "ok"
+    assert check_memory(spark(driver_memory="450m"), storage).status == "ok"
 
 
 def test_no_free_port() -> None:

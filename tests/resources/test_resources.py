@@ -4,6 +4,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster_pyspark import PySparkResource
 
 from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.resources import SourceResource, SparkResource, StorageResource
@@ -27,7 +28,7 @@ def plain() -> int:
 
 def test_spark_resource_has_a_field_for_every_option() -> None:
     fields = SparkResource.model_fields
-    assert set(fields) == set(SparkSettings.model_fields)
+    assert set(fields) == set(SparkSettings.model_fields) | {"storage", "spark_config"}
     assert all(field.description for field in fields.values())
 
 
@@ -73,17 +74,98 @@ def test_secrets_from_env_vars_resolve_in_a_run(monkeypatch: pytest.MonkeyPatch)
     assert seen == [SECRET]
 
 
-def test_extra_configs_take_env_vars_and_keep_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_TOKEN", "t")
+def test_a_remotes_token_reaches_the_settings_and_no_text() -> None:
+    """The token stood in the resource's repr and in what Dagster sends to its UI."""
+    remote = f"sc://host:443/;token={SECRET}"
+    spark = SparkResource(remote=remote)
+    assert spark.settings().remote == remote
+    snapshot = snapshot_of(spark=spark)
+    assert "sc://host:443/***" in snapshot
+    assert "remote='sc://host:443/***'" in repr(spark)
+    assert SECRET not in f"{spark!r} {spark} {snapshot} {spark.settings()!r}"
+
+
+def test_plain_secrets_among_spark_keys_reach_the_settings_and_no_text() -> None:
+    key = "spark.hadoop.fs.azure.account.key.lake.dfs.core.windows.net"
+    spark = SparkResource(extra_configs={key: SECRET}, spark_config={"my": {"password": SECRET}})
+    assert spark.settings().extra_configs == {key: SECRET, "my.password": SECRET}
+    snapshot = snapshot_of(spark=spark)
+    assert key in snapshot
+    assert SECRET not in f"{spark!r} {spark} {snapshot}"
+
+
+def test_a_secret_of_another_process_is_told() -> None:
+    """It was a bare KeyError."""
+    spark = SparkResource(extra_configs={"spark.my.token": "neurolake-secret:0123"})
+    with pytest.raises(SettingsError, match=r"spark\.my\.token: its secret .* dg\.EnvVar"):
+        spark.settings()
+
+
+def test_extra_configs_take_env_vars_at_any_depth_and_keep_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", SECRET)
     seen = []
 
     @dg.asset
     def uses(spark: SparkResource) -> None:
         seen.append(spark.settings().extra_configs)
 
-    spark = SparkResource(extra_configs={"spark.my.camelCase": dg.EnvVar("MY_TOKEN")})
+    token = dg.EnvVar("MY_TOKEN")
+    spark = SparkResource(
+        extra_configs={"spark": {"my": {"camelCase": token}}, "spark.own": token, "spark.n": 3}
+    )
+    resolved = {"spark.my.camelCase": SECRET, "spark.own": SECRET, "spark.n": "3"}
+    assert spark.settings().extra_configs == resolved
     assert dg.materialize([uses], resources={"spark": spark}).success
-    assert seen == [{"spark.my.camelCase": "t"}]
+    assert seen == [resolved]
+    assert SECRET not in f"{spark!r} {snapshot_of(spark=spark)}"
+
+
+def test_env_vars_of_every_field_resolve_outside_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_REMOTE", f"sc://host/;token={SECRET}")
+    monkeypatch.setenv("MY_CORES", "3")
+    remote, cores = dg.EnvVar("MY_REMOTE"), dg.EnvVar.int("MY_CORES")
+    settings = SparkResource(remote=remote, executor_cores=cores).settings()
+    assert (settings.remote, settings.executor_cores) == (f"sc://host/;token={SECRET}", 3)
+    absent = SparkResource(extra_configs={"spark.x": dg.EnvVar("ABSENT_ONE")})
+    with pytest.raises(SettingsError, match=r"spark\.x: the environment has no ABSENT_ONE"):
+        absent.settings()
+
+
+def test_wrong_spark_keys_are_told_by_name() -> None:
+    with pytest.raises(SettingsError, match=r"spark_config: .*spark\.a\.b \(list\)"):
+        SparkResource(spark_config={"spark": {"a": {"b": [SECRET]}}})
+
+
+def test_it_stands_in_for_the_stock_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`spark_config` of dagster_pyspark's resources, in code and in run config."""
+    monkeypatch.setenv("NEUROLAKE_SPARK__MASTER", "yarn")
+    monkeypatch.setenv("MY_TOKEN", SECRET)
+    seen: list[SparkSettings] = []
+
+    @dg.asset
+    def by_type(pyspark: PySparkResource) -> None:
+        seen.append(pyspark.settings())  # type: ignore[attr-defined]
+
+    @dg.asset(required_resource_keys={"pyspark"})
+    def by_key(context: dg.AssetExecutionContext) -> None:
+        seen.append(context.resources.pyspark.settings())
+
+    config = {"spark.master": "local[2]", "spark.sql": {"shuffle": {"partitions": 7}}}
+    stands_in = SparkResource(spark_config=config, extra_configs={"spark.x": "1"})
+    assert dg.materialize([by_type, by_key], resources={"pyspark": stands_in}).success
+    run_config = {"spark_config": {**config, "spark": {"my": {"token": {"env": "MY_TOKEN"}}}}}
+    found = dg.materialize(
+        [by_type],
+        resources={"pyspark": SparkResource.configure_at_launch()},
+        run_config={"resources": {"pyspark": {"config": run_config}}},
+    )
+    assert found.success
+    assert [one.master for one in seen] == ["local[2]"] * 3
+    extras = {"spark.sql.shuffle.partitions": "7"}
+    assert seen[0].extra_configs == seen[1].extra_configs == extras | {"spark.x": "1"}
+    assert seen[2].extra_configs == extras | {"spark.my.token": SECRET}
 
 
 def test_source_folder_is_the_field_then_the_environment(

@@ -5,6 +5,7 @@ import pytest
 from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
 from neurolake_dagster.settings.example import render_example
+from neurolake_dagster.settings.profiles import CLUSTER, EXECUTORS
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,22 +54,172 @@ def test_all_problems_are_told_at_once() -> None:
         assert part in message
 
 
+def test_broken_rules_are_told_with_wrong_values() -> None:
+    """Rules between fields were checked only once every single value was right."""
+    options = {"dynamic_allocation_min_executors": 11, "s3_access_key": "alone"}
+    with pytest.raises(SettingsError) as told:
+        SparkSettings.load({}, driver_memory="banana", **options)
+    message = str(told.value)
+    assert message.startswith("3 settings are wrong: driver_memory: ")
+    assert "expected min <= initial <= max, got 11, 10, 10" in message
+    assert "s3_access_key, s3_secret_key: expected both or neither" in message
+
+
+def test_a_rule_about_a_wrong_value_is_not_told() -> None:
+    with pytest.raises(SettingsError) as told:
+        SparkSettings.load(
+            {}, dynamic_allocation_max_executors="x", dynamic_allocation_initial_executors=11
+        )
+    assert "min <= initial" not in str(told.value)
+
+
+@pytest.mark.parametrize("form", ["NEUROLAKE_SPARK_", "NEUROLAKE_SPARK__"])
+def test_a_problem_is_told_under_the_name_that_was_used(form: str) -> None:
+    environment = {f"{form}EXECUTOR_MEMORY": "banana", f"{form}S3_ACCESS_KEY": "hidden"}
+    with pytest.raises(SettingsError) as told:
+        SparkSettings.load(environment)
+    assert f"{form}EXECUTOR_MEMORY: expected a size" in str(told.value)
+    assert f"{form}S3_ACCESS_KEY, NEUROLAKE_SPARK__S3_SECRET_KEY: expected both" in str(told.value)
+    assert "hidden" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [
         ("driver_memory", "2 gb"),
+        ("driver_memory", "1bb"),
+        ("driver_memory", "400m"),
+        ("executor_memory", "0"),
+        ("driver_max_result_size", "1k"),
+        ("sql_files_maxPartitionBytes", "0"),
+        ("s3_multipart_size", "1k"),
+        ("s3_multipart_threshold", "4m"),
+        ("s3_fast_upload_buffer", "banana"),
+        ("session_timezone", "Mars/Phobos"),
+        ("session_timezone", "+19:00"),
+        ("session_timezone", "Europe"),
+        ("master", "banana"),
+        ("master", "local[0]"),
+        ("master", "spark://host"),
         ("sql_autoBroadcastJoinThreshold", "-2"),
         ("memory_fraction", 1.0),
         ("ui_port", 80),
         ("dynamic_allocation_initial_executors", 11),
         ("serializer", "pickle"),
         ("remote", "http://host"),
+        ("remote", "sc://host/token=t"),
         ("s3_access_key", "alone"),
+        ("s3_session_token", "alone"),
+        ("s3_endpoint", "ftp://host"),
+        ("s3_endpoint", "https://id:key@host"),
     ],
 )
 def test_wrong_value_is_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(SettingsError, match=option):
         SparkSettings.load({}, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "taken"),
+    [
+        ("driver_memory", "2gb", "2g"),  # Java's -Xmx takes one letter
+        ("executor_memory", "2048", "2048m"),
+        ("executor_memory", "1073741824b", "1048576k"),
+        ("executor_memory_overhead", "0", "0"),
+        ("driver_max_result_size", "0", "0"),
+        ("s3_multipart_threshold", "64mb", "64m"),  # so does Hadoop
+        ("s3_multipart_size", "8388608b", "8388608"),
+        ("sql_files_maxPartitionBytes", "64mb", "64mb"),
+        ("sql_autoBroadcastJoinThreshold", "-1", "-1"),
+        ("session_timezone", "GMT+1", "GMT+1"),
+        ("session_timezone", "+05:30", "+05:30"),
+        ("master", "local[2,3]", "local[2,3]"),
+        ("master", "spark://a:7077,b:7077", "spark://a:7077,b:7077"),
+        ("master", "k8s://https://api:6443", "k8s://https://api:6443"),
+        ("remote", "sc://host:443/;token=t;use_ssl=true", "sc://host:443/;token=t;use_ssl=true"),
+    ],
+)
+def test_right_value_is_taken_in_a_form_that_works(option: str, value: str, taken: str) -> None:
+    assert getattr(SparkSettings.load({}, **{option: value}), option) == taken
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"dynamic_allocation_max_executors": 1}, (1, 1, 1)),
+        ({"profile": "production", "dynamic_allocation_max_executors": 5}, (2, 5, 5)),
+        ({"profile": "production", "dynamic_allocation_max_executors": 2}, (2, 2, 2)),
+        ({"profile": "production", "dynamic_allocation_min_executors": 40}, (40, 40, 50)),
+        ({"profile": "production", "dynamic_allocation_initial_executors": 20}, (2, 20, 50)),
+    ],
+)
+def test_what_is_set_bounds_what_is_not(
+    options: dict[str, object], found: tuple[int, int, int]
+) -> None:
+    """A profile's 10 initial executors stayed above a maximum of 5 that was set."""
+    settings = SparkSettings.load({}, master="yarn", **options)
+    unset = settings.unset_values()
+    assert tuple(unset.get(name, getattr(settings, name)) for name in EXECUTORS) == found
+
+
+def test_more_executors_than_a_profile_allows_are_refused() -> None:
+    options = {"profile": "production", "dynamic_allocation_min_executors": 51}
+    with pytest.raises(SettingsError, match="got 51, 50, 50"):
+        SparkSettings.load({}, **options)
+
+
+def test_the_clusters_profile_is_the_defaults() -> None:
+    defaults = SparkSettings.load({}, master="yarn")
+    assert {name: getattr(defaults, name) for name in EXECUTORS} == CLUSTER
+    assert defaults.unset_values() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"spark.my.password": "hidden', "expected a JSON object, got what JSON cannot read"),
+        ('["hidden"]', "expected a JSON object, got another kind (list)"),
+        ('{"spark.a": {"b": null}, "spark.c": ["hidden"]}', "spark.a.b (NoneType)', 'spark.c"),
+    ],
+    ids=["broken", "a list", "values"],
+)
+def test_wrong_extra_configs_are_told_without_their_text(text: str, told: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        SparkSettings.load({"NEUROLAKE_SPARK_EXTRA_CONFIGS": text})
+    assert str(error.value).startswith("NEUROLAKE_SPARK_EXTRA_CONFIGS: ")
+    assert told in str(error.value)
+    assert "hidden" not in str(error.value)
+
+
+def test_wrong_jars_are_told_without_their_text() -> None:
+    with pytest.raises(SettingsError, match="JARS: expected a JSON list") as error:
+        SparkSettings.load({"NEUROLAKE_SPARK__JARS": "hidden.jar"})
+    assert "hidden" not in str(error.value)
+
+
+def test_extra_configs_are_text_whatever_json_has() -> None:
+    text = '{"spark": {"a": {"on": true}, "b": 3}, "spark.c": 0.5}'
+    found = SparkSettings.load({"NEUROLAKE_SPARK__EXTRA_CONFIGS": text}).extra_configs
+    assert found == {"spark.a.on": "true", "spark.b": "3", "spark.c": "0.5"}
+
+
+def test_extra_configs_may_say_where_spark_runs() -> None:
+    extras = {"spark.master": "local[3]", "spark.x": "1"}
+    settings = SparkSettings.load({}, extra_configs=extras)
+    assert (settings.master, settings.extra_configs) == ("local[3]", {"spark.x": "1"})
+    with pytest.raises(SettingsError, match=r"spark\.master contradicts master; drop one"):
+        SparkSettings.load({}, extra_configs=extras, master="yarn")
+
+
+def test_a_given_key_takes_no_token_of_the_environment() -> None:
+    environment = {
+        "NEUROLAKE_STORAGE__ACCESS_KEY": "theirs",
+        "NEUROLAKE_STORAGE__SECRET_KEY": "theirs",
+        "NEUROLAKE_STORAGE__SESSION_TOKEN": "theirs",
+    }
+    assert StorageSettings.load(environment).session_token is not None
+    own = StorageSettings.load(environment, access_key="own", secret_key="own")
+    assert own.session_token is None
 
 
 def test_extra_configs_keep_the_case_of_their_keys() -> None:
@@ -96,6 +247,57 @@ def test_secrets_are_in_no_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("remote", "shown"),
+    [
+        ("sc://host:443/;token=hidden;x-cluster=hidden", "sc://host:443/***"),
+        ("sc://host/", "sc://host"),
+        ("sc://host:15002", "sc://host:15002"),
+        ("auto", "auto"),
+    ],
+)
+def test_a_remotes_token_is_in_no_text(remote: str, shown: str) -> None:
+    settings = SparkSettings.load({}, remote=remote)
+    assert settings.remote == remote
+    assert f"remote={shown!r}" in repr(settings)
+    texts = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "hidden" not in texts
+
+
+@pytest.mark.parametrize(
+    "remote", ["http://h/;token=hidden", "sc://h;token=hidden", "sc://u:hidden@h/", "h;t=hidden"]
+)
+def test_a_wrong_remote_is_told_without_its_token(remote: str) -> None:
+    with pytest.raises(SettingsError, match="remote: expected sc://host:port") as error:
+        SparkSettings.load({}, remote=remote)
+    assert "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("spark.hadoop.fs.azure.account.key.a.blob.core.windows.net", "hidden"),
+        ("spark.hadoop.fs.azure.sas.container.account", "hidden"),
+        ("spark.hadoop.fs.azure.account.oauth2.client.secret", "hidden"),
+        ("spark.hadoop.fs.s3a.encryption.key", "hidden"),
+        ("spark.my.apiKey", "hidden"),
+        ("spark.my.Password", "hidden"),
+        ("spark.kafka.sasl.jaas.config", "hidden"),
+        ("spark.my.proxy", "http://user:hidden@proxy:3128"),
+    ],
+)
+def test_secrets_among_extra_configs_are_in_no_text(key: str, value: str) -> None:
+    settings = SparkSettings.load({}, extra_configs={key: value, "spark.shown": "seen"})
+    texts = f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "seen" in texts
+    assert "hidden" not in texts
+
+
+@pytest.mark.parametrize("key", ["spark.ssl.keyStore", "spark.sql.keyed", "spark.kansas.city"])
+def test_other_keys_are_shown(key: str) -> None:
+    assert "seen" in repr(SparkSettings.load({}, extra_configs={key: "seen"}))
+
+
+@pytest.mark.parametrize(
     ("arguments", "tls"),
     [
         ({}, True),
@@ -103,15 +305,18 @@ def test_secrets_are_in_no_text() -> None:
         ({"endpoint": "https://s3.example"}, True),
         ({"endpoint": "http://s3.example"}, False),
         ({"endpoint": "s3.example", "secure": True}, True),
+        ({"endpoint": "s3.eu-1.amazonaws.com"}, True),
     ],
-    ids=["aws", "bare", "https", "http", "secure"],
+    ids=["aws", "bare", "https", "http", "secure", "aws by name"],
 )
 def test_tls_follows_the_endpoint(arguments: dict[str, object], tls: bool) -> None:
     assert StorageSettings.load({}, **arguments).uses_tls is tls
 
 
 def test_tls_is_never_silently_dropped() -> None:
-    with pytest.raises(SettingsError, match="contradicts the endpoint's scheme https"):
+    with pytest.raises(
+        SettingsError, match=r"secure.*: False contradicts the scheme of https://s3\.example"
+    ):
         StorageSettings.load({}, endpoint="https://s3.example", secure=False)
 
 
@@ -138,3 +343,9 @@ def test_cache_folder_comes_from_the_environment() -> None:
 def test_example_file_lists_every_name() -> None:
     """Regenerate it by `python -m neurolake_dagster.settings.example > .env.example`."""
     assert (ROOT / ".env.example").read_text() == render_example()
+
+
+def test_example_file_lists_the_members_of_closed_sets() -> None:
+    text = render_example()
+    for words in ("keep, stop", "local, cluster, production", "disk, array, bytebuffer"):
+        assert f"(one of {words})" in " ".join(text.replace("\n# ", " ").split())

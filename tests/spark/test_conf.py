@@ -1,11 +1,41 @@
-from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.spark.conf import KEYS, S3_KEYS, SWITCHES, build_conf, choose
+import sys
 
+import pytest
+
+from neurolake_dagster.errors import SettingsError
+from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.spark.conf import (
+    KEYS,
+    S3_KEYS,
+    SWITCHES,
+    Choice,
+    build_conf,
+    choose,
+    launch_environment,
+    s3_options,
+)
+from neurolake_dagster.storage import StorageOptions
+
+S3A = "spark.hadoop.fs.s3a."
 KEYS_OF_STORAGE = {"access_key": "id", "secret_key": "hidden"}
 
 
 def conf(storage: dict[str, object] | None = None, /, **options: object) -> dict[str, str]:
-    return build_conf(SparkSettings.load({}, **options), StorageSettings.load({}, **storage or {}))
+    return build_conf(*settings_of(storage, options))
+
+
+def settings_of(
+    storage: dict[str, object] | None, options: dict[str, object]
+) -> tuple[SparkSettings, StorageSettings]:
+    return SparkSettings.load({}, **options), StorageSettings.load({}, **storage or {})
+
+
+def options_of(storage: dict[str, object], /, **options: object) -> StorageOptions:
+    return s3_options(*settings_of(storage, options))
+
+
+def chosen(storage: dict[str, object] | None = None, /, **options: object) -> dict[str, Choice]:
+    return {one.option: one for one in choose(*settings_of(storage, options))}
 
 
 def test_cluster_gets_the_published_defaults() -> None:
@@ -36,9 +66,73 @@ def test_s3_options_inherit_from_the_storage() -> None:
     assert found[f"{prefix}secret.key"] == "hidden"
     assert found[f"{prefix}endpoint.region"] == "us-2"
     assert found[f"{prefix}multipart.threshold"] == "52428800"
-    own = conf(storage, s3_access_key="own", s3_secret_key="other", s3_ssl_enabled=False)
+    own = conf(storage, s3_access_key="own", s3_secret_key="other")
     assert own[f"{prefix}access.key"] == "own"
-    assert own[f"{prefix}connection.ssl.enabled"] == "false"
+
+
+def test_keys_and_token_are_inherited_as_one() -> None:
+    """Spark's own keys went with the storage's session token, which S3 refuses."""
+    storage = {**KEYS_OF_STORAGE, "session_token": "theirs"}
+    inherited = conf(storage)
+    assert inherited[f"{S3A}session.token"] == "theirs"
+    assert "Temporary" in inherited[f"{S3A}aws.credentials.provider"]
+    own = conf(storage, s3_access_key="own", s3_secret_key="other")
+    assert not {f"{S3A}session.token", f"{S3A}aws.credentials.provider"} & own.keys()
+    options = options_of(storage, s3_access_key="own", s3_secret_key="other")
+    assert (options.access_key, options.session_token) == ("own", None)
+
+
+@pytest.mark.parametrize(
+    ("storage", "options", "tls", "origin"),
+    [
+        ({}, {}, True, "default"),
+        ({"endpoint": "minio:9000"}, {}, False, "default"),
+        ({"endpoint": "https://minio:9000"}, {}, True, "storage"),
+        ({"endpoint": "minio:9000", "secure": True}, {}, True, "storage"),
+        ({"endpoint": "minio:9000"}, {"s3_endpoint": "https://other"}, True, "field"),
+        ({"endpoint": "https://minio:9000"}, {"s3_endpoint": "other:9000"}, True, "storage"),
+        ({"endpoint": "https://minio:9000"}, {"s3_endpoint": "http://other"}, False, "field"),
+        ({"endpoint": "minio:9000"}, {"s3_ssl_enabled": True}, True, "field"),
+        ({}, {"s3_endpoint": "minio:9000"}, False, "default"),
+        ({"endpoint": "minio:9000"}, {"profile": "production"}, True, "profile"),
+        ({"endpoint": "http://minio:9000"}, {"profile": "production"}, False, "storage"),
+        ({"endpoint": "minio", "secure": False}, {"profile": "production"}, False, "storage"),
+        ({}, {"profile": "production", "s3_ssl_enabled": False}, False, "field"),
+    ],
+)
+def test_tls_is_decided_once_for_s3a_and_ncf(
+    storage: dict[str, object], options: dict[str, object], tls: bool, origin: str
+) -> None:
+    """An endpoint's https was dropped, and production's TLS overrode what was set."""
+    found = conf(storage, **options)[f"{S3A}connection.ssl.enabled"]
+    assert found == str(tls).lower()
+    ncf = options_of(storage, **options)
+    assert ncf.secure is tls
+    assert ncf.endpoint_url.startswith("https://" if tls else "http://")
+    assert chosen(storage, **options)["s3_ssl_enabled"].origin == origin
+
+
+@pytest.mark.parametrize(
+    ("storage", "options"),
+    [
+        ({}, {"s3_endpoint": "https://minio", "s3_ssl_enabled": False}),
+        ({}, {"s3_endpoint": "http://minio", "s3_ssl_enabled": True}),
+        ({"endpoint": "https://minio"}, {"s3_ssl_enabled": False}),
+    ],
+)
+def test_tls_is_never_dropped_or_faked(
+    storage: dict[str, object], options: dict[str, object]
+) -> None:
+    with pytest.raises(SettingsError, match=r"s3_ssl_enabled.* contradicts"):
+        conf(storage, **options)
+
+
+def test_only_the_local_profile_gives_up_on_s3_early() -> None:
+    """Jobs on a cluster gave up on a throttled store after seconds."""
+    keys = {f"{S3A}attempts.maximum", f"{S3A}retry.limit", f"{S3A}connection.establish.timeout"}
+    assert keys <= conf(master="local[2]").keys()
+    assert not keys & conf(master="yarn").keys()
+    assert not keys & conf(master="local[2]", profile="production").keys()
 
 
 def test_inheritance_changes_no_object() -> None:
@@ -87,3 +181,46 @@ def test_every_choice_names_its_origin() -> None:
     assert origins["s3_region"] == "storage"
     assert origins["driver_memory"] == "profile"
     assert origins["executor_memory"] == "default"
+
+
+@pytest.mark.parametrize(
+    "master", ["local[2]", "spark://127.0.0.1:7077", "spark://localhost:7077,[::1]:7077"]
+)
+def test_a_spark_of_this_machine_stays_on_loopback(
+    master: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+    found = launch_environment(SparkSettings.load({}, master=master))
+    assert found["SPARK_LOCAL_IP"] == "127.0.0.1"
+    assert found["PYSPARK_PYTHON"] == sys.executable
+    keys = conf(master=master)
+    assert keys["spark.driver.host"] == keys["spark.driver.bindAddress"] == "127.0.0.1"
+    assert keys["spark.pyspark.python"] == sys.executable
+
+
+@pytest.mark.parametrize(
+    "master",
+    ["spark://host:7077", "spark://localhost:7077,host:7077", "yarn", "k8s://https://127.0.0.1:1"],
+)
+def test_a_clusters_driver_is_not_bound_to_loopback(
+    master: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Executors on other hosts were told to reach the driver at 127.0.0.1."""
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+    found = launch_environment(SparkSettings.load({}, master=master))
+    assert "SPARK_LOCAL_IP" not in found
+    assert found["PYSPARK_PYTHON"] == "python3"
+    keys = {"spark.driver.host", "spark.driver.bindAddress", "spark.pyspark.python"}
+    assert not keys & conf(master=master).keys()
+    own = conf(master=master, driver_host="driver.lan", python="/opt/python")
+    assert own["spark.driver.host"] == "driver.lan"
+    assert own["spark.pyspark.python"] == "/opt/python"
+
+
+def test_the_workers_python_is_the_option_then_sparks_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYSPARK_PYTHON", "/theirs")
+    assert launch_environment(SparkSettings.load({}))["PYSPARK_PYTHON"] == "/theirs"
+    own = SparkSettings.load({}, python="/own")
+    assert launch_environment(own)["PYSPARK_PYTHON"] == "/own"

@@ -4,13 +4,20 @@ Owns the values. ``cluster`` is the settings' own defaults, so it has none here.
 """
 
 import os
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import psutil
 
-from neurolake_dagster.settings import SparkSettings
-from neurolake_dagster.settings.spark import REMOTES
-
+Profile = Literal["local", "cluster", "production"]
 GIB = 1 << 30
+EXECUTORS = (
+    "dynamic_allocation_min_executors",
+    "dynamic_allocation_initial_executors",
+    "dynamic_allocation_max_executors",
+)
+# The settings' own defaults of these; a test compares them.
+CLUSTER = dict(zip(EXECUTORS, (1, 2, 10), strict=True))
 # Executors of 4 cores, up to 50 of them: 200 cores, and 2.5 shuffle partitions a core.
 PRODUCTION: dict[str, object] = {
     "executor_memory": "16g",
@@ -28,16 +35,19 @@ PRODUCTION: dict[str, object] = {
 }
 
 
-def profile_values(settings: SparkSettings) -> dict[str, object]:
-    """The values of the settings' profile, by option; they hold where an option is not set."""
-    name = settings.profile
-    if name is None:
-        # A warm server is a Spark of this machine.
-        local = settings.remote in (None, *REMOTES) and settings.master.startswith("local")
-        name = "local" if local else "cluster"
-    if name == "production":
-        return PRODUCTION
-    return _local_values(settings.master) if name == "local" else {}
+def unset_values(profile: Profile, master: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What options are that are not given, where that is not their own default.
+
+    The profile's values; and the fewest and the first executors, which give way to the given
+    ones beside them.
+    """
+    own = {"local": _local_values(master), "production": PRODUCTION}.get(profile, {})
+    low, first, high = ({**CLUSTER, **own, **given}[name] for name in EXECUTORS)
+    low = low if EXECUTORS[0] in given else min(low, high)
+    fitted = {EXECUTORS[0]: low, EXECUTORS[1]: min(max(first, low), high)}
+    changed = {n: value for n, value in fitted.items() if n in own or value != CLUSTER[n]}
+    found = {**own, **changed}
+    return {name: value for name, value in found.items() if name not in given}
 
 
 def _local_values(master: str) -> dict[str, object]:
