@@ -1,5 +1,6 @@
 """DuckDB and polars on NCF files: the rows they find in Parquet files of the same data."""
 
+import io
 import subprocess
 import sys
 from datetime import date
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.dataset import InMemoryDataset, UnionDataset
 
 from neurolake_dagster import ncf
 from neurolake_dagster.errors import UnsupportedTypeError
@@ -117,6 +119,75 @@ def test_a_type_polars_lacks_is_named(tmp_path: Path) -> None:
     ncf.write_table(table, tmp_path / "u.ncf")
     with pytest.raises(UnsupportedTypeError, match="polars"):
         ncf.scan_polars(tmp_path / "u.ncf")
+
+
+UNFINISHED = {
+    "duckdb limit": "duckdb.sql('select * from rows limit 3').fetchall()",
+    "head": "rows.head(5)",
+    "first batch": "next(iter(rows.to_batches()))",
+    "scanner take": "rows.filter(pc.field('row') >= 0).take([5, 1])",
+}
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_a_scan_that_is_not_read_to_the_end_lets_python_exit(
+    name: str, pair: tuple[Path, Path]
+) -> None:
+    """A thread of Arrow's asked for the next batch while the interpreter went: exit code 134."""
+    code = "import sys, duckdb, pyarrow.compute as pc\nfrom neurolake_dagster import ncf\n"
+    code += f"rows = ncf.scan(sys.argv[1])\n{UNFINISHED[name]}\n"
+    command = [sys.executable, "-c", code, str(pair[0])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_dataset_is_filtered_sorted_and_joined(pair: tuple[Path, Path]) -> None:
+    """What pyarrow does with a dataset in C++ crashed the process."""
+    dataset, want = ncf.scan(pair[0]), pq.read_table(pair[1])
+    few, fewer = pc.field("row") < 10, pc.field("row") > 2
+    narrow = dataset.filter(few).filter(fewer)
+    assert narrow.to_table(columns=["i"]).equals(want.filter(few & fewer).select(["i"]))
+    assert narrow.count_rows() == narrow.count_rows(filter=few) == 7
+    assert narrow.take([6, 0], columns=["row"])["row"].to_pylist() == [9, 3]
+    down = narrow.sort_by([("row", "descending")])
+    assert down.to_table()["row"].to_pylist() == list(range(9, 2, -1))
+    other = InMemoryDataset(pa.table({"row": [3, 4], "x": ["a", "b"]}))
+    joined = dataset.join(other, "row", join_type="inner").to_table()
+    assert sorted(joined["x"].to_pylist()) == ["a", "b"]
+
+
+def test_a_dataset_is_joined_with_the_nearest_rows() -> None:
+    file = io.BytesIO()
+    ncf.write_table(pa.table({"at": [0, 5, 20]}), file)
+    other = InMemoryDataset(pa.table({"at": [4, 7], "x": ["a", "b"]}))
+    nearest = ncf.scan(file.getvalue()).join_asof(other, "at", [], 5).to_table()
+    assert nearest["x"].to_pylist() == ["a", "b", None]
+
+
+def test_a_dataset_is_sent_to_other_processes(pair: tuple[Path, Path]) -> None:
+    rebuild, known = ncf.scan(pair[0]).filter(pc.field("row") < 10).__reduce__()
+    assert rebuild(*known).to_table()["row"].to_pylist() == list(range(10))
+
+
+def test_take_decodes_only_the_pages_it_needs(pair: tuple[Path, Path]) -> None:
+    dataset, want = ncf.scan(pair[0]), pq.read_table(pair[1])
+    rows = [2999, 0, 7, 7]
+    assert dataset.take(rows, columns=["i", "s"]).equals(
+        want.select(["i", "s"]).take(rows).combine_chunks()
+    )
+
+
+REFUSED = {
+    "fragments": lambda dataset: dataset.get_fragments(),
+    "schema": lambda dataset: dataset.replace_schema(dataset.schema),
+    "union": lambda dataset: UnionDataset(dataset.schema, [dataset, dataset]).to_table(),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_dataset_cannot_do_is_said(name: str, pair: tuple[Path, Path]) -> None:
+    with pytest.raises((NotImplementedError, OSError), match="to_table"):
+        REFUSED[name](ncf.scan(pair[0]))
 
 
 def test_the_format_imports_no_engine() -> None:
