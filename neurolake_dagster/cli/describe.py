@@ -7,11 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
-from neurolake_dagster.cli.formats import Format, detect_format, translated
+from neurolake_dagster.cli.formats import Format, detect_format, open_arrow, translated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,18 +141,17 @@ def _parquet_chunk(chunk: Any) -> Chunk:
 
 
 def _arrow(path: Path) -> Description:
-    with pa.memory_map(str(path)) as source, pa_ipc.open_file(source) as file:
-        batches = (file.get_batch(index) for index in range(file.num_record_batches))
+    with open_arrow(path) as (version, schema, batches):
         groups = tuple(_arrow_group(batch) for batch in batches)
-        return Description(
-            path=path,
-            kind="arrow",
-            version="file",
-            file_bytes=path.stat().st_size,
-            row_count=sum(group.row_count for group in groups),
-            schema=file.schema,
-            groups=groups,
-        )
+    return Description(
+        path=path,
+        kind="arrow",
+        version=version,
+        file_bytes=path.stat().st_size,
+        row_count=sum(group.row_count for group in groups),
+        schema=schema,
+        groups=groups,
+    )
 
 
 def _arrow_group(batch: pa.RecordBatch) -> Group:

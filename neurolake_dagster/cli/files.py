@@ -1,5 +1,6 @@
 """The file tools: `neurolake inspect`, `verify`, `head`, `cat` and `convert`."""
 
+import csv
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ from neurolake_dagster.cli.formats import (
     SUFFIXES,
     Format,
     RowWriter,
+    check_options,
     detect_format,
     open_rows,
     translated,
@@ -36,8 +38,8 @@ def _columns_option(command: _C) -> _C:
         "-c",
         "--columns",
         metavar="A,B,...",
-        callback=lambda _, __, value: None if value is None else value.split(","),
-        help="Only these columns, in this order.",
+        callback=lambda _, __, value: None if value is None else next(csv.reader([value])),
+        help="Only these columns, in this order; a name with a comma in double quotes.",
     )(command)
 
 
@@ -175,6 +177,7 @@ def convert(
         raise click.UsageError(f"{target}: there already; say --overwrite to replace it")
     options = {"compression": compression, "compression_level": level}
     options = {key: value for key, value in options.items() if value is not None}
+    check_options(chosen, options)
     started = time.perf_counter()
     row_count = _copy(source, target, chosen, columns, options)
     report = {

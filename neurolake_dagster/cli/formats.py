@@ -4,12 +4,12 @@ Rows stream through as Arrow record batches in bounded memory. pyarrow's own err
 line here; NCF's are clear already.
 """
 
+import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 import click
 import pyarrow as pa
@@ -18,6 +18,7 @@ import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
+from neurolake_dagster.ncf.sink import PathSink
 
 Format = Literal["ncf", "parquet", "arrow", "csv"]
 
@@ -29,9 +30,16 @@ SUFFIXES: dict[str, Format] = {
     ".arrow": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
+    ".arrows": "arrow",
     ".csv": "csv",
 }
-_MAGIC: dict[bytes, Format] = {b"NCF": "ncf", b"PAR1": "parquet", b"ARROW1": "arrow"}
+_STREAM_MAGIC = b"\xff\xff\xff\xff"
+_MAGIC: dict[bytes, Format] = {
+    b"NCF": "ncf",
+    b"PAR1": "parquet",
+    b"ARROW1": "arrow",
+    _STREAM_MAGIC: "arrow",
+}
 
 
 def detect_format(path: Path) -> Format:
@@ -99,10 +107,23 @@ def _parquet_rows(path: Path, columns: list[str] | None) -> _Rows:
 
 
 @contextmanager
+def open_arrow(path: Path) -> Iterator[tuple[str, pa.Schema, Iterator[pa.RecordBatch]]]:
+    """Open an Arrow IPC file or stream: which of the two it is, its schema and its batches."""
+    with pa.memory_map(os.fspath(path)) as source:
+        if source.read(len(_STREAM_MAGIC)) == _STREAM_MAGIC:
+            source.seek(0)
+            with pa_ipc.open_stream(source) as stream:
+                yield "stream", stream.schema, iter(stream)
+            return
+        with pa_ipc.open_file(source) as file:
+            batches = (file.get_batch(index) for index in range(file.num_record_batches))
+            yield "file", file.schema, batches
+
+
+@contextmanager
 def _arrow_rows(path: Path, columns: list[str] | None) -> _Rows:
-    with pa.memory_map(os.fspath(path)) as source, pa_ipc.open_file(source) as file:
-        schema = _selected(file.schema, columns)
-        batches = (file.get_batch(index) for index in range(file.num_record_batches))
+    with open_arrow(path) as (_, whole, batches):
+        schema = _selected(whole, columns)
         yield schema, (batch.select(schema.names) for batch in batches)
 
 
@@ -121,8 +142,18 @@ def _selected(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
     return pa.schema([schema.field(name) for name in columns], schema.metadata)
 
 
+def check_options(kind: Format, options: dict[str, Any]) -> None:
+    """Refuse a compression or level that the format's writer does not take, by a trial."""
+    row = pa.record_batch({"n": [1]})
+    try:
+        with _open_writer(io.BytesIO(), kind, row.schema, options) as writer:
+            _row_writer(writer)(row)
+    except (pa.ArrowException, ValueError, OSError) as exc:
+        raise click.UsageError(f"{LABELS[kind]}: {exc}") from exc
+
+
 class RowWriter:
-    """Writes record batches to a file beside the target and moves it there when all went well.
+    """Writes record batches to a file that appears when all went well.
 
     Parameters
     ----------
@@ -135,10 +166,12 @@ class RowWriter:
     """
 
     def __init__(self, path: Path, kind: Format, schema: pa.Schema, options: dict[str, Any]):
-        self._path = path
-        self._part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-        self._writer = _open_writer(self._part, kind, schema, options)
-        self._write = getattr(self._writer, "write_batch", None) or self._writer.write
+        self._sink = PathSink(str(path))
+        with ExitStack() as failed:
+            failed.callback(self._sink.discard)
+            self._writer = _open_writer(self._sink.file, kind, schema, options)
+            failed.pop_all()
+        self._write = _row_writer(self._writer)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append one batch."""
@@ -148,25 +181,29 @@ class RowWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self._writer.close()
-            self._part.replace(self._path)
-            return
-        self._writer.__exit__(kind, *rest)
-        self._part.unlink(missing_ok=True)
+        with ExitStack() as failed:
+            failed.callback(self._sink.discard)
+            self._writer.__exit__(kind, *rest)
+            if kind is None:
+                failed.pop_all()
+                self._sink.publish()
 
 
-def _open_writer(path: Path, kind: Format, schema: pa.Schema, options: dict[str, Any]) -> Any:
+def _open_writer(file: Any, kind: Format, schema: pa.Schema, options: dict[str, Any]) -> Any:
     if kind == "ncf":
-        return ncf.NCFWriter(path, schema, **options)
+        return ncf.NCFWriter(file, schema, **options)
     if kind == "parquet":
         return pq.ParquetWriter(
-            path,
+            file,
             schema,
             compression=options.get("compression", "zstd"),
             compression_level=options.get("compression_level"),
             write_page_checksum=True,
         )
-    compression = options.get("compression", "zstd")
-    codec = None if compression == "none" else compression
-    return pa_ipc.new_file(path, schema, options=pa_ipc.IpcWriteOptions(compression=codec))
+    name, level = options.get("compression", "zstd"), options.get("compression_level")
+    codec = None if name == "none" else pa.Codec(name.lower(), compression_level=level)
+    return pa_ipc.new_file(file, schema, options=pa_ipc.IpcWriteOptions(compression=codec))
+
+
+def _row_writer(writer: Any) -> Any:
+    return getattr(writer, "write_batch", None) or writer.write

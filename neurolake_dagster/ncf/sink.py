@@ -2,45 +2,74 @@
 
 import os
 import secrets
+import stat
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 # Small chunks are written together; large ones pass the buffer by.
 _BUFFER_BYTES = 1 << 18
+# A temporary name is longer than the file's, and file systems allow 255 bytes.
+_KEPT_NAME = 40
 
 
 class PathSink:
-    """A local file that appears under its name only when `publish` is called."""
+    """A local file that appears under its name only when `publish` is called.
+
+    A symbolic link stays one, and a file that is replaced leaves its mode to the new one. What
+    is no regular file, such as a pipe or a device, is written straight into.
+
+    Attributes
+    ----------
+    file
+        The binary file to write to.
+    """
 
     def __init__(self, path: str) -> None:
         self.name = path
-        target = Path(path)
+        self._temporary: Path | None = None
+        mode = _mode_of(path)
+        if mode is not None and not stat.S_ISREG(mode):
+            self.file: IO[bytes] = Path(path).open("wb", buffering=_BUFFER_BYTES)  # noqa: SIM115
+            return
+        self._target = Path(path).resolve()
         # Not `tempfile`: its files are private, these get the rights any new file gets.
-        self._temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-        self._file = self._temporary.open("xb", buffering=_BUFFER_BYTES)
+        name = f".{self._target.name[:_KEPT_NAME]}.{secrets.token_hex(8)}.tmp"
+        self._temporary = self._target.with_name(name)
+        self.file = self._temporary.open("xb", buffering=_BUFFER_BYTES)
+        if mode is not None:
+            os.fchmod(self.file.fileno(), stat.S_IMODE(mode))
 
     def write(self, parts: list[Any]) -> None:
         """Write buffers one after the other."""
-        self._file.writelines(parts)
+        self.file.writelines(parts)
 
     def publish(self) -> None:
         """Give the file its name, replacing an older one in one step."""
         with ExitStack() as failed:
             failed.callback(self.discard)
-            self._file.close()
-            self._temporary.replace(self.name)
+            self.file.close()
+            if self._temporary is not None:
+                self._temporary.replace(self._target)
             failed.pop_all()
 
     def discard(self) -> None:
         """Remove what was written; an older file under the name stays."""
         try:
-            self._file.close()
+            self.file.close()
         except OSError:
             # A full disk fails again on what the buffer still holds; the descriptor is closed.
             pass
         finally:
-            self._temporary.unlink(missing_ok=True)
+            if self._temporary is not None:
+                self._temporary.unlink(missing_ok=True)
+
+
+def _mode_of(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 class FileSink:
@@ -56,6 +85,8 @@ class FileSink:
             rest = memoryview(part).cast("B") if len(part) else b""
             while len(rest):
                 written = self._file.write(rest)
+                if written == 0:
+                    raise OSError(f"{self.name}: takes no more bytes, {len(rest)} are left")
                 rest = rest[len(rest) if written is None else written :]
 
     def publish(self) -> None:

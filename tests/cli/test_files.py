@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import os
+import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -167,7 +170,42 @@ def test_a_failing_convert_leaves_the_target(files: dict[str, Path]) -> None:
     result = run("convert", "--overwrite", files["ncf"], files["parquet"])
     assert result.exit_code == 1
     assert files["parquet"].read_bytes() == before
-    assert not list(files["ncf"].parent.glob("*.part"))
+    assert len(list(files["ncf"].parent.iterdir())) == len(files)
+
+
+def test_convert_writes_into_a_pipe_and_through_a_link(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Both were replaced by a regular file."""
+    pipe, link, aim = tmp_path / "pipe.arrow", tmp_path / "link.parquet", tmp_path / "aim"
+    os.mkfifo(pipe)
+    aim.touch(mode=0o640)
+    link.symlink_to(aim)
+    with ThreadPoolExecutor(1) as thread:
+        got = thread.submit(pipe.read_bytes)
+        assert run("convert", "--overwrite", files["ncf"], pipe).exit_code == 0
+        assert pa_ipc.open_file(got.result(30)).read_all().equals(sample())
+    assert run("convert", "--overwrite", files["ncf"], link).exit_code == 0
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert pq.read_table(aim).num_rows == 30
+    assert stat.S_IMODE(aim.stat().st_mode) == 0o640
+
+
+def test_arrow_streams_are_read(tmp_path: Path) -> None:
+    path, table = tmp_path / "t.arrows", sample()
+    with pa_ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=12)
+    assert "Arrow IPC stream, 30 rows" in run("inspect", path).output
+    assert run("verify", path).exit_code == 0
+    assert run("convert", path, tmp_path / "t.ncf").exit_code == 0
+    assert ncf.read_table(tmp_path / "t.ncf").equals(table)
+
+
+def test_a_column_with_a_comma_in_its_name_is_chosen_in_quotes(tmp_path: Path) -> None:
+    ncf.write_table(pa.table({"a,b": [1], "c": [2]}), tmp_path / "t.ncf")
+    result = run("head", "--json", "-c", 'c,"a,b"', tmp_path / "t.ncf")
+    assert json.loads(result.output) == {"c": 2, "a,b": 1}
 
 
 def test_verify_tells_sound_from_damaged(files: dict[str, Path]) -> None:
@@ -194,8 +232,23 @@ def bad_calls(files: dict[str, Path]) -> dict[str, tuple[tuple[Any, ...], int, s
         "unknown command": (("inspekt", files["ncf"]), 2, "No such command"),
         "unknown codec": (
             ("convert", "--compression", "zip9", files["csv"], files["ncf"].with_name("z.parquet")),
-            1,
-            "z.parquet",
+            2,
+            "zip9",
+        ),
+        "unknown codec of NCF": (
+            ("convert", "--compression", "foo", files["csv"], files["ncf"].with_name("z.ncf")),
+            2,
+            "archive",
+        ),
+        "level too high": (
+            ("convert", "--level", "99", files["csv"], files["ncf"].with_name("z.ncf")),
+            2,
+            "1..22",
+        ),
+        "level without levels": (
+            ("convert", "--compression", "snappy", "--level", "3", files["csv"], "z.arrow"),
+            2,
+            "snappy",
         ),
     }
 
@@ -211,6 +264,9 @@ def bad_calls(files: dict[str, Path]) -> dict[str, tuple[tuple[Any, ...], int, s
         "unknown option",
         "unknown command",
         "unknown codec",
+        "unknown codec of NCF",
+        "level too high",
+        "level without levels",
     ],
 )
 def test_wrong_calls_end_with_one_clear_error(name: str, files: dict[str, Path]) -> None:

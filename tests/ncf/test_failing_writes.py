@@ -1,11 +1,14 @@
 """A write that fails in any way leaves the old file or none, never a part of the new one."""
 
 import io
+import os
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -105,3 +108,56 @@ def test_a_killed_writer_leaves_the_old_file_or_none(tmp_path: Path, there: bool
         assert ncf.read_table(path).equals(OLD)
     else:
         assert not path.exists()
+
+
+def test_a_link_stays_and_its_file_is_replaced_with_its_mode(tmp_path: Path) -> None:
+    """A link became a regular file, and a private file readable for all."""
+    target, link = tmp_path / "target.ncf", tmp_path / "link.ncf"
+    ncf.write_table(OLD, target)
+    target.chmod(0o600)
+    link.symlink_to(target.name)
+    ncf.write_table(OLD.slice(1), link)
+    assert link.is_symlink()
+    assert ncf.read_table(target).num_rows == 2
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+
+
+def test_a_link_to_nothing_gets_its_file(tmp_path: Path) -> None:
+    link = tmp_path / "link.ncf"
+    link.symlink_to("later.ncf")
+    ncf.write_table(OLD, link)
+    assert link.is_symlink()
+    assert ncf.read_table(tmp_path / "later.ncf").equals(OLD)
+
+
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    """It was replaced by a regular file; so would a device be."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as thread:
+        got = thread.submit(pipe.read_bytes)
+        ncf.write_table(OLD, pipe)
+        assert ncf.read_table(got.result(30)).equals(OLD)
+    assert pipe.is_fifo()
+
+
+def test_a_name_as_long_as_the_file_system_allows_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 251 + ".ncf")
+    ncf.write_table(OLD, path)
+    assert ncf.read_table(path).equals(OLD)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        ncf.write_table(OLD, tmp_path)
+
+
+def test_a_sink_that_takes_no_bytes_is_left() -> None:
+    """The writer offered it the same bytes for ever."""
+
+    class Stuck(io.RawIOBase):
+        def write(self, data: object) -> int:
+            return 0
+
+    with pytest.raises(OSError, match="no more bytes"):
+        ncf.write_table(OLD, Stuck())
