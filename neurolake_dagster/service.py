@@ -65,7 +65,7 @@ class Service:
         command: Sequence[str],
         *,
         environment: Mapping[str, str],
-        facts: Mapping[str, Any],
+        facts: Callable[[int], Mapping[str, Any]],
         is_ready: Callable[[], bool],
         timeout_s: float,
     ) -> None:
@@ -74,7 +74,8 @@ class Service:
         Parameters
         ----------
         facts
-            JSON values that `find` gives back; kept in a file that only its owner reads.
+            Given the number of the process, once it is ready: JSON values that `find` gives back;
+            kept in a file that only its owner reads.
 
         Raises
         ------
@@ -101,7 +102,7 @@ class Service:
                 raise NeuroLakeError(f"{self.name}: did not come up; the end of its log:\n{tail}")
             time.sleep(POLL_S)
         started = psutil.Process(process.pid).create_time()
-        record = {"pid": process.pid, "started": started, "facts": dict(facts)}
+        record = {"pid": process.pid, "started": started, "facts": dict(facts(process.pid))}
         write_private(self._record_path, json.dumps(record))
         # It is meant to outlive us: Popen would warn that nobody waited for it.
         process.returncode = 0

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.resources.secrets import hide, reveal
+from neurolake_dagster.resources.steps import watch_step
 from neurolake_dagster.resources.storage import StorageResource
 from neurolake_dagster.settings import SparkSettings, StorageSettings
 from neurolake_dagster.settings.checks import flat_configs, take_extras
@@ -167,7 +168,9 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
         ------
         SettingsError, JavaNotFoundError, JarsNotFoundError, SessionConflictError
         """
-        return get_session(self.settings(), self._lender(storage), force_recreate=force_recreate)
+        session = get_session(self.settings(), self._lender(storage), force_recreate=force_recreate)
+        watch_step(session)
+        return session
 
     def effective(self, storage: StorageResource | None = None) -> list[Effective]:
         """Every option as asked, as the session runs with it, and where it came from."""

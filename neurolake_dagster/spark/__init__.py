@@ -13,13 +13,14 @@ from neurolake_dagster.spark.jars import find_jars, resolve_jars
 from neurolake_dagster.spark.java import Java, find_java, require_java
 from neurolake_dagster.spark.notebook import get_spark_config, get_spark_session
 from neurolake_dagster.spark.session import get_session, stop_session
-from neurolake_dagster.spark.work import SparkWork, measured
+from neurolake_dagster.spark.work import SparkWork, Watch, measured
 
 __all__ = [
     "Effective",
     "FileConversion",
     "Java",
     "SparkWork",
+    "Watch",
     "convert_ncf_to_parquet",
     "convert_parquet_to_ncf",
     "effective",

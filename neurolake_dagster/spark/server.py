@@ -9,7 +9,9 @@ import os
 import secrets
 import socket
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+
+import psutil
 
 from neurolake_dagster.errors import SessionConflictError
 from neurolake_dagster.service import Service, free_ports, write_private
@@ -22,6 +24,8 @@ IDLE_TIMEOUT_S = 1800
 START_TIMEOUT_S = 180
 PROBE_TIMEOUT_S = 3.0
 NAMES_SHOWN = 6
+# Spark tries so many ports for its UI, one after the other.
+UI_PORTS = 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +36,14 @@ class Server:
     ----------
     keys
         Of every key that it was started with, a digest of the value.
+    ui_url
+        None where it has no UI.
     """
 
     port: int
     token: str = field(repr=False)
     keys: dict[str, str] = field(repr=False)
+    ui_url: str | None = None
 
     @property
     def url(self) -> str:
@@ -83,7 +90,12 @@ def find_server() -> Server | None:
     if facts is None or not answers(facts["port"]):
         return None
     # An earlier version of this package recorded no keys: all of them differ.
-    return Server(port=facts["port"], token=facts["token"], keys=facts.get("keys", {}))
+    return Server(
+        port=facts["port"],
+        token=facts["token"],
+        keys=facts.get("keys", {}),
+        ui_url=facts.get("ui_url"),
+    )
 
 
 def start_server(
@@ -149,8 +161,9 @@ def _launch(
     idle_timeout_s: int,
 ) -> None:
     java = require_java()
-    conf = build_conf(settings, storage) | jar_conf(session_jars(settings))
-    conf |= {
+    # The UI asks for no token: others of this machine may look, not end our jobs.
+    conf = {"spark.ui.killEnabled": "false", **build_conf(settings, storage)}
+    conf |= jar_conf(session_jars(settings)) | {
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": str(server.port),
         "spark.connect.grpc.port.maxRetries": "0",
@@ -169,10 +182,26 @@ def _launch(
             "SPARK_CONNECT_AUTHENTICATE_TOKEN": server.token,
             "PYSPARK_PYTHON": sys.executable,
         },
-        facts=asdict(server),
+        facts=lambda pid: asdict(replace(server, ui_url=_ui_url(pid, conf))),
         is_ready=lambda: answers(server.port),
         timeout_s=START_TIMEOUT_S,
     )
+
+
+def _ui_url(pid: int, conf: dict[str, str]) -> str | None:
+    """Where the UI of the server is: Spark tells its port in no other way than by listening."""
+    if conf.get("spark.ui.enabled") != "true":
+        return None
+    first = int(conf["spark.ui.port"])
+    tried = range(first, first + UI_PORTS)
+    family = psutil.Process(pid).children(recursive=True)
+    held = {
+        one.laddr.port
+        for process in family
+        for one in process.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port in tried
+    }
+    return f"http://127.0.0.1:{min(held)}" if held else None
 
 
 def _as_properties(conf: dict[str, str]) -> str:

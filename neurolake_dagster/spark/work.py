@@ -1,31 +1,45 @@
-"""What Spark did for a piece of work: stages, tasks, shuffle, spill, rows and bytes.
+"""What Spark did for a piece of work: jobs, stages, tasks, shuffle, spill, rows and bytes.
 
-Owns asking Spark's own status store, which every application keeps, with the UI or without. No
-job is run for it.
+Owns telling a thread's jobs from others, by a tag, and asking Spark for them: the status store
+of this process's JVM, with its UI or without; of the warm server the REST API of its UI. No job
+is run for it.
 """
 
+import http.client
+import json
+import time
+import urllib.parse
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from neurolake_dagster.spark.server import find_server
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 LISTENERS_TIMEOUT_MS = 10_000
-# Field of ours -> method of Spark's StageData, summed over stages.
+API_TIMEOUT_S = 5.0
+# Numbers reach the API a moment after their job's end reaches the client.
+SETTLE_S, SETTLED_BY_S = 0.05, 5.0
+# Field of ours -> field of Spark's StageData, summed over stages.
 SUMS = {
     "tasks": "numTasks",
     "failed_tasks": "numFailedTasks",
     "shuffle_read_bytes": "shuffleReadBytes",
     "shuffle_write_bytes": "shuffleWriteBytes",
-    "spilled_bytes": "diskBytesSpilled",
+    "spilled_memory_bytes": "memoryBytesSpilled",
+    "spilled_disk_bytes": "diskBytesSpilled",
     "input_rows": "inputRecords",
     "input_bytes": "inputBytes",
     "output_rows": "outputRecords",
     "output_bytes": "outputBytes",
 }
+UNKNOWN_SERVER = "Spark runs behind a Connect endpoint of somebody else, whose UI is not known here"
+UI_OFF = "the warm server runs without a UI; NEUROLAKE_SPARK__UI_ENABLED=true gives it one"
+STOPPED = "the session was stopped before it could be asked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +49,67 @@ class SparkWork:
     Parameters
     ----------
     ui_url
-        None where the UI is off.
+        None where the UI is off or not known.
     counts
-        ``jobs``, ``stages`` and the fields of `SUMS`; empty over Spark Connect, which does not
-        tell them.
+        ``jobs``, ``stages`` and the fields of `SUMS`. What was spilled is told as its size in
+        memory and its size on disk.
+    missing
+        Why there are no counts; empty where there are.
     """
 
     application_id: str
     version: str
-    ui_url: str | None
-    counts: dict[str, int]
+    ui_url: str | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    missing: str = ""
+
+
+class Watch:
+    """Watches the jobs that this thread starts with some sessions, until it is closed.
+
+    Sessions of one JVM or server are told together; those of another Spark are not.
+    """
+
+    def __init__(self) -> None:
+        self._tag = _new_tag()
+        self._sessions: list[SparkSession] = []
+        self._work = SparkWork(application_id="", version="")
+
+    def add(self, session: "SparkSession") -> None:
+        """Watch a session too."""
+        if any(one is session for one in self._sessions):
+            return
+        if not self._sessions:
+            # Asked now: a session that is stopped meanwhile tells nothing any more.
+            application = session.conf.get("spark.app.id", "") or ""
+            self._work = SparkWork(application_id=application, version=session.version)
+        self._sessions.append(session)
+        _set_tag(session, self._tag)
+
+    def tell(self) -> SparkWork | None:
+        """What the jobs did since it began, or since this was last asked, and watch on.
+
+        None if no session was watched.
+        """
+        if not self._sessions:
+            return None
+        tag = self._tag
+        self.close()
+        self._tag = _new_tag()
+        for session in self._sessions:
+            _set_tag(session, self._tag)
+        first = self._sessions[0]
+        if not _is_classic(first):
+            return _told_by_server(self._work, tag, first.client.token)
+        if _is_stopped(first):
+            return replace(self._work, missing=STOPPED)
+        counts = _counts_of_jvm(first.sparkContext, tag)
+        return replace(self._work, ui_url=first.sparkContext.uiWebUrl, counts=counts)
+
+    def close(self) -> None:
+        """Watch no longer."""
+        for session in self._sessions:
+            _set_tag(session, self._tag, is_on=False)
 
 
 class Measured:
@@ -56,33 +121,38 @@ class Measured:
 @contextmanager
 def measured(session: "SparkSession") -> Iterator[Measured]:
     """Measure the jobs that this thread starts inside the block."""
-    found = Measured()
-    if not hasattr(session, "_jsc"):
-        yield found
-        found.work = SparkWork(
-            application_id=session.conf.get("spark.app.id", "") or "",
-            version=session.version,
-            ui_url=None,
-            counts={},
-        )
-        return
-    context = session.sparkContext
-    tag = f"neurolake-{uuid.uuid4().hex}"
-    context.addJobTag(tag)
+    found, watch = Measured(), Watch()
+    watch.add(session)
     try:
         yield found
     finally:
-        context.removeJobTag(tag)
-    found.work = SparkWork(
-        application_id=context.applicationId,
-        version=session.version,
-        ui_url=context.uiWebUrl,
-        counts=_counts(context, tag),
-    )
+        found.work = watch.tell()
+        watch.close()
 
 
-def _counts(context: Any, tag: str) -> dict[str, int]:
-    """Sum up the stages of the tagged jobs; a stage that was skipped did nothing."""
+def _new_tag() -> str:
+    return f"neurolake-{uuid.uuid4().hex}"
+
+
+def _set_tag(session: "SparkSession", tag: str, *, is_on: bool = True) -> None:
+    """Tag the jobs that this thread starts with a session, or no longer."""
+    if not _is_classic(session):
+        (session.addTag if is_on else session.removeTag)(tag)
+    elif not _is_stopped(session):
+        context = session.sparkContext
+        (context.addJobTag if is_on else context.removeJobTag)(tag)
+
+
+def _is_classic(session: "SparkSession") -> bool:
+    return hasattr(session, "_jsc")
+
+
+def _is_stopped(session: "SparkSession") -> bool:
+    return session.sparkContext._jsc is None  # noqa: SLF001  # pyspark has no public way
+
+
+def _counts_of_jvm(context: Any, tag: str) -> dict[str, int]:
+    """The sums of the tagged jobs by the JVM's status store."""
     scala = context._jsc.sc()  # noqa: SLF001  # pyspark shows no status store
     # The last task's numbers arrive after its job is done.
     scala.listenerBus().waitUntilEmpty(LISTENERS_TIMEOUT_MS)
@@ -91,10 +161,72 @@ def _counts(context: Any, tag: str) -> dict[str, int]:
     numbers = {number for job in jobs for number in _items(job.stageIds())}
     stages = [store.lastStageAttempt(number) for number in sorted(numbers)]
     ran = [stage for stage in stages if stage.status().toString() != "SKIPPED"]
-    sums = {name: sum(int(getattr(one, method)()) for one in ran) for name, method in SUMS.items()}
-    return {"jobs": len(jobs), "stages": len(ran), **sums}
+    return _sums(len(jobs), ran, lambda stage, name: int(getattr(stage, name)()))
 
 
 def _items(sequence: Any) -> list[Any]:
     """A Scala sequence as a list."""
     return [sequence.apply(index) for index in range(sequence.size())]
+
+
+def _sums(jobs: int, ran: list[Any], value: Callable[[Any, str], int]) -> dict[str, int]:
+    """The counts of some jobs; a stage that was skipped did nothing and is not among `ran`."""
+    sums = {name: sum(value(stage, spark) for stage in ran) for name, spark in SUMS.items()}
+    return {"jobs": jobs, "stages": len(ran), **sums}
+
+
+def _told_by_server(work: SparkWork, tag: str, token: str | None) -> SparkWork:
+    """The work as the warm server tells it, if it is the one that the client's token is of."""
+    server = find_server()
+    if server is None or server.token != token:
+        return replace(work, missing=UNKNOWN_SERVER)
+    if server.ui_url is None:
+        return replace(work, missing=UI_OFF)
+    try:
+        with closing(_Api(server.ui_url, work.application_id)) as api:
+            counts = _settled_counts(api, tag)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        return replace(work, ui_url=server.ui_url, missing=f"its UI does not answer: {error}")
+    return replace(work, ui_url=server.ui_url, counts=counts)
+
+
+class _Api:
+    """The REST API of a Spark UI of this machine, for one application."""
+
+    def __init__(self, ui_url: str, application_id: str) -> None:
+        # Not urllib: it would send this to a proxy where the environment names one.
+        place = urllib.parse.urlsplit(ui_url).netloc
+        self._connection = http.client.HTTPConnection(place, timeout=API_TIMEOUT_S)
+        self._root = f"/api/v1/applications/{application_id}"
+
+    def get(self, path: str) -> Any:
+        self._connection.request("GET", f"{self._root}/{path}")
+        return json.loads(self._connection.getresponse().read())
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _settled_counts(api: _Api, tag: str) -> dict[str, int]:
+    """The sums of the tagged jobs, once all have ended and a second look finds the same."""
+    until = time.monotonic() + SETTLED_BY_S
+    counts, has_ended = _look(api, tag)
+    while time.monotonic() < until:
+        time.sleep(SETTLE_S)
+        before = counts
+        counts, has_ended = _look(api, tag)
+        if has_ended and counts == before:
+            break
+    return counts
+
+
+def _look(api: _Api, tag: str) -> tuple[dict[str, int], bool]:
+    """The sums as they are now, and whether all jobs have ended."""
+    # The server's tags hold the client's.
+    jobs = [job for job in api.get("jobs") if any(tag in one for one in job["jobTags"])]
+    numbers = {number for job in jobs for number in job["stageIds"]}
+    attempts = [api.get(f"stages/{number}?details=false") for number in sorted(numbers)]
+    stages = [max(one, key=lambda attempt: attempt["attemptId"]) for one in attempts]
+    ran = [stage for stage in stages if stage["status"] != "SKIPPED"]
+    counts = _sums(len(jobs), ran, lambda stage, name: int(stage[name]))
+    return counts, all(job["status"] != "RUNNING" for job in jobs)

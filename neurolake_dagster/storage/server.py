@@ -75,7 +75,7 @@ def start_s3_server(folder: Path) -> S3Server:
             _command(service.folder, ports),
             # Credentials of the user's own cloud are nothing to a server of ours.
             environment={k: v for k, v in os.environ.items() if not k.startswith("AWS_")},
-            facts=asdict(server),
+            facts=lambda _: asdict(server),
             is_ready=lambda: _make_bucket(server),
             timeout_s=START_TIMEOUT_S,
         )

@@ -1,9 +1,10 @@
+import threading
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
-from neurolake_dagster.spark import measured
+from neurolake_dagster.spark import Watch, measured
 
 pytestmark = pytest.mark.spark
 
@@ -17,13 +18,15 @@ def test_work_of_the_block_is_counted_without_a_job(spark: SparkSession, tmp_pat
     assert found.work is not None
     assert found.work.application_id == spark.sparkContext.applicationId
     assert found.work.version == spark.version
+    assert found.work.missing == ""
     counts = found.work.counts
     assert counts["stages"] >= 2
     assert counts["tasks"] >= 5
-    assert counts["output_rows"] == 7
+    assert (counts["input_rows"], counts["output_rows"]) == (1000, 7)
     assert counts["output_bytes"] > 0
     assert counts["shuffle_write_bytes"] == counts["shuffle_read_bytes"] > 0
-    assert counts["failed_tasks"] == counts["spilled_bytes"] == 0
+    assert counts["failed_tasks"] == 0
+    assert counts["spilled_memory_bytes"] == counts["spilled_disk_bytes"] == 0
 
 
 def test_a_block_without_jobs_counts_nothing(spark: SparkSession) -> None:
@@ -31,3 +34,36 @@ def test_a_block_without_jobs_counts_nothing(spark: SparkSession) -> None:
         spark.range(5).select("id")
     assert found.work is not None
     assert set(found.work.counts.values()) == {0}
+
+
+def test_spill_is_told_as_memory_and_as_disk(spark: SparkSession) -> None:
+    """Only the disk's share was told."""
+    session = spark.newSession()
+    session.conf.set("spark.sql.windowExec.buffer.in.memory.threshold", "10")
+    session.conf.set("spark.sql.windowExec.buffer.spill.threshold", "100")
+    with measured(session) as found:
+        session.range(5000).selectExpr("sum(id) over (partition by 1) as s").agg(
+            {"s": "max"}
+        ).head()
+    assert found.work is not None
+    counts = found.work.counts
+    assert counts["spilled_memory_bytes"] > counts["spilled_disk_bytes"] > 0
+
+
+def test_a_watch_tells_what_is_new_each_time(spark: SparkSession) -> None:
+    watch, before = Watch(), spark.sparkContext.getJobTags()
+    assert watch.tell() is None
+    watch.add(spark)
+    # Of the same JVM: told together.
+    watch.add(spark.newSession())
+    told = []
+    for jobs in (2, 1, 0):
+        for _ in range(jobs):
+            spark.range(5).collect()
+        other = threading.Thread(target=lambda: spark.range(5).collect())
+        other.start()
+        other.join()
+        told.append(watch.tell())
+    watch.close()
+    assert [one.counts["jobs"] for one in told if one is not None] == [2, 1, 0]
+    assert spark.sparkContext.getJobTags() == before
