@@ -25,7 +25,6 @@ from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
 from neurolake_dagster.io_managers.spark_rows import column_types
-from neurolake_dagster.ncf.pruning import mentioned_columns
 from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
@@ -93,15 +92,13 @@ class DeltaIOManager(LakehouseIOManager):
 
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         dataset = self._dataset(plan.path)
-        where, version, columns = _where(plan, dataset), plan.version, plan.columns
-        if plan.narrowed_by is None:
-            return dataset.scan(columns=columns, where=where, version=version)
-        schema = _schema_of(dataset, version)
-        asked = schema.names if columns is None else columns
-        used = list(dict.fromkeys([*asked, *mentioned_columns(plan.narrowed_by, schema.names)]))
-        rows = dataset.scan(columns=used, where=where, version=version)
-        kept = (batch.filter(plan.narrowed_by).select(list(asked)) for batch in rows)
-        return pa.RecordBatchReader.from_batches(pa.schema([schema.field(n) for n in asked]), kept)
+        return dataset.scan(
+            plan.columns,
+            _scope_sql(plan, dataset),
+            plan.version,
+            predicate=plan.where,
+            filters=plan.narrowed_by,
+        )
 
     def _schema(self, plan: ReadPlan) -> pa.Schema:
         return projected(_schema_of(self._dataset(plan.path), plan.version), plan)
@@ -264,19 +261,23 @@ class _Sink(io.RawIOBase):
 
 def _where(plan: ReadPlan, dataset: DeltaDataset) -> str | None:
     """The rows of the asked partitions that the input's own predicate keeps."""
-    if plan.scope is None and plan.where is None:
-        return None
-    schema, tests = dataset.snapshot(plan.version).schema, []
-    if plan.scope is not None:
-        if not plan.scope.columns:
-            raise PartitionError(
-                f"{plan.name}: the asset's metadata has no partition_expr to find its partitions by"
-            )
-        plan.scope.require_columns(schema, plan.name)
-        tests.append(plan.scope.predicate(schema))
+    tests = [_scope_sql(plan, dataset)]
     if plan.where is not None:
-        tests.append(plan.where.sql(schema))
-    return " AND ".join(f"({test})" for test in tests)
+        tests.append(plan.where.sql(_schema_of(dataset, plan.version)))
+    return " AND ".join(f"({test})" for test in tests if test) or None
+
+
+def _scope_sql(plan: ReadPlan, dataset: DeltaDataset) -> str | None:
+    """The rows of the asked partitions."""
+    if plan.scope is None:
+        return None
+    if not plan.scope.columns:
+        raise PartitionError(
+            f"{plan.name}: the asset's metadata has no partition_expr to find its partitions by"
+        )
+    schema = _schema_of(dataset, plan.version)
+    plan.scope.require_columns(schema, plan.name)
+    return plan.scope.predicate(schema)
 
 
 def _mark(plan: WritePlan) -> str:

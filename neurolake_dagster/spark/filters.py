@@ -26,15 +26,15 @@ from pyspark.sql.datasource import (
 )
 
 from neurolake_dagster.errors import TableError
-from neurolake_dagster.tables.predicate import (
+from neurolake_dagster.tables.conditions import (
     Compare,
     IsNull as IsNothing,
     Joined,
-    Not as Opposite,
     OneOf,
     Predicate,
-    read_predicate,
 )
+from neurolake_dagster.tables.literals import Test, settle
+from neurolake_dagster.tables.predicate import read_predicate
 
 _COMPARISONS: dict[type[Filter], str] = {
     EqualTo: "==",
@@ -156,6 +156,8 @@ class Term:
 def read_where(where: str, types: Mapping[str, pa.DataType]) -> tuple[Term, ...]:
     """Read conditions that are joined by ``AND``, as `neurolake_dagster.tables.predicate` has them.
 
+    NaN is Spark's, above all numbers; in `tables` it fulfils no condition.
+
     Parameters
     ----------
     types
@@ -177,15 +179,13 @@ def _terms(part: Predicate, types: Mapping[str, pa.DataType]) -> Iterator[Term]:
         case Compare(operator=operator) if operator != "!=":
             sign = "==" if operator == "=" else operator
             yield _term(part.column, sign, (part.value,), types)
-        case OneOf():
+        case OneOf(is_negated=False):
             yield _term(part.column, "in", part.values, types)
         case IsNothing():
-            yield _term(part.column, "null", (), types)
-        case Opposite(part=IsNothing(column=column)):
-            yield _term(column, "valid", (), types)
+            yield _term(part.column, "valid" if part.is_negated else "null", (), types)
         case _:
             raise TableError(
-                f"where: {part.sql()}: expected comparisons, IN and IS NULL joined by AND; "
+                f"where: {part.text()}: expected comparisons, IN and IS NULL joined by AND; "
                 "use .where(...) of the DataFrame for the rest"
             )
 
@@ -196,12 +196,20 @@ def _term(
     kind = types.get(column)
     if kind is None:
         raise TableError(f"where: no column {column!r} is read; expected one of {list(types)!r}")
+    sign = "=" if operator in ("==", "in") else operator
     try:
-        scalars = tuple(pa.scalar(value).cast(kind) for value in values)
-    except pa.ArrowException as exc:
-        raise TableError(f"where: {values!r} does not fit {column!r} ({kind}): {exc}") from exc
-    is_float = pa.types.is_floating(kind)
-    return Term(column=column, operator=operator, values=scalars, is_float=is_float)
+        tests = [settle(pa.field(column, kind), sign, value) for value in values]
+    except TableError as exc:
+        raise TableError(f"where: {exc}") from exc
+    found = [test for test in tests if isinstance(test, Test) and test.operator == sign]
+    if len(found) < len(tests):
+        raise TableError(f"where: {column!r} ({kind}) {operator} {list(values)!r}: no such value")
+    return Term(
+        column=column,
+        operator=operator,
+        values=tuple(test.value for test in found),
+        is_float=pa.types.is_floating(kind),
+    )
 
 
 def read_filter(asked: Filter, types: Mapping[str, pa.DataType]) -> Term | None:

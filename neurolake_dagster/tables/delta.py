@@ -5,7 +5,9 @@ DataFrames go through delta-spark in `neurolake_dagster.io_managers.delta`.
 """
 
 import dataclasses
+import functools
 import math
+import operator
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import (
     CommitProperties,
     DeltaTable,
@@ -35,7 +38,9 @@ from neurolake_dagster.errors import (
     TableError,
     TableNotFoundError,
 )
+from neurolake_dagster.ncf.pruning import mentioned_columns
 from neurolake_dagster.storage import Storage, translated
+from neurolake_dagster.tables.conditions import Joined, Predicate
 from neurolake_dagster.tables.delta_commit import DeltaCommit, find_commit
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
@@ -155,6 +160,9 @@ class DeltaDataset:
         columns: Sequence[str] | None = None,
         where: str | None = None,
         version: int | datetime | None = None,
+        *,
+        predicate: Predicate | None = None,
+        filters: pc.Expression | None = None,
     ) -> pa.RecordBatchReader:
         """Stream the rows; their order is not guaranteed.
 
@@ -166,12 +174,28 @@ class DeltaDataset:
             A SQL predicate, evaluated exactly; files are skipped by their statistics.
         version
             Read that version instead of the newest.
+        predicate, filters
+            What must hold beside `where`; by the filters no file is skipped.
         """
         table = self.open(version)
+        schema = pa.schema(table.schema().to_arrow())
+        if predicate is not None:
+            pushed, rest = _divided(predicate, schema)
+            where = " AND ".join(f"({one})" for one in (where, *pushed) if one) or None
+            left = [one for one in (filters, *rest) if one is not None]
+            filters = functools.reduce(operator.and_, left) if left else None
+        asked = list(schema.names if columns is None else columns)
+        also = [] if filters is None else mentioned_columns(filters, schema.names)
+        used = list(dict.fromkeys([*asked, *also]))
         with _translated(self.uri):
-            names = None if columns is None else list(columns)
-            stream = table.scan(columns=names, predicate=where)
-        return _with_plain_strings(pa.RecordBatchReader.from_stream(stream))
+            stream = table.scan(columns=used, predicate=where)
+        rows = _with_plain_strings(pa.RecordBatchReader.from_stream(stream))
+        if filters is None:
+            return rows
+        kept = (batch.filter(filters).select(asked) for batch in rows)
+        return pa.RecordBatchReader.from_batches(
+            pa.schema([rows.schema.field(name) for name in asked]), kept
+        )
 
     def write(
         self,
@@ -332,8 +356,23 @@ class DeltaDataset:
         return self.exists() and self.open().transaction_version(transaction) is not None
 
 
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+def _divided(predicate: Predicate, schema: pa.Schema) -> tuple[list[str], list[pc.Expression]]:
+    """What the engine is to test, and what is tested after it: all that looks at floats.
+
+    Where a file's bounds of a column are equal, deltalake 1.6 gives that value for every row,
+    also for those with NaN, which no bounds tell of.
+    """
+    floats = {field.name for field in schema if pa.types.is_floating(field.type)}
+    parts: tuple[Predicate, ...] = (predicate,)
+    if isinstance(predicate, Joined) and predicate.operator == "AND":
+        parts = predicate.parts
+    pushed, rest = [], []
+    for part in parts:
+        if floats.intersection(part.columns()):
+            rest.append(part.expression(schema))
+        else:
+            pushed.append(part.sql(schema))
+    return pushed, rest
 
 
 def merge_condition(keys: Sequence[str], where: str | None) -> str:

@@ -1,21 +1,26 @@
-"""Row predicates: SQL-like text or pyarrow's lists, with one meaning in every engine.
+"""Reading predicates: SQL-like text or pyarrow's lists.
 
 Owns the small language: comparisons, ``IN``, ``BETWEEN``, ``IS NULL``, ``AND``, ``OR``, ``NOT``.
-A literal takes the column's type, so ``day >= '2013-01-02'`` works on a date.
+A literal takes the column's type, so ``day >= '2013-01-02'`` works on a date; numbers are not
+compared with texts; a time without a zone is UTC beside a column with one.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime
-from typing import Any, Protocol
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from decimal import Decimal
+from typing import Any
 
 from neurolake_dagster.errors import TableError
-
-Literal_ = bool | int | float | str
+from neurolake_dagster.tables.conditions import (
+    OPERATORS,
+    Compare,
+    IsNull,
+    Joined,
+    OneOf,
+    Predicate,
+)
+from neurolake_dagster.tables.literals import Literal_
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<quoted>`(?:[^`]|``)+`|\"(?:[^\"]|\"\")+\")"
@@ -23,145 +28,7 @@ _TOKEN = re.compile(
     r"|(?P<operator><=|>=|<>|!=|==|=|<|>|\(|\)|,)|(?P<word>[A-Za-z_][A-Za-z0-9_.]*))"
 )
 _SAME = {"==": "=", "<>": "!="}
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": lambda column, value: column == value,
-    "!=": lambda column, value: column != value,
-    "<": lambda column, value: column < value,
-    "<=": lambda column, value: column <= value,
-    ">": lambda column, value: column > value,
-    ">=": lambda column, value: column >= value,
-}
 _KEYWORDS = {"and", "or", "not", "in", "is", "null", "between", "true", "false"}
-
-
-class Predicate(Protocol):
-    """A condition on rows; null counts as not fulfilled."""
-
-    def expression(self, schema: pa.Schema) -> pc.Expression:
-        """The condition on Arrow columns.
-
-        Raises
-        ------
-        TableError
-            If a column is unknown, or a literal is no value of its type.
-        """
-
-    def columns(self) -> tuple[str, ...]:
-        """The columns it looks at."""
-
-    def sql(self) -> str:
-        """The condition as both deltalake's engine and Spark take it."""
-
-
-@dataclass(frozen=True)
-class Compare:
-    """A column against one literal."""
-
-    column: str
-    operator: str
-    value: Literal_
-
-    def expression(self, schema: pa.Schema) -> pc.Expression:
-        """The condition on Arrow columns."""
-        value = _typed(schema, self.column, self.value)
-        return _OPERATORS[self.operator](pc.field(self.column), value)
-
-    def columns(self) -> tuple[str, ...]:
-        """The columns it looks at."""
-        return (self.column,)
-
-    def sql(self) -> str:
-        """The condition in SQL."""
-        return f"{_quoted(self.column)} {self.operator} {_rendered(self.value)}"
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """A column against several literals."""
-
-    column: str
-    values: tuple[Literal_, ...]
-
-    def expression(self, schema: pa.Schema) -> pc.Expression:
-        """The condition on Arrow columns."""
-        values = [_typed(schema, self.column, value) for value in self.values]
-        found = pa.array([value.as_py() for value in values], schema.field(self.column).type)
-        return pc.field(self.column).isin(found)
-
-    def columns(self) -> tuple[str, ...]:
-        """The columns it looks at."""
-        return (self.column,)
-
-    def sql(self) -> str:
-        """The condition in SQL."""
-        return f"{_quoted(self.column)} IN ({', '.join(map(_rendered, self.values))})"
-
-
-@dataclass(frozen=True)
-class IsNull:
-    """A column without a value."""
-
-    column: str
-
-    def expression(self, schema: pa.Schema) -> pc.Expression:
-        """The condition on Arrow columns."""
-        _field(schema, self.column)
-        return pc.field(self.column).is_null()
-
-    def columns(self) -> tuple[str, ...]:
-        """The columns it looks at."""
-        return (self.column,)
-
-    def sql(self) -> str:
-        """The condition in SQL."""
-        return f"{_quoted(self.column)} IS NULL"
-
-
-@dataclass(frozen=True)
-class Not:
-    """The opposite; of null it is null."""
-
-    part: Predicate
-
-    def expression(self, schema: pa.Schema) -> pc.Expression:
-        """The condition on Arrow columns."""
-        inner = ~self.part.expression(schema)
-        # Arrow's isin is false for null, SQL's IN is null.
-        if isinstance(self.part, OneOf):
-            return inner & pc.field(self.part.column).is_valid()
-        return inner
-
-    def columns(self) -> tuple[str, ...]:
-        """The columns it looks at."""
-        return self.part.columns()
-
-    def sql(self) -> str:
-        """The condition in SQL."""
-        return f"NOT ({self.part.sql()})"
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Several conditions, all (``AND``) or any (``OR``) of them."""
-
-    operator: str
-    parts: tuple[Predicate, ...]
-
-    def expression(self, schema: pa.Schema) -> pc.Expression:
-        """The condition on Arrow columns."""
-        whole = self.parts[0].expression(schema)
-        for part in self.parts[1:]:
-            one = part.expression(schema)
-            whole = whole & one if self.operator == "AND" else whole | one
-        return whole
-
-    def columns(self) -> tuple[str, ...]:
-        """The columns it looks at."""
-        return tuple(dict.fromkeys(name for part in self.parts for name in part.columns()))
-
-    def sql(self) -> str:
-        """The condition in SQL."""
-        return "(" + f" {self.operator} ".join(part.sql() for part in self.parts) + ")"
 
 
 def read_predicate(where: str | Sequence[Any]) -> Predicate:
@@ -223,7 +90,7 @@ class _Parser:
 
     def _one(self) -> Predicate:
         if self._take_word("not"):
-            return Not(self._one())
+            return self._one().opposite()
         if self._take_sign("("):
             inner = self._any_of()
             self._need_sign(")")
@@ -232,7 +99,7 @@ class _Parser:
         if self._take_word("is"):
             negated = self._take_word("not")
             self._need_word("null")
-            return Not(IsNull(column)) if negated else IsNull(column)
+            return IsNull(column, negated)
         negated = self._take_word("not")
         found: Predicate
         if self._take_word("in"):
@@ -247,7 +114,7 @@ class _Parser:
             raise self._refuse("IN or BETWEEN")
         else:
             return Compare(column, self._operator(), self._literal())
-        return Not(found) if negated else found
+        return found.opposite() if negated else found
 
     def _column(self) -> str:
         kind, token = self._peek()
@@ -262,13 +129,15 @@ class _Parser:
     def _operator(self) -> str:
         kind, token = self._peek()
         token = _SAME.get(token, token)
-        if kind != "operator" or token not in _OPERATORS:
-            raise self._refuse(f"one of {', '.join(_OPERATORS)}, IN, BETWEEN, IS NULL")
+        if kind != "operator" or token not in OPERATORS:
+            raise self._refuse(f"one of {', '.join(OPERATORS)}, IN, BETWEEN, IS NULL")
         self._at += 1
         return token
 
     def _literals(self) -> tuple[Literal_, ...]:
         self._need_sign("(")
+        if self._take_sign(")"):
+            return ()
         found = [self._literal()]
         while self._take_sign(","):
             found.append(self._literal())
@@ -285,7 +154,7 @@ class _Parser:
             return token[1:-1].replace("''", "'")
         if kind == "number":
             self._at += 1
-            return int(token) if re.fullmatch(r"[+-]?\d+", token) else float(token)
+            return int(token) if re.fullmatch(r"[+-]?\d+", token) else Decimal(token)
         if kind == "word" and token.lower() in ("true", "false"):
             self._at += 1
             return token.lower() == "true"
@@ -323,48 +192,26 @@ def _from_term(term: Any) -> Predicate:
     column, operator, value = term
     operator = _SAME.get(str(operator), str(operator))
     if operator in ("in", "not in"):
-        found = OneOf(column, tuple(map(_plain, value)))
-        return Not(found) if operator == "not in" else found
-    if operator not in _OPERATORS:
-        raise TableError(f"predicate {term!r}: operator, expected one of {list(_OPERATORS)}, in")
-    return Compare(column, operator, _plain(value))
+        if isinstance(value, (str, bytes)) or not isinstance(value, Collection):
+            raise TableError(f"predicate {term!r}: expected a list of values after {operator!r}")
+        return OneOf(column, tuple(map(_literal, value)), operator == "not in")
+    if operator not in OPERATORS:
+        raise TableError(f"predicate {term!r}: operator, expected one of {list(OPERATORS)}, in")
+    return Compare(column, operator, _literal(value))
 
 
-def _plain(value: Any) -> Literal_:
-    if isinstance(value, (bool, int, float, str)):
+def _literal(value: Any) -> Literal_:
+    if isinstance(value, (bool, int, float, Decimal, str)):
         return value
     if isinstance(value, (date, datetime)):
         return value.isoformat()
-    raise TableError(f"predicate: {value!r} is no number, text, truth value, date or timestamp")
+    hint = "; ask IS NULL in a text" if value is None else ""
+    raise TableError(
+        f"predicate: {value!r} is no number, text, truth value, date or timestamp{hint}"
+    )
 
 
 def _join(operator: str, parts: Sequence[Predicate]) -> Predicate:
     if not parts:
         raise TableError("predicate: empty, expected at least one condition")
     return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))
-
-
-def _field(schema: pa.Schema, column: str) -> pa.Field:
-    if column not in schema.names:
-        raise TableError(f"predicate: no column {column!r}, expected one of {schema.names!r}")
-    return schema.field(column)
-
-
-def _typed(schema: pa.Schema, column: str, value: Literal_) -> pa.Scalar:
-    type_ = _field(schema, column).type
-    try:
-        return pa.scalar(value).cast(type_)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as exc:
-        if isinstance(value, float) and not pa.types.is_temporal(type_):
-            return pa.scalar(value)
-        raise TableError(f"predicate: {value!r} is no {type_}, as column {column!r} is") from exc
-
-
-def _quoted(column: str) -> str:
-    return "`" + column.replace("`", "``") + "`"
-
-
-def _rendered(value: Literal_) -> str:
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return str(value).upper() if isinstance(value, bool) else repr(value)
