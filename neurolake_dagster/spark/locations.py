@@ -4,6 +4,7 @@ Owns the meaning of a path: one file, a folder of files, a table (its live files
 a glob of any of these; on disk or on S3. Reads footers only for schemas.
 """
 
+import fnmatch
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +83,7 @@ def find_files(uris: Sequence[str], options: StorageOptions, version: int | None
     TableError
         If tables are mixed with other places, or `version` is asked of no table.
     """
-    found = [_find(uri, options, version) for uri in uris]
+    found = [one for uri in uris for one in _find(uri, options, version)]
     if version is not None and any(one.schema is None for one in found):
         raise TableError(f"{', '.join(uris)}: only a table has versions")
     schemas = [one.schema for one in found if one.schema is not None]
@@ -142,21 +143,26 @@ def _schema_of(file: Location) -> pa.Schema:
         return opened.schema
 
 
-def _find(uri: str, options: StorageOptions, version: int | None) -> Found:
-    if _GLOB.search(uri):
-        return _find_glob(uri, options)
-    storage, name = place_of(uri, options)
-    if storage.exists(name):
-        return Found(files=(Location(storage=storage, key=name, bytes=storage.size(name)),))
-    table = Table(storage, name, "ncf")
-    if table.exists():
-        return _find_table(table, version)
-    files = tuple(_list_files(storage, name))
-    if not files:
+def _find(uri: str, options: StorageOptions, version: int | None) -> list[Found]:
+    places = _places(uri, options)
+    found = [_find_place(storage, key, version) for storage, key in places]
+    if not any(found):
         raise StorageNotFoundError(
             f"{uri}: no NCF file, no table and no folder with {SUFFIX} files lies here"
+            + (", and nothing matches this as a pattern" if _GLOB.search(uri) else "")
         )
-    return Found(files=files)
+    return [one for one in found if one is not None]
+
+
+def _find_place(storage: Storage, key: str, version: int | None) -> Found | None:
+    """The file, table or folder at a place; None if there is none."""
+    if storage.exists(key):
+        return Found(files=(Location(storage=storage, key=key, bytes=storage.size(key)),))
+    table = Table(storage, key, "ncf")
+    if table.exists():
+        return _find_table(table, version)
+    files = tuple(_list_files(storage, key))
+    return Found(files=files) if files else None
 
 
 def _find_table(table: Table, version: int | None) -> Found:
@@ -194,43 +200,47 @@ def _list_files(storage: Storage, folder: str) -> Iterator[Location]:
             yield Location(storage=storage, key=entry.key, bytes=entry.bytes)
 
 
-def _find_glob(uri: str, options: StorageOptions) -> Found:
-    """Match a glob segment by segment; what it matches may be files, folders or tables."""
-    segments = uri.rstrip("/").split("/")
-    first = next(index for index, part in enumerate(segments) if _GLOB.search(part))
-    storage, name = place_of("/".join(segments[:first]) + "/_", options)
-    del name
-    patterns = [_pattern(part) for part in segments[first:]]
-    matched = []
-    for entry in storage.list():
-        parts = entry.key.split("/")[: len(patterns)]
-        whole = len(parts) == len(patterns)
-        if whole and all(p.fullmatch(part) for p, part in zip(patterns, parts, strict=True)):
-            matched.append("/".join(parts))
-    places = sorted(set(matched))
-    if not places:
-        raise StorageNotFoundError(f"{uri}: nothing matches this pattern")
-    return find_files([storage.uri(place) for place in places if _is_shown(place)], options)
+def _places(uri: str, options: StorageOptions) -> list[tuple[Storage, str]]:
+    """The places that a path means: itself, or as a glob those that it matches.
+
+    Segment by segment, so that only folders on the way are listed. Where something has a
+    segment's very name, that is meant: ``[``, ``{``, ``*`` and ``?`` may be in names.
+    """
+    storage, name = place_of(uri, options)
+    if not _GLOB.search(uri):
+        return [(storage, name)]
+    segments = storage.uri(name).split("/")
+    first = next(index for index, one in enumerate(segments) if _GLOB.search(one))
+    above = Storage("/".join(segments[:first]) or "/", options)
+    keys = [""]
+    for segment in segments[first:]:
+        if _GLOB.search(segment):
+            keys = [key for folder in keys for key in _matching(above, folder, segment)]
+        else:
+            keys = [f"{folder}/{segment}" for folder in keys]
+    return [(above, key) for key in keys]
 
 
-def _is_shown(place: str) -> bool:
-    return not place.rsplit("/", 1)[-1].startswith(("_", "."))
+def _matching(storage: Storage, folder: str, segment: str) -> list[str]:
+    """The keys directly in a folder that a segment of a glob means."""
+    names = {key.rpartition("/")[2]: key for key in storage.children(folder)}
+    if segment in names:
+        return [names[segment]]
+    pattern = _pattern(segment)
+    shown = {name: key for name, key in names.items() if not name.startswith(("_", "."))}
+    return [shown[name] for name in sorted(shown) if pattern.fullmatch(name)]
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
     """One segment of a glob as a pattern: ``*``, ``?``, ``[...]`` and ``{a,b}``."""
-    found, depth = "", 0
-    for char in glob.replace("[!", "[^"):
-        if char == "*":
-            found += ".*"
-        elif char == "?":
-            found += "."
-        elif char == "{":
-            found, depth = found + "(?:", depth + 1
-        elif char == "}" and depth:
-            found, depth = found + ")", depth - 1
-        elif char == "," and depth:
-            found += "|"
-        else:
-            found += char if char in "[]^-" else re.escape(char)
-    return re.compile(found)
+    texts = _alternatives(glob.replace("[^", "[!"))
+    return re.compile("|".join(fnmatch.translate(text) for text in texts))
+
+
+def _alternatives(glob: str) -> list[str]:
+    """What a glob's braces stand for, from the inmost ones on."""
+    braces = re.search(r"\{([^{}]*)\}", glob)
+    if braces is None:
+        return [glob]
+    before, after = glob[: braces.start()], glob[braces.end() :]
+    return [text for one in braces[1].split(",") for text in _alternatives(f"{before}{one}{after}")]

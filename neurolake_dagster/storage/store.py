@@ -147,11 +147,12 @@ class Storage:
 
     def folders(self, prefix: str = "") -> tuple[str, ...]:
         """The folders directly in a folder, as keys; none if there is no such folder."""
-        with self._at(prefix) if prefix else translated(self.root):
-            if self.is_local and not Path(self.root, prefix).is_dir():
-                return ()
-            found = obstore.list_with_delimiter(self._store(), prefix or None)
-        return tuple(sorted(map(str, found["common_prefixes"])))
+        return self._directly_in(prefix)[0]
+
+    def children(self, prefix: str = "") -> tuple[str, ...]:
+        """The objects and folders directly in a folder, as keys; none if there is none."""
+        folders, objects = self._directly_in(prefix)
+        return tuple(sorted({*folders, *objects}))
 
     def unfinished(self) -> Iterator[StorageEntry]:
         """What writers that were killed left on disk; `list` passes over it, `delete` takes it.
@@ -207,6 +208,15 @@ class Storage:
         """Rename one object: atomic on disk, copy and delete on S3."""
         with self._at(source):
             obstore.rename(self._store(), source, target)
+
+    def _directly_in(self, prefix: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Folders and objects, without what lies deeper."""
+        with self._at(prefix) if prefix else translated(self.root):
+            if self.is_local and not Path(self.root, prefix).is_dir():
+                return (), ()
+            found = obstore.list_with_delimiter(self._store(), prefix or None)
+        folders = tuple(sorted(map(str, found["common_prefixes"])))
+        return folders, tuple(sorted(entry["path"] for entry in found["objects"]))
 
     def _store(self) -> ObjectStore:
         return open_store(self.root, self.options)
