@@ -24,6 +24,7 @@ from neurolake_dagster.io_managers.plans import (
     WritePlan,
     build_read_plan,
     build_write_plan,
+    check_mode,
     input_name,
 )
 from neurolake_dagster.io_managers.report import Written, describe_output
@@ -57,6 +58,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         default="overwrite",
         description=f"What a write does to what is there: one of {MODES}.",
     )
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        check_mode(self.mode, type(self).__name__)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write an output in one commit and describe it on the materialization."""

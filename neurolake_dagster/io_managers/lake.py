@@ -10,10 +10,12 @@ import dagster as dg
 from pydantic import Field
 
 from neurolake_dagster.errors import TableError
+from neurolake_dagster.io_managers.asked import plain
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.delta import DeltaIOManager
 from neurolake_dagster.io_managers.ncf import NCFIOManager
 from neurolake_dagster.io_managers.parquet import ParquetIOManager
+from neurolake_dagster.io_managers.plans import check_mode
 from neurolake_dagster.resources import SparkResource, StorageResource
 
 MANAGERS: dict[str, type[LakehouseIOManager]] = {
@@ -39,6 +41,14 @@ class LakeIOManager(dg.ConfigurableIOManager):
     )
     mode: str = Field(default="overwrite", description="As of the formats' own managers.")
 
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        check_mode(self.mode, type(self).__name__)
+        if not isinstance(self.format, dg.EnvVar) and self.format not in MANAGERS:
+            raise TableError(
+                f"{type(self).__name__}: format {self.format!r}, expected one of {tuple(MANAGERS)}"
+            )
+
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write an output in its format."""
         key = context.asset_key if context.has_asset_key else None
@@ -62,7 +72,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
             If the metadata or the config names a format that is not known.
         """
         by_key = asset_key.path[0] if asset_key and asset_key.path[0] in MANAGERS else None
-        name = metadata.get("format") or by_key or self.format
+        name = plain(metadata.get("format")) or by_key or self.format
         kind = MANAGERS.get(str(name))
         if kind is None:
             where = "output" if asset_key is None else f"asset {asset_key.to_user_string()}"

@@ -42,7 +42,7 @@ def table_metadata(
     preview: pa.Table | None = None,
     statistics: Sequence[ColumnStatistics] = (),
     column_descriptions: Mapping[str, str] | None = None,
-    pii_columns: Iterable[str] = (),
+    pii_columns: str | Iterable[str] = (),
 ) -> Metadata:
     """Metadata of one written table or partition; what is None is left out.
 
@@ -55,31 +55,28 @@ def table_metadata(
     source_bytes
         Size of what it was made of: adds ``compression_ratio``, source by target.
     preview
-        A few rows; columns flagged as PII are dropped here.
+        A few rows; columns about persons are dropped here.
     statistics
-        Of the whole table's columns; of those flagged as PII no value is shown.
+        Of the whole table's columns; of those about persons no value is shown.
     column_descriptions
-        Win over what an Arrow field's metadata says (``ncf.description``, ``description``,
-        ``comment``).
+        Win over what an Arrow field says (``ncf.description``, ``description``, ``comment``).
     pii_columns
-        Beside the fields whose Arrow metadata says ``pii``.
+        Columns about persons, beside those with a field, however deep, that says ``pii``.
     """
-    described = dict(column_descriptions or {})
-    hidden = {*pii_columns, *_flagged_as_pii(schema)}
+    hidden = _hidden(pii_columns, schema, *([] if preview is None else [preview.schema]))
+    columns = table_schema(schema, column_descriptions or {}, hidden)
     found: Metadata = {
         "dagster/uri": dg.MetadataValue.text(uri),
-        "dagster/column_schema": dg.MetadataValue.table_schema(
-            table_schema(schema, described, hidden)
-        ),
+        "dagster/column_schema": dg.MetadataValue.table_schema(columns),
     }
-    integers = {
+    numbers = {
         "dagster/row_count": row_count,
         "dagster/partition_row_count": partition_row_count,
         "bytes": bytes,
         "files": files,
         "version": version,
     }
-    found |= {k: dg.MetadataValue.int(int(v)) for k, v in integers.items() if v is not None}
+    found |= {k: dg.MetadataValue.int(int(v)) for k, v in numbers.items() if v is not None}
     if seconds is not None:
         found["seconds"] = dg.MetadataValue.float(round(seconds, 3))
     if table_name is not None:
@@ -226,10 +223,16 @@ def _statistics(
     return dg.MetadataValue.table(records=records, schema=schema)
 
 
+def _hidden(named: str | Iterable[str], *schemas: pa.Schema) -> set[str]:
+    """The columns of which no value is shown; a name like ``person.mail`` hides ``person``."""
+    names = {named} if isinstance(named, str) else set(named)
+    flagged = {field.name for schema in schemas for field in schema if _is_pii(field)}
+    return names | {name.split(".")[0] for name in names} | flagged
+
+
 def _is_pii(field: pa.Field) -> bool:
     flags = [(field.metadata or {}).get(key, b"") for key in PII_KEYS]
-    return any(flag.lower() not in (b"", b"0", b"false", b"no") for flag in flags)
-
-
-def _flagged_as_pii(schema: pa.Schema) -> set[str]:
-    return {field.name for field in schema if _is_pii(field)}
+    if any(flag.lower() not in (b"", b"0", b"false", b"no") for flag in flags):
+        return True
+    type_ = field.type
+    return any(_is_pii(type_.field(number)) for number in range(type_.num_fields))

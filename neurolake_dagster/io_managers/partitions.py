@@ -15,25 +15,20 @@ from neurolake_dagster.tables.partitions import DEFAULT_DIMENSION
 from neurolake_dagster.tables.scope import Key, Member, Scope
 from neurolake_dagster.tables.windows import Window
 
-PARTITION_EXPR = ("partition_expr", "partition_by")
 
-
-def scope_of(
-    definition: dg.PartitionsDefinition[Any], keys: Sequence[str], metadata: Mapping[str, Any]
-) -> Scope:
-    """The scope of some partition keys of an asset.
+def scope_of(definition: dg.PartitionsDefinition[Any], keys: Sequence[str], expr: object) -> Scope:
+    """The scope of some partition keys of an asset, in their order: Dagster's is that of a set.
 
     Parameters
     ----------
-    metadata
-        The asset's definition metadata, for ``partition_expr`` or ``partition_by``: a column,
-        or one per dimension of a multi-partition.
+    expr
+        The asset's ``partition_expr``: a column, or one per dimension of a multi-partition; None
+        where it has none.
     """
     dimensions = _dimensions(definition)
-    asked = [metadata[name] for name in PARTITION_EXPR if metadata.get(name)]
     return Scope(
-        keys=tuple(_key(definition, dimensions, key) for key in keys),
-        columns=_columns(asked[0], dimensions) if asked else (),
+        keys=tuple(sorted((_key(definition, dimensions, key) for key in keys), key=_order)),
+        columns=() if expr is None else _columns(expr, dimensions),
     )
 
 
@@ -102,6 +97,13 @@ def _key(
         place = ((DEFAULT_DIMENSION, str(key)),)
         members = (_member(definition, str(key)),)
     return Key(name=str(key), place=place, members=members)
+
+
+def _order(key: Key) -> list[tuple[float, str]]:
+    return [
+        (member.start.timestamp(), "") if isinstance(member, Window) else (0.0, member)
+        for member in key.members
+    ]
 
 
 def _member(definition: dg.PartitionsDefinition[Any], key: str) -> Member:

@@ -1,11 +1,10 @@
 """What one output or input asks for: from a Dagster context to a plan.
 
-Owns how settings are found, in the order that `base` states, and what is refused of them.
-Knows no format.
+Owns what settings mean together, and which of them are refused. Knows no format.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -13,6 +12,7 @@ import dagster as dg
 import pyarrow as pa
 
 from neurolake_dagster.errors import TableError
+from neurolake_dagster.io_managers.asked import INPUT_KEYS, OUTPUT_KEYS, Asked
 from neurolake_dagster.io_managers.partitions import scope_of
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.values import Wanted
@@ -75,6 +75,8 @@ class WritePlan:
     table_properties: Mapping[str, str]
     constraints: Mapping[str, str]
     partition_columns: tuple[str, ...] | None = None
+    pii_columns: tuple[str, ...] = ()
+    column_descriptions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,60 +106,6 @@ class ReadPlan:
     narrowed_by: Any = None
 
 
-class Asked:
-    """The settings of one output: the run's are stronger than the definition's.
-
-    Parameters
-    ----------
-    where
-        The output's name in messages.
-    """
-
-    def __init__(self, context: dg.OutputContext, where: str) -> None:
-        self.where = where
-        self._places = (context.output_metadata or {}, context.definition_metadata or {})
-
-    def get(self, *names: str) -> Any:
-        """The first setting found under any of its names, plain; None if there is none."""
-        for place in self._places:
-            for name in names:
-                if place.get(name) is not None:
-                    value = place[name]
-                    plain = value.value if isinstance(value, dg.MetadataValue) else value
-                    return getattr(plain, "value", plain)
-        return None
-
-    def choice(self, choices: Sequence[str], *names: str) -> Any:
-        """A setting that must be one of a few; None if there is none.
-
-        Raises
-        ------
-        TableError
-            Naming the choices.
-        """
-        found = self.get(*names)
-        if found is None or found in choices:
-            return found
-        raise TableError(f"{self.where}: {names[0]} {found!r}, expected one of {tuple(choices)}")
-
-    def mapping(self, name: str) -> dict[str, str]:
-        """A setting of names and texts; booleans as Delta spells them."""
-        found = self.get(name) or {}
-        if not isinstance(found, Mapping):
-            raise TableError(f'{self.where}: {name} {found!r}, expected a dict like {{"a": "b"}}')
-        return {
-            str(key): str(value).lower() if isinstance(value, bool) else str(value)
-            for key, value in found.items()
-        }
-
-    def names(self, name: str) -> tuple[str, ...] | None:
-        """A setting of one or several columns."""
-        found = self.get(name)
-        if found is None:
-            return None
-        return (found,) if isinstance(found, str) else tuple(str(one) for one in found)
-
-
 def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
     """What an output asks for.
 
@@ -167,16 +115,13 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
         The manager's.
     """
     where, path = _output_place(context)
-    asked = Asked(context, where)
-    keys: list[str] = []
+    definition = context.definition_metadata or {}
+    asked = Asked(where, (context.output_metadata, definition), OUTPUT_KEYS)
     scope = None
     if context.has_asset_partitions:
-        keys = [str(key) for key in context.asset_partition_keys]
-        scope = scope_of(
-            context.asset_partitions_def,
-            context.asset_partition_keys,
-            context.definition_metadata or {},
-        )
+        expr = _partition_expr(asked, definition)
+        scope = scope_of(context.asset_partitions_def, context.asset_partition_keys, expr)
+    keys = [] if scope is None else [key.name for key in scope.keys]
     step = context.step_context
     mode = _mode(asked, default_mode, is_partitioned=scope is not None)
     root_run = step.dagster_run.root_run_id or step.run_id
@@ -187,7 +132,7 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
         scope=scope,
         mode=mode,
         transaction=transaction if mode in ("append", "merge") else None,
-        merge=_merge(asked) if mode == "merge" else None,
+        merge=_merge(asked, mode),
         schema_mode=_schema_mode(asked, mode, is_partitioned=scope is not None),
         properties={
             "dagster/run_id": step.run_id,
@@ -197,21 +142,22 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
         table_properties=asked.mapping("table_properties"),
         constraints=asked.mapping("constraints"),
         partition_columns=asked.names("partition_columns"),
+        pii_columns=asked.names("pii_columns") or (),
+        column_descriptions=asked.mapping("column_descriptions"),
     )
 
 
 def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
     """What an input asks for."""
-    metadata = context.definition_metadata or {}
-    where = input_name(context)
-    columns = metadata.get("columns")
+    asked = Asked(input_name(context), (context.definition_metadata,), INPUT_KEYS)
+    terms = asked.terms("where")
     plan = ReadPlan(
-        name=where,
+        name=asked.where,
         path=_input_path(context),
-        columns=None if columns is None else tuple(columns),
-        where=read_predicate(metadata["where"]) if metadata.get("where") else None,
-        version=_asked_version(metadata, where),
-        allow_missing=bool(metadata.get("allow_missing_partitions")) or wanted.is_optional,
+        columns=asked.names("columns"),
+        where=None if terms is None else read_predicate(terms),
+        version=_asked_version(asked),
+        allow_missing=asked.flag("allow_missing_partitions") or wanted.is_optional,
         is_streamed=wanted.type is pa.RecordBatchReader,
     )
     if not context.has_asset_partitions:
@@ -219,7 +165,8 @@ def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
     upstream = context.upstream_output
     definition = context.asset_partitions_def
     keys = _keys_of_run(context) or context.asset_partition_keys
-    scope = scope_of(definition, keys, (upstream and upstream.definition_metadata) or {})
+    theirs = None if upstream is None else upstream.definition_metadata
+    scope = scope_of(definition, keys, Asked(plan.name, (theirs,), ()).get("partition_expr"))
     covers_all = len(keys) >= len(
         definition.get_partition_keys(dynamic_partitions_store=context.instance)
     )
@@ -243,6 +190,12 @@ def projected(schema: pa.Schema, plan: ReadPlan) -> pa.Schema:
     return pa.schema([schema.field(name) for name in plan.columns], schema.metadata)
 
 
+def check_mode(name: object, where: str) -> None:
+    """Refuse what is no mode of writing; the value of an `EnvVar` is not known yet."""
+    if name not in MODES and not isinstance(name, dg.EnvVar):
+        raise TableError(f"{where}: mode {name!r}, expected one of {MODES}")
+
+
 def input_name(context: dg.InputContext) -> str:
     """What to call an input in messages."""
     name = f"input {context.name!r}" if context.has_input_name else "input"
@@ -251,8 +204,20 @@ def input_name(context: dg.InputContext) -> str:
     return name
 
 
+def _partition_expr(asked: Asked, definition: Mapping[str, Any]) -> object:
+    """The asset's own: whoever reads it does not see what a run says."""
+    found = Asked(asked.where, (definition,), OUTPUT_KEYS).get("partition_expr")
+    if asked.get("partition_expr") != found:
+        raise TableError(
+            f"{asked.where}: partition_expr is {asked.get('partition_expr')!r} for this run and "
+            f"{found!r} in the definition; expected it there alone"
+        )
+    return found
+
+
 def _mode(asked: Asked, default: str, *, is_partitioned: bool) -> Mode:
-    name = asked.get("mode", "write_mode") or default
+    name = asked.get("mode") or default
+    check_mode(name, asked.where)
     if name == "create_or_replace":
         if is_partitioned:
             raise TableError(
@@ -260,13 +225,21 @@ def _mode(asked: Asked, default: str, *, is_partitioned: bool) -> Mode:
                 "use 'overwrite', which replaces those of the run"
             )
         return "overwrite"
-    for known in get_args(Mode):
-        if name == known:
-            return known  # type: ignore[no-any-return]
-    raise TableError(f"{asked.where}: mode {name!r}, expected one of {MODES}")
+    found: Mode = name  # type: ignore[assignment] # as checked above
+    return found
 
 
-def _merge(asked: Asked) -> MergePlan:
+def _merge(asked: Asked, mode: Mode) -> MergePlan | None:
+    names = ("merge_keys", "when_matched", "when_new", "when_gone")
+    if mode != "merge":
+        given = [name for name in names if asked.get(name) is not None]
+        # A run may overwrite what is merged otherwise.
+        if given and "merge" not in asked.all("mode"):
+            raise TableError(
+                f"{asked.where}: {', '.join(given)} mean nothing in mode {mode!r}; "
+                'expected "mode": "merge" beside them'
+            )
+        return None
     keys = asked.names("merge_keys")
     if not keys:
         raise TableError(
@@ -294,21 +267,12 @@ def _schema_mode(asked: Asked, mode: Mode, *, is_partitioned: bool) -> SchemaMod
     return found
 
 
-def _asked_version(metadata: Mapping[str, Any], where: str) -> int | datetime | None:
+def _asked_version(asked: Asked) -> int | datetime | None:
     """The version an input asks for: by number (``version``) or by moment (``as_of``)."""
-    version, moment = metadata.get("version"), metadata.get("as_of")
+    version, moment = asked.number("version"), asked.moment("as_of")
     if version is not None and moment is not None:
-        raise TableError(f"{where}: version and as_of are both given, expected one of them")
-    if version is not None:
-        return int(version)
-    if moment is None or isinstance(moment, datetime):
-        return moment
-    try:
-        return datetime.fromisoformat(str(moment))
-    except ValueError as exc:
-        raise TableError(
-            f"{where}: as_of {moment!r}, expected a time like 2013-01-31T12:00"
-        ) from exc
+        raise TableError(f"{asked.where}: version and as_of are both given, expected one of them")
+    return moment if version is None else version
 
 
 def _keys_of_run(context: dg.InputContext) -> Sequence[str]:

@@ -69,7 +69,7 @@ def describe_output(
     context: dg.OutputContext, plan: WritePlan, written: Written, seconds: float
 ) -> None:
     """Tell Dagster what a write did."""
-    found = _described(context, plan, written, seconds)
+    found = _described(plan, written, seconds)
     if len(written.by_partition) > 1:
         found |= partitions_metadata(
             [
@@ -87,11 +87,8 @@ def describe_output(
         context.step_context.set_data_version(context.asset_key, version)
 
 
-def _described(
-    context: dg.OutputContext, plan: WritePlan, written: Written, seconds: float
-) -> dict[str, Any]:
+def _described(plan: WritePlan, written: Written, seconds: float) -> dict[str, Any]:
     """The metadata of one write."""
-    definition = context.definition_metadata or {}
     found: dict[str, Any] = table_metadata(
         uri=written.uri,
         schema=written.schema,
@@ -104,8 +101,8 @@ def _described(
         table_name=".".join(plan.path.split("/")),
         preview=written.preview,
         statistics=written.statistics,
-        column_descriptions=definition.get("column_descriptions"),
-        pii_columns=definition.get("pii_columns", ()),
+        column_descriptions=plan.column_descriptions,
+        pii_columns=plan.pii_columns,
     )
     found |= {name: dg.MetadataValue.int(count) for name, count in written.metrics.items()}
     if written.spark is not None:

@@ -65,6 +65,27 @@ def test_a_preview_never_shows_columns_flagged_as_pii() -> None:
     assert "ann@" not in repr(found)
 
 
+def test_a_column_with_a_field_about_persons_is_hidden_whole() -> None:
+    """A struct's child that is flagged was shown in the preview."""
+    mail = pa.field("mail", pa.string(), metadata={"ncf.pii": "true"})
+    schema = pa.schema(
+        [
+            pa.field("person", pa.struct([mail])),
+            pa.field("people", pa.list_(pa.struct([mail]))),
+            pa.field("named", pa.struct([pa.field("mail", pa.string())])),
+            pa.field("n", pa.int64()),
+        ]
+    )
+    one = {"mail": "ann@x"}
+    rows = pa.table({"person": [one], "people": [[one]], "named": [one], "n": [1]}, schema=schema)
+    # The log's schema may have lost the flags that the rows have.
+    metadata = table_metadata(
+        uri="/t", schema=pa.schema([("n", pa.int64())]), preview=rows, pii_columns="named.mail"
+    )
+    (record,) = materialize(metadata)["preview"].value.records
+    assert record.data == {"n": 1}
+
+
 def test_meanings_and_persons_are_tags_of_the_column_schema() -> None:
     schema = pa.schema(
         [

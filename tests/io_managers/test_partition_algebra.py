@@ -197,7 +197,7 @@ def test_sets_of_keys_equal_one_key_at_a_time(name: Any, kind: Kind, data: st.Da
 @given(data=st.data())
 def test_rows_of_a_key_that_was_not_asked_for_are_refused(kind: Kind, data: st.DataObject) -> None:
     keys = data.draw(st.lists(st.sampled_from(kind.keys()), min_size=2, max_size=5, unique=True))
-    scope = scope_of(kind.definition, keys[1:], {"partition_expr": kind.expr})
+    scope = scope_of(kind.definition, keys[1:], kind.expr)
     (batch,) = kind.rows(keys, list(range(len(keys)))).combine_chunks().to_batches()
     with pytest.raises(PartitionError, match="none of the asked partitions"):
         list(scope.divide(batch))

@@ -1,5 +1,6 @@
 """Partitions in real runs: what is refused, what is missing, what each one is told."""
 
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from neurolake_dagster.io_managers.base import LakehouseIOManager
+from neurolake_dagster.io_managers.partitions import scope_of
 from tests.io_managers.test_io_managers import (
     failure,
     instance,
@@ -53,3 +55,12 @@ def test_a_dict_whose_values_have_rows_of_other_keys_is_refused(
     result = run([made(swapped, mode=mode)], manager, instance, tags=tags, raise_on_error=False)
     assert "belong to none of the asked partitions ['a']" in str(failure(result))
     assert sorted(stored(manager, "made")["k"].to_pylist()) == ["a", "b"]
+
+
+def test_the_order_of_keys_is_not_that_of_dagsters_sets() -> None:
+    """A single run's append took its name from the keys in the order of a set, another one in
+    each process: executed again, it added its rows again."""
+    hours = dg.HourlyPartitionsDefinition("2013-11-03-00:00", timezone="America/New_York")
+    names = hours.get_partition_keys(datetime(2013, 11, 3, 4))
+    assert [key.name for key in scope_of(hours, names[::-1], "at").keys] == names
+    assert [key.name for key in scope_of(KEYS, ["c", "a", "b"], "k").keys] == ["a", "b", "c"]
