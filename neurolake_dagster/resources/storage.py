@@ -1,6 +1,6 @@
 """Where the tables lie, as a Dagster resource."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -8,6 +8,9 @@ from pydantic import Field
 from neurolake_dagster.resources.secrets import hide, reveal
 from neurolake_dagster.settings import StorageSettings
 from neurolake_dagster.storage import Storage, StorageOptions
+
+if TYPE_CHECKING:
+    from dagster_aws.s3 import S3Resource
 
 SECRETS = ("access_key", "secret_key", "session_token")
 
@@ -78,3 +81,9 @@ class StorageResource(dg.ConfigurableResource["StorageResource"]):
             endpoint=settings.endpoint, region=settings.region, secure=settings.uses_tls, **keys
         )
         return Storage(settings.root, options)
+
+    def s3_resource(self) -> "S3Resource":
+        """The same store and credentials for what dagster-aws has: a resource with a client."""
+        from neurolake_dagster.resources.s3 import StorageS3Resource
+
+        return StorageS3Resource(storage=self)
