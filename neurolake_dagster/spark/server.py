@@ -9,16 +9,18 @@ import os
 import secrets
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
 import psutil
 
-from neurolake_dagster.errors import SessionConflictError
+from neurolake_dagster.errors import SessionConflictError, SparkError
 from neurolake_dagster.service import Service, free_ports, write_private
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
 from neurolake_dagster.spark.conf import build_conf, jar_conf
 from neurolake_dagster.spark.jars import installed_set, session_jars, spark_home
 from neurolake_dagster.spark.java import require_java
+from neurolake_dagster.spark.status import StatusAPI
 
 IDLE_TIMEOUT_S = 1800
 START_TIMEOUT_S = 180
@@ -38,12 +40,15 @@ class Server:
         Of every key that it was started with, a digest of the value.
     ui_url
         None where it has no UI.
+    application_id
+        Empty where nobody could be asked for it.
     """
 
     port: int
     token: str = field(repr=False)
     keys: dict[str, str] = field(repr=False)
     ui_url: str | None = None
+    application_id: str = ""
 
     @property
     def url(self) -> str:
@@ -79,9 +84,9 @@ def without_remote(settings: SparkSettings) -> SparkSettings:
     return settings.model_copy(update={"remote": None})
 
 
-def server_service() -> Service:
-    """The service of this cache folder: its process and its log."""
-    return Service("Spark server", CacheSettings.load().dir / "spark")
+def server_service(cache: CacheSettings | None = None) -> Service:
+    """The service of a cache folder: its process and its log; None is the environment's folder."""
+    return Service("Spark server", (cache or CacheSettings.load()).dir / "spark")
 
 
 def find_server() -> Server | None:
@@ -95,6 +100,7 @@ def find_server() -> Server | None:
         token=facts["token"],
         keys=facts.get("keys", {}),
         ui_url=facts.get("ui_url"),
+        application_id=facts.get("application_id", ""),
     )
 
 
@@ -182,10 +188,20 @@ def _launch(
             "SPARK_CONNECT_AUTHENTICATE_TOKEN": server.token,
             "PYSPARK_PYTHON": sys.executable,
         },
-        facts=lambda pid: asdict(replace(server, ui_url=_ui_url(pid, conf))),
+        facts=lambda pid: asdict(_with_ui(server, _ui_url(pid, conf))),
         is_ready=lambda: answers(server.port),
         timeout_s=START_TIMEOUT_S,
     )
+
+
+def _with_ui(server: Server, ui_url: str | None) -> Server:
+    """The server with what its UI tells, so that the first client does not wait for that."""
+    found = replace(server, ui_url=ui_url)
+    if ui_url is not None:
+        # The server serves without it.
+        with suppress(SparkError), StatusAPI(ui_url) as api:
+            found = replace(found, application_id=api.get()[0]["id"])
+    return found
 
 
 def _ui_url(pid: int, conf: dict[str, str]) -> str | None:

@@ -5,23 +5,21 @@ of this process's JVM, with its UI or without; of the warm server the REST API o
 is run for it.
 """
 
-import http.client
-import json
 import time
-import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from neurolake_dagster.errors import SparkError
 from neurolake_dagster.spark.server import find_server
+from neurolake_dagster.spark.status import StatusAPI
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 LISTENERS_TIMEOUT_MS = 10_000
-API_TIMEOUT_S = 5.0
 # Numbers reach the API a moment after their job's end reaches the client.
 SETTLE_S, SETTLED_BY_S = 0.05, 5.0
 # Field of ours -> field of Spark's StageData, summed over stages.
@@ -183,49 +181,35 @@ def _told_by_server(work: SparkWork, tag: str, token: str | None) -> SparkWork:
     if server.ui_url is None:
         return replace(work, missing=UI_OFF)
     try:
-        with closing(_Api(server.ui_url, work.application_id)) as api:
-            counts = _settled_counts(api, tag)
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        return replace(work, ui_url=server.ui_url, missing=f"its UI does not answer: {error}")
+        with StatusAPI(server.ui_url) as api:
+            counts = _settled_counts(api, work.application_id, tag)
+    except SparkError as error:
+        return replace(work, ui_url=server.ui_url, missing=str(error))
     return replace(work, ui_url=server.ui_url, counts=counts)
 
 
-class _Api:
-    """The REST API of a Spark UI of this machine, for one application."""
-
-    def __init__(self, ui_url: str, application_id: str) -> None:
-        # Not urllib: it would send this to a proxy where the environment names one.
-        place = urllib.parse.urlsplit(ui_url).netloc
-        self._connection = http.client.HTTPConnection(place, timeout=API_TIMEOUT_S)
-        self._root = f"/api/v1/applications/{application_id}"
-
-    def get(self, path: str) -> Any:
-        self._connection.request("GET", f"{self._root}/{path}")
-        return json.loads(self._connection.getresponse().read())
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-def _settled_counts(api: _Api, tag: str) -> dict[str, int]:
+def _settled_counts(api: StatusAPI, application: str, tag: str) -> dict[str, int]:
     """The sums of the tagged jobs, once all have ended and a second look finds the same."""
     until = time.monotonic() + SETTLED_BY_S
-    counts, has_ended = _look(api, tag)
+    counts, has_ended = _look(api, application, tag)
     while time.monotonic() < until:
         time.sleep(SETTLE_S)
         before = counts
-        counts, has_ended = _look(api, tag)
+        counts, has_ended = _look(api, application, tag)
         if has_ended and counts == before:
             break
     return counts
 
 
-def _look(api: _Api, tag: str) -> tuple[dict[str, int], bool]:
+def _look(api: StatusAPI, application: str, tag: str) -> tuple[dict[str, int], bool]:
     """The sums as they are now, and whether all jobs have ended."""
     # The server's tags hold the client's.
-    jobs = [job for job in api.get("jobs") if any(tag in one for one in job["jobTags"])]
+    every = api.get(application, "jobs")
+    jobs = [job for job in every if any(tag in one for one in job["jobTags"])]
     numbers = {number for job in jobs for number in job["stageIds"]}
-    attempts = [api.get(f"stages/{number}?details=false") for number in sorted(numbers)]
+    attempts = [
+        api.get(application, f"stages/{number}?details=false") for number in sorted(numbers)
+    ]
     stages = [max(one, key=lambda attempt: attempt["attemptId"]) for one in attempts]
     ran = [stage for stage in stages if stage["status"] != "SKIPPED"]
     counts = _sums(len(jobs), ran, lambda stage, name: int(stage[name]))

@@ -174,6 +174,7 @@ def test_the_warm_server_tells_all_of_it(machine: Machine, tmp_path: Path) -> No
     """Over Connect there were an application id and a version, and nothing else."""
     assert machine.spark("start", **WITH_UI).returncode == 0
     told = materialized(machine, "auto", **WITH_UI)
+    assert "spark/not_told" not in told["numbers"], told
     assert told["numbers"]["spark/output_rows"] == 1000
     assert told["numbers"]["spark/shuffle_write_bytes"] > 0
     assert told["evens"]["spark/output_rows"] == 500
@@ -190,6 +191,7 @@ def test_the_warm_server_tells_all_of_it(machine: Machine, tmp_path: Path) -> No
 
     # The same server is somebody else's to a process with another cache folder.
     record = json.loads((machine.cache / "spark" / "service.json").read_text())["facts"]
+    assert (record["ui_url"], record["application_id"]) == (ui, application)
     remote = f"sc://localhost:{record['port']}/;token={record['token']};use_ssl=false"
     (tmp_path / "cache").mkdir()
     elsewhere = {**WITH_UI, "NEUROLAKE_CACHE__DIR": str(tmp_path / "cache")}
