@@ -6,22 +6,37 @@ those that do are replaced; counts are exact.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError, TableError
 from neurolake_dagster.ncf.pruning import build_filter, check_filter
-from neurolake_dagster.tables.commit import Change, Commit, carry_out
+from neurolake_dagster.tables.commit import (
+    Change,
+    Commit,
+    carry_out,
+    checked_properties,
+    commit_of,
+)
 from neurolake_dagster.tables.formats import Filters
 from neurolake_dagster.tables.incoming import Split
-from neurolake_dagster.tables.merging import NO_ROWS, Merge, WhenGone, WhenMatched, WhenNew
+from neurolake_dagster.tables.layout import check_layout
+from neurolake_dagster.tables.merging import (
+    NO_ROWS,
+    Merge,
+    WhenGone,
+    WhenMatched,
+    WhenNew,
+    without_dictionaries,
+)
 from neurolake_dagster.tables.partitions import Partition, PartitionLike, as_partitions
 from neurolake_dagster.tables.parts import PartFiles
 from neurolake_dagster.tables.reading import read_files
-from neurolake_dagster.tables.schemas import check_fit, fit_batch
+from neurolake_dagster.tables.schemas import fit_batch, fit_table
 from neurolake_dagster.tables.skipping import matching_files
-from neurolake_dagster.tables.snapshot import DataFile, Snapshot
+from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
 from neurolake_dagster.tables.table import Table
 
 
@@ -45,7 +60,7 @@ def delete_rows(
         return rows.filter(stays)
 
     candidates = matching_files(snapshot, snapshot.files, expression)
-    with _parts(table, snapshot) as parts:
+    with table.open_parts(snapshot.schema) as parts:
         removed, counts = _rewrite(table, snapshot, candidates, kept, parts)
         if not removed:
             return Commit.nothing(snapshot)
@@ -78,6 +93,8 @@ def merge_rows(
     partitions: Sequence[PartitionLike] = (),
     properties: Mapping[str, str] | None = None,
     transaction: str | None = None,
+    schema_mode: Literal["strict", "merge"] | None = None,
+    table_properties: Mapping[str, str] | None = None,
 ) -> Commit:
     """Merge rows into a table by key: update those it has, insert those it has not.
 
@@ -90,6 +107,9 @@ def merge_rows(
     split, partitions
         Of a partitioned table: how inserted rows are divided, and the only partitions that
         are touched.
+    schema_mode
+        ``merge`` adds columns that the table lacks; of those that the rows lack, updated rows
+        keep their values, and inserted ones have nulls. Else both are refused.
 
     Returns
     -------
@@ -102,17 +122,22 @@ def merge_rows(
         If rows came to these partitions meanwhile: they might have the same keys.
     """
     check_merge_source(rows, keys, table.uri)
+    sets = checked_properties(table_properties, table.uri)
     base = table.log.try_snapshot()
-    work = _Work(split, tuple(as_partitions(partitions)), properties or {}, transaction)
+    work = _Work(split, tuple(as_partitions(partitions)), properties or {}, transaction, sets)
     if base is None:
         return _first_merge(table, rows if when_new == "insert" else rows.slice(0, 0), work)
-    if transaction is not None and transaction in base.transactions:
-        return Commit.of(table.log.entry(base.transactions[transaction]), base)
-    check_fit(rows.schema, base.schema, table.uri)
-    fitted = [fit_batch(batch, base.schema) for batch in rows.to_batches()]
-    source = pa.Table.from_batches(fitted, base.schema)
-    merge = Merge(source, tuple(keys), when_matched, when_new, when_gone)
-    return _carry_out_merge(table, base, merge, work)
+    done = commit_of(table.log, base, transaction)
+    if done is not None:
+        return done
+    if when_new == "insert" and (work.places or split is None):
+        check_layout(base.partitions, work.places or [()], table.uri)
+    schema = table.schema_for(base, rows.schema, schema_mode)
+    fitted = [fit_batch(batch, schema.schema) for batch in rows.to_batches()]
+    source = pa.Table.from_batches(fitted, schema.schema)
+    lacking = tuple(name for name in schema.schema.names if name not in rows.column_names)
+    merge = Merge(source, tuple(keys), when_matched, when_new, when_gone, lacking)
+    return _carry_out_merge(table, base, schema, merge, work)
 
 
 @dataclass(frozen=True)
@@ -123,6 +148,7 @@ class _Work:
     places: tuple[Partition, ...]
     info: Mapping[str, str]
     transaction: str | None
+    sets: Mapping[str, str]
 
 
 def _first_merge(table: Table, rows: pa.Table, work: _Work) -> Commit:
@@ -133,31 +159,33 @@ def _first_merge(table: Table, rows: pa.Table, work: _Work) -> Commit:
         partitions=work.places or None,
         properties=work.info,
         transaction=work.transaction,
+        table_properties=work.sets,
     )
     return commit.with_metrics({**NO_ROWS, "rows_inserted": commit.row_count})
 
 
-def _carry_out_merge(table: Table, base: Snapshot, merge: Merge, work: _Work) -> Commit:
-    with _parts(table, base) as parts:
+def _carry_out_merge(
+    table: Table, base: Snapshot, schema: TableSchema, merge: Merge, work: _Work
+) -> Commit:
+    with table.open_parts(schema.schema) as parts:
         candidates = merge.candidates(base, work.places)
         removed, counts = _rewrite(table, base, candidates, merge.apply, parts)
         _insert(merge.fresh(), parts, work, table.uri)
-        parts.close()
-        metrics = merge.metrics(counts.written)
-        if not parts.files and not removed:
-            return Commit.nothing(base).with_metrics(metrics)
         change = Change(
             operation="merge",
-            files=tuple(parts.files),
-            schema=base.table_schema,
+            files=(),
+            schema=schema,
             replaced=None,
             removed=removed,
             reads=work.places,
             info=work.info,
+            sets=work.sets,
             transaction=work.transaction,
-            metrics=metrics,
+            metrics=merge.metrics(counts.written),
         )
-        return carry_out(table.folder, table.format, change, base, parts.forget)
+        if parts.is_empty and not removed:
+            return Commit.nothing(base).with_metrics(change.metrics)
+        return table.commit_parts(change, base, parts)
 
 
 @dataclass
@@ -176,7 +204,8 @@ def _rewrite(
     """Write anew the files whose rows `apply` changes; it returns the same table otherwise."""
     removed, counts = [], _Counts()
     for file in candidates:
-        rows = read_files(table.folder, table.files_format, snapshot, [file], None, None)
+        found = read_files(table.folder, table.files_format, snapshot, [file], None, None)
+        rows = fit_table(found, parts.schema)
         after = apply(rows)
         if after is rows or (after.num_rows == rows.num_rows and after.equals(rows)):
             continue
@@ -190,12 +219,6 @@ def _rewrite(
     return tuple(removed), counts
 
 
-def _parts(table: Table, snapshot: Snapshot) -> PartFiles:
-    return PartFiles(
-        table.folder, table.files_format, snapshot.schema, folder=table.staging_folder()
-    )
-
-
 def check_merge_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:
     """Refuse rows whose keys are unknown, null or not unique: which one wins would be chance."""
     unknown = [key for key in keys if key not in rows.column_names]
@@ -206,7 +229,8 @@ def check_merge_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:
     for key in keys:
         if rows[key].null_count:
             raise TableError(f"{where}: merge key {key!r} is null in {rows[key].null_count} rows")
-    distinct = rows.select(list(keys)).group_by(list(keys)).aggregate([]).num_rows
+    plain = without_dictionaries(rows.select(list(keys)))
+    distinct = plain.group_by(list(keys)).aggregate([]).num_rows
     if distinct != rows.num_rows:
         raise TableError(
             f"{where}: {rows.num_rows - distinct} rows to merge repeat a key {list(keys)!r}; "

@@ -14,11 +14,14 @@ import xxhash
 
 from neurolake_dagster.errors import (
     CommitConflictError,
+    PartitionError,
     StorageError,
     StorageExistsError,
+    TableError,
     TableNotFoundError,
 )
 from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.layout import check_layout
 from neurolake_dagster.tables.log import Entry, Log
 from neurolake_dagster.tables.partitions import Partition, partition_folder
 from neurolake_dagster.tables.parts import STAGING_FOLDER
@@ -45,6 +48,8 @@ class Change:
     reads
         Partitions whose rows it read, empty: all: rows that came there since are a conflict.
         None: it depends on no rows but those of `removed`.
+    properties
+        All that the table is to have; None leaves them. `sets` are set beside those there are.
     keeps_schema_ids
         The files were the table's before, and were written with the schema they name.
     """
@@ -58,6 +63,7 @@ class Change:
     info: Mapping[str, str] = field(default_factory=dict)
     transaction: str | None = None
     properties: Mapping[str, str] | None = None
+    sets: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, int] = field(default_factory=dict)
     keeps_schema_ids: bool = False
 
@@ -149,13 +155,15 @@ def carry_out(
     ------
     CommitConflictError
         If a commit since `base` touched what this one replaces; nothing was changed.
+    PartitionError
+        If its files are of other dimensions than those that stay; nothing was changed.
     """
     log = Log(folder)
     change = replace(change, files=_in_place(folder, change.files))
     token = uuid.uuid4().hex
     try:
         entry, state = _put(log, table_format, change, base, keep_files, token)
-    except CommitConflictError:
+    except (CommitConflictError, PartitionError):
         folder.delete(file.path for file in change.files)
         raise
     keep_files()
@@ -165,6 +173,25 @@ def carry_out(
     if not keeps_former_files(table_format, state.properties):
         _delete_former_files(log, entry, state)
     return Commit.of(entry, state)
+
+
+def commit_of(log: Log, base: Snapshot, transaction: str | None) -> Commit | None:
+    """What the commit of a transaction did; None if there is none."""
+    if transaction is None or transaction not in base.transactions:
+        return None
+    return Commit.of(log.entry(base.transactions[transaction]), base)
+
+
+def checked_properties(properties: Mapping[str, str] | None, where: str) -> Mapping[str, str]:
+    """Properties to set; `TableError` if one is no text."""
+    wrong = {
+        name: value
+        for name, value in (properties or {}).items()
+        if not (isinstance(name, str) and isinstance(value, str))
+    }
+    if wrong:
+        raise TableError(f"{where}: properties {wrong!r}, expected texts")
+    return properties or {}
 
 
 def keeps_former_files(table_format: TableFormat, properties: Mapping[str, str]) -> bool:
@@ -196,6 +223,7 @@ def _put(
     """
     while True:
         entry = _entry(table_format, change, base, token)
+        _check_layout(log, entry, base)
         try:
             return log.put(entry, base)
         except StorageExistsError:
@@ -227,18 +255,32 @@ def _entry(table_format: TableFormat, change: Change, base: Snapshot | None, tok
         removed=_removed(change, base),
         replaced=change.replaced,
         schema=None if is_known else change.schema,
-        properties=change.properties,
+        properties=_properties(change, base),
         transaction=change.transaction,
         info=change.info,
         metrics=change.metrics,
     )
 
 
+def _properties(change: Change, base: Snapshot | None) -> Mapping[str, str] | None:
+    """What the table is to have after the change; None where that stays."""
+    held = {} if base is None else dict(base.properties)
+    wanted = {**(held if change.properties is None else change.properties), **change.sets}
+    return None if wanted == held else wanted
+
+
+def _check_layout(log: Log, entry: Entry, base: Snapshot | None) -> None:
+    if base is not None and entry.added:
+        gone = set(entry.removed)
+        held = {file.partition for file in base.files if file.path not in gone}
+        check_layout(held, {file.partition for file in entry.added}, log.storage.root)
+
+
 def _removed(change: Change, base: Snapshot | None) -> tuple[str, ...]:
     if base is None or change.replaced is None:
         return change.removed
     files = base.files if change.replaced == () else base.files_of(change.replaced)
-    return tuple(file.path for file in files)
+    return tuple(dict.fromkeys([*change.removed, *(file.path for file in files)]))
 
 
 def _committed(log: Log, version: int) -> Entry | None:

@@ -9,11 +9,17 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
-from neurolake_dagster.errors import CommitConflictError, SchemaMismatchError, TableError
-from neurolake_dagster.tables.commit import Change, Commit, carry_out, keeps_former_files
+from neurolake_dagster.errors import SchemaMismatchError, TableError
+from neurolake_dagster.tables.commit import (
+    Change,
+    Commit,
+    carry_out,
+    checked_properties,
+    keeps_former_files,
+)
 from neurolake_dagster.tables.log import LOG_FOLDER, apply_entry, inner_tables
 from neurolake_dagster.tables.partitions import Partition
-from neurolake_dagster.tables.parts import STAGING_FOLDER, TARGET_FILE_BYTES, PartFiles
+from neurolake_dagster.tables.parts import STAGING_FOLDER, TARGET_FILE_BYTES
 from neurolake_dagster.tables.reading import read_files, scan_files
 from neurolake_dagster.tables.schemas import fits, plain_schema
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
@@ -87,14 +93,7 @@ def optimize(
     chosen = {place: files for place, files in groups.items() if len(files) > 1 or sort_by}
     if not chosen:
         return Commit.nothing(snapshot)
-    parts = PartFiles(
-        table.folder,
-        table.files_format,
-        snapshot.schema,
-        folder=table.staging_folder(),
-        target_file_bytes=target_file_bytes,
-    )
-    with parts:
+    with table.open_parts(snapshot.schema, target_file_bytes) as parts:
         for place, files in chosen.items():
             each = left = _rows_per_file(files, target_file_bytes)
             for batch in _rows(table, snapshot, files, sort_by):
@@ -237,22 +236,20 @@ def evolve_schema(
 def set_properties(table: Table, properties: Mapping[str, str]) -> Commit:
     """Set properties of the table, beside those it has; a commit of its own.
 
-    Of several at once none is lost.
+    Raises
+    ------
+    TableError
+        If one is no text.
     """
-    while True:
-        snapshot = table.snapshot()
-        change = Change(
-            operation="properties",
-            files=(),
-            schema=snapshot.table_schema,
-            replaced=None,
-            properties={**snapshot.properties, **properties},
-        )
-        try:
-            return carry_out(table.folder, table.format, change, snapshot, lambda: None)
-        except CommitConflictError:
-            # Somebody else set some: theirs are kept beside these.
-            continue
+    snapshot = table.snapshot()
+    change = Change(
+        operation="properties",
+        files=(),
+        schema=snapshot.table_schema,
+        replaced=None,
+        sets=checked_properties(properties, table.uri),
+    )
+    return carry_out(table.folder, table.format, change, snapshot, lambda: None)
 
 
 def _changed(

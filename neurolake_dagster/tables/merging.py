@@ -35,6 +35,8 @@ class Merge:
     ----------
     source
         In the table's schema; its keys are unique and not null.
+    lacking
+        Columns that it has only as nulls: updated rows keep their own values.
     """
 
     source: pa.Table
@@ -42,6 +44,7 @@ class Merge:
     when_matched: WhenMatched
     when_new: WhenNew
     when_gone: WhenGone
+    lacking: tuple[str, ...] = ()
     updated: int = 0
     deleted: int = 0
     inserted: int = 0
@@ -78,7 +81,12 @@ class Merge:
             numbers = pc.if_else(hit, pc.add(pc.fill_null(match, 0), rows.num_rows), numbers)
         if not updates and not _count(gone):
             return rows
-        return pa.concat_tables([rows, self.source]).take(numbers.filter(pc.invert(gone)))
+        stays = pc.invert(gone)
+        after = pa.concat_tables([rows, self.source]).take(numbers.filter(stays))
+        for name in self.lacking:
+            place = after.column_names.index(name)
+            after = after.set_column(place, after.field(place), rows[name].filter(stays))
+        return after
 
     def fresh(self) -> pa.Table:
         """The rows to insert: those whose key no file had. Call it after all files."""
@@ -96,7 +104,7 @@ class Merge:
             return pc.scalar(False)
         whole = pc.scalar(True)
         for key in self.keys:
-            bounds = pc.min_max(self.source[key])
+            bounds = pc.min_max(without_dictionaries(self.source.select([key]))[key])
             column = pc.field(key)
             whole = whole & (column >= bounds["min"]) & (column <= bounds["max"])
         return whole
@@ -110,10 +118,20 @@ class Merge:
         """For each row the number of the source's row with its key, or null."""
         names = list(self.keys)
         numbers = pa.array(np.arange(self.source.num_rows))
-        right = _frame(self.source.select(names).append_column(_ROW, numbers))
-        left = _frame(rows.select(names))
+        keys = without_dictionaries(self.source.select(names))
+        right = _frame(keys.append_column(_ROW, numbers))
+        left = _frame(without_dictionaries(rows.select(names)))
         found = left.join(right, on=names, how="left", maintain_order="left", nulls_equal=False)
         return found[_ROW].to_arrow()
+
+
+def without_dictionaries(rows: pa.Table) -> pa.Table:
+    """The rows with the values of dictionary columns themselves."""
+    for place, column in enumerate(rows.schema):
+        if pa.types.is_dictionary(column.type):
+            plain = column.with_type(column.type.value_type)
+            rows = rows.set_column(place, plain, rows[place].cast(plain.type))
+    return rows
 
 
 def _count(flags: pa.Array) -> int:

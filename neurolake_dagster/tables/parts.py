@@ -49,13 +49,18 @@ class PartFiles:
         target_file_bytes: int = TARGET_FILE_BYTES,
     ) -> None:
         self.files: list[DataFile] = []
+        self.schema = schema
         self._storage = storage
         self._format = file_format
-        self._schema = schema
         self._folder = folder
         self._target_file_bytes = target_file_bytes
         self._open: dict[Partition, _Open] = {}
         self._begun: set[Partition] = set()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no file was begun."""
+        return not self._begun
 
     def write(self, partition: Partition, batch: pa.RecordBatch) -> None:
         """Append rows to a partition."""
@@ -107,7 +112,7 @@ class PartFiles:
     def _begin(self, partition: Partition) -> _Open:
         key = part_key(partition, self._format.suffix, self._folder)
         sink = self._storage.open_output(key)
-        current = _Open(key, sink, self._format.open_writer(sink, self._schema))
+        current = _Open(key, sink, self._format.open_writer(sink, self.schema))
         self._open[partition] = current
         self._begun.add(partition)
         return current

@@ -12,7 +12,7 @@ from neurolake_dagster.errors import TableError
 from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.formats import FileFormat, Filters
-from neurolake_dagster.tables.schemas import fit_batch
+from neurolake_dagster.tables.schemas import fit_batch, fit_table
 from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot
 
@@ -31,7 +31,7 @@ def read_files(
     for file in matching_files(snapshot, files, filters):
         if file.schema_id == snapshot.table_schema.id:
             found = file_format.read(folder, file.path, schema.names, filters)
-            tables.append(_as_schema(found, schema))
+            tables.append(fit_table(found, schema))
         else:
             batches = _scan_one(folder, file_format, snapshot, file, schema, filters)
             tables.append(pa.Table.from_batches(batches, schema))
@@ -109,10 +109,3 @@ def _projected(snapshot: Snapshot, columns: Sequence[str] | None, where: str) ->
     if unknown:
         raise TableError(f"{where}: no columns {unknown!r}; the table has {schema.names!r}")
     return pa.schema([schema.field(name) for name in columns], schema.metadata)
-
-
-def _as_schema(found: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table in exactly the log's schema; no copy where the types are the same."""
-    if found.schema.equals(schema, check_metadata=True):
-        return found
-    return pa.Table.from_batches([fit_batch(b, schema) for b in found.to_batches()], schema)

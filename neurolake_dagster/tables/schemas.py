@@ -3,15 +3,21 @@
 Owns the rules of what is cast without loss and what is refused; moves no data but by casts.
 """
 
+from typing import Literal
+
 import pyarrow as pa
 
 from neurolake_dagster.errors import SchemaMismatchError, TableError
 from neurolake_dagster.tables.snapshot import Snapshot, TableSchema
 
+SchemaMode = Literal["strict", "merge", "overwrite"]
+
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view)
 _UNITS = ("s", "ms", "us", "ns")
+# How large integers a float of so many bits tells apart.
+_EXACT_BITS = {16: 11, 32: 24, 64: 53}
 
 
 def first_schema(schema: pa.Schema) -> TableSchema:
@@ -37,19 +43,56 @@ def next_schema(base: Snapshot, schema: pa.Schema) -> TableSchema:
     return TableSchema(id=current.id + 1, schema=plain, field_ids=tuple(numbers))
 
 
-def merged_schema(base: Snapshot, schema: pa.Schema, where: str) -> TableSchema:
-    """The table's schema, at its end the columns of the rows that it lacks.
+def schema_after(
+    base: Snapshot | None, schema: pa.Schema, mode: SchemaMode | None, where: str, *, whole: bool
+) -> TableSchema:
+    """The schema of a table after rows of another came to it.
+
+    Parameters
+    ----------
+    mode
+        ``strict`` refuses columns that the table lacks, ``merge`` adds them, ``overwrite`` takes
+        the rows'. None is ``overwrite`` for a whole table, else ``strict``.
+    whole
+        Whether no row stays that was there.
 
     Raises
     ------
     SchemaMismatchError
-        If a column that both have does not fit, or one that must not be null is missing.
+        If the rows do not fit.
+    """
+    if base is None:
+        return first_schema(schema)
+    if whole and mode in (None, "overwrite"):
+        return next_schema(base, schema)
+    return merged_schema(base, schema, where, adds=mode == "merge")
+
+
+def merged_schema(base: Snapshot, schema: pa.Schema, where: str, *, adds: bool) -> TableSchema:
+    """The table's schema with what the rows' brings: types for columns that were all null.
+
+    Parameters
+    ----------
+    adds
+        Columns that the table lacks are put at its end, and the rows may lack some.
+
+    Raises
+    ------
+    SchemaMismatchError
+        If a column that both have does not fit, or one that must be there is missing.
     """
     current, plain = base.table_schema, plain_schema(schema)
-    added = [field.with_nullable(True) for field in plain if field.name not in current.schema.names]
-    whole = pa.schema([*current.schema, *added], current.schema.metadata)
-    check_fit(schema, whole, where, may_miss=True)
-    if not added:
+    held = [
+        field.with_type(plain.field(field.name).type)
+        if pa.types.is_null(field.type) and field.name in plain.names
+        else field
+        for field in current.schema
+    ]
+    new = [field.with_nullable(True) for field in plain if field.name not in current.schema.names]
+    added = new if adds else []
+    whole = pa.schema([*held, *added], current.schema.metadata)
+    check_fit(schema, whole, where, may_miss=adds)
+    if whole.equals(current.schema):
         return current
     fresh = 1 + max(i for known in base.schemas.values() for i in known.field_ids)
     ids = (*current.field_ids, *range(fresh, fresh + len(added)))
@@ -138,16 +181,42 @@ def fit_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
+def fit_table(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table in another schema, as :func:`fit_batch`; the same one where it has it."""
+    if rows.schema.equals(schema, check_metadata=True):
+        return rows
+    return pa.Table.from_batches([fit_batch(batch, schema) for batch in rows.to_batches()], schema)
+
+
 def _widens(have: pa.DataType, want: pa.DataType) -> bool:
-    if pa.types.is_integer(have) and pa.types.is_integer(want):
-        if pa.types.is_signed_integer(have) == pa.types.is_signed_integer(want):
-            return bool(have.bit_width <= want.bit_width)
-        return pa.types.is_signed_integer(want) and bool(have.bit_width < want.bit_width)
+    if pa.types.is_integer(have):
+        return _holds_integers(want, have)
     if pa.types.is_floating(have) and pa.types.is_floating(want):
         return bool(have.bit_width <= want.bit_width)
+    if pa.types.is_decimal(have) and pa.types.is_decimal(want):
+        whole = have.precision - have.scale <= want.precision - want.scale
+        return bool(have.scale <= want.scale and whole)
     if pa.types.is_timestamp(have) and pa.types.is_timestamp(want):
         finer = _UNITS.index(have.unit) <= _UNITS.index(want.unit)
         return finer and have.tz == want.tz
+    if pa.types.is_date(have) and pa.types.is_timestamp(want):
+        # Nanoseconds end in 2262; an instant of a day depends on a zone.
+        return want.unit != "ns" and want.tz is None
+    return False
+
+
+def _holds_integers(type_: pa.DataType, integers: pa.DataType) -> bool:
+    is_signed = pa.types.is_signed_integer(integers)
+    if pa.types.is_integer(type_):
+        if is_signed == pa.types.is_signed_integer(type_):
+            return bool(integers.bit_width <= type_.bit_width)
+        return not is_signed and bool(integers.bit_width < type_.bit_width)
+    if pa.types.is_floating(type_):
+        bits = integers.bit_width - is_signed
+        return bool(bits <= _EXACT_BITS.get(type_.bit_width, 0))
+    if pa.types.is_decimal(type_):
+        digits = len(str(2 ** (integers.bit_width - is_signed)))
+        return bool(digits <= type_.precision - type_.scale)
     return False
 
 

@@ -6,7 +6,7 @@ true by one commit; until then, and after any failure, readers see the version b
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -14,24 +14,19 @@ import pyarrow as pa
 
 from neurolake_dagster.errors import PartitionError, StorageNotFoundError, TableError
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables.commit import Change, Commit, carry_out
+from neurolake_dagster.tables.commit import Change, Commit, carry_out, checked_properties, commit_of
 from neurolake_dagster.tables.formats import FileFormat, Filters, file_format
 from neurolake_dagster.tables.incoming import Incoming, Rows, Split
+from neurolake_dagster.tables.layout import check_layout
 from neurolake_dagster.tables.log import Entry, Log
 from neurolake_dagster.tables.partitions import (
     Partition,
     PartitionLike,
     as_partitions,
 )
-from neurolake_dagster.tables.parts import STAGING_FOLDER, PartFiles
+from neurolake_dagster.tables.parts import STAGING_FOLDER, TARGET_FILE_BYTES, PartFiles
 from neurolake_dagster.tables.reading import read_files, scan_files
-from neurolake_dagster.tables.schemas import (
-    check_fit,
-    first_schema,
-    fit_batch,
-    merged_schema,
-    next_schema,
-)
+from neurolake_dagster.tables.schemas import SchemaMode, fit_batch, schema_after
 from neurolake_dagster.tables.snapshot import (
     DataFile,
     Snapshot,
@@ -42,7 +37,6 @@ from neurolake_dagster.tables.snapshot import (
 from neurolake_dagster.tables.stage import Stage
 
 Mode = Literal["overwrite", "append", "error", "ignore"]
-SchemaMode = Literal["strict", "merge", "overwrite"]
 Version: TypeAlias = int | datetime | Snapshot | None
 
 
@@ -173,6 +167,7 @@ class Table:
         properties: Mapping[str, str] | None = None,
         transaction: str | None = None,
         schema_mode: SchemaMode | None = None,
+        table_properties: Mapping[str, str] | None = None,
     ) -> Commit:
         """Write rows in one commit, streamed; a failure leaves the former version as it was.
 
@@ -189,7 +184,7 @@ class Table:
             ``overwrite`` replaces the table or the partitions; ``append`` adds; ``error``
             refuses an existing table and ``ignore`` leaves it.
         properties
-            Kept with the commit, for example the run's id.
+            Kept with the commit, for example the run's id; `table_properties` with the table.
         transaction
             Names this piece of work: if a commit carries it already, nothing is written.
         schema_mode
@@ -207,26 +202,37 @@ class Table:
             return done
         incoming = Incoming.of(data, partition, partitions, split)
         whole = mode == "overwrite" and not incoming.is_partitioned
-        schema = self._schema_for(base, incoming.schema, whole, schema_mode)
-        _check_layout(base, incoming.asked, self.uri)
-        with PartFiles(
-            self.folder, self.files_format, schema.schema, folder=self.staging_folder()
-        ) as parts:
+        change = Change(
+            operation=mode,
+            files=(),
+            schema=self.schema_for(base, incoming.schema, schema_mode, whole=whole),
+            replaced=None if mode == "append" else tuple(incoming.asked),
+            info=properties or {},
+            sets=checked_properties(table_properties, self.uri),
+            transaction=transaction,
+        )
+        return self._write(incoming, change, base)
+
+    def _write(self, incoming: Incoming, change: Change, base: Snapshot | None) -> Commit:
+        """Write the rows' files, and carry out the change with them."""
+        schema = change.schema.schema
+        if base is not None and change.replaced != () and (incoming.asked or not incoming.split):
+            check_layout(base.partitions, incoming.asked or [()], self.uri)
+        with self.open_parts(schema) as parts:
             for place, rows in incoming.divided(self.uri):
-                parts.write(place, fit_batch(rows, schema.schema))
-            if mode != "append":
-                for place in incoming.asked or ([()] if whole else []):
+                parts.write(place, fit_batch(rows, schema))
+            if change.replaced is not None:
+                for place in incoming.asked or ([] if incoming.split else [()]):
                     parts.ensure(place)
-            parts.close()
-            change = Change(
-                operation=mode,
-                files=tuple(parts.files),
-                schema=schema,
-                replaced=None if mode == "append" else tuple(incoming.asked),
-                info=properties or {},
-                transaction=transaction,
-            )
-            return carry_out(self.folder, self.format, change, base, parts.forget)
+            return self.commit_parts(change, base, parts)
+
+    def commit_parts(self, change: Change, base: Snapshot | None, parts: PartFiles) -> Commit:
+        """Carry out a change with its files and those of `parts`."""
+        if base is not None:
+            change = self._retyped(change, base, parts)
+        parts.close()
+        change = replace(change, files=(*change.files, *parts.files))
+        return carry_out(self.folder, self.format, change, base, parts.forget)
 
     def done_before(self, mode: Mode, transaction: str | None) -> Commit | None:
         """What a write would return without writing; None if it has something to do.
@@ -252,6 +258,7 @@ class Table:
         properties: Mapping[str, str] | None = None,
         transaction: str | None = None,
         schema_mode: SchemaMode | None = None,
+        table_properties: Mapping[str, str] | None = None,
     ) -> Commit:
         """Make files that were written by others the table's, in one commit.
 
@@ -277,21 +284,35 @@ class Table:
         stray = sorted({_named(file.partition) for file in files} - set(map(_named, asked)))
         if asked and stray:
             raise PartitionError(f"{self.uri}: files of partitions {stray} were not asked for")
-        _check_layout(base, asked, self.uri)
+        whole = mode == "overwrite" and not asked
         change = Change(
             operation=mode,
             files=tuple(files),
-            schema=self._schema_for(base, schema, mode == "overwrite" and not asked, schema_mode),
+            schema=self.schema_for(base, schema, schema_mode, whole=whole),
             replaced=None if mode == "append" else asked,
             info=properties or {},
+            sets=checked_properties(table_properties, self.uri),
             transaction=transaction,
         )
-        return carry_out(self.folder, self.format, change, base, lambda: None)
+        with self.open_parts(change.schema.schema) as parts:
+            return self.commit_parts(change, base, parts)
 
     @property
     def files_format(self) -> FileFormat:
         """How the part files are read and written."""
         return file_format(self.format)
+
+    def open_parts(
+        self, schema: pa.Schema, target_file_bytes: int = TARGET_FILE_BYTES
+    ) -> PartFiles:
+        """Part files to fill and then to name in a commit."""
+        return PartFiles(
+            self.folder,
+            self.files_format,
+            schema,
+            folder=self.staging_folder(),
+            target_file_bytes=target_file_bytes,
+        )
 
     def staging_folder(self) -> str:
         """Where new files wait: only plain readers of Parquet could see them before the commit."""
@@ -301,27 +322,51 @@ class Table:
         self, schema: pa.Schema, *, whole: bool, schema_mode: SchemaMode | None
     ) -> pa.Schema:
         """The table's schema after a write of such rows, which staged files must have."""
-        return self._schema_for(self.log.try_snapshot(), schema, whole, schema_mode).schema
+        base = self.log.try_snapshot()
+        return self.schema_for(base, schema, schema_mode, whole=whole).schema
 
-    def _schema_for(
-        self, base: Snapshot | None, schema: pa.Schema, whole: bool, mode: SchemaMode | None
+    def schema_for(
+        self,
+        base: Snapshot | None,
+        schema: pa.Schema,
+        mode: SchemaMode | None,
+        *,
+        whole: bool = False,
     ) -> TableSchema:
-        if base is None:
-            return first_schema(schema)
-        if base.format != self.format:
+        """As :func:`schemas.schema_after`; refuses what the files' format cannot keep up with."""
+        if base is not None and base.format != self.format:
             raise TableError(f"{self.uri}: holds {base.format} files, not {self.format}")
-        if whole and mode in (None, "overwrite"):
-            return next_schema(base, schema)
-        if mode != "merge":
-            check_fit(schema, base.schema, self.uri)
-            return base.table_schema
-        merged = merged_schema(base, schema, self.uri)
-        if merged is not base.table_schema and self.format == "parquet" and not whole:
+        found = schema_after(base, schema, mode, self.uri, whole=whole)
+        is_longer = base is not None and len(found.schema) > len(base.schema)
+        if is_longer and self.format == "parquet" and not whole:
             raise TableError(
                 f"{self.uri}: parquet files are read by others, who would not see the new columns "
                 "in the files that stay; overwrite the whole table, or keep it as ncf or delta"
             )
-        return merged
+        return found
+
+    def _retyped(self, change: Change, base: Snapshot, parts: PartFiles) -> Change:
+        """The change, with the files that stay written anew where a column got its type.
+
+        Readers of plain Parquet folders take no text for what is null by type in another file.
+        """
+        if self.format != "parquet" or change.replaced == ():
+            return change
+        types = change.schema.schema.types
+        if all(map(pa.DataType.equals, base.schema.types, types)):
+            return change
+        replaced, removed = set(change.replaced or ()), set(change.removed)
+        stay = [
+            file
+            for file in base.files
+            if file.partition not in replaced and file.path not in removed
+        ]
+        for file in stay:
+            for rows in scan_files(self.folder, self.files_format, base, [file], None, None):
+                parts.write(file.partition, fit_batch(rows, change.schema.schema))
+            parts.ensure(file.partition)
+        removed.update(file.path for file in stay)
+        return replace(change, removed=tuple(removed), reads=())
 
     def _done_before(
         self, base: Snapshot | None, mode: Mode, transaction: str | None
@@ -335,23 +380,8 @@ class Table:
             )
         if mode == "ignore":
             return Commit.nothing(base)
-        if transaction is not None and transaction in base.transactions:
-            return Commit.of(self.log.entry(base.transactions[transaction]), base)
-        return None
+        return commit_of(self.log, base, transaction)
 
 
 def _named(partition: Partition) -> str:
     return str(dict(partition))
-
-
-def _check_layout(base: Snapshot | None, asked: Sequence[Partition], where: str) -> None:
-    """Refuse to mix rows of a partition with rows of none, or of other dimensions."""
-    if base is None or not asked:
-        return
-    wanted = [name for name, _ in asked[0]]
-    for held in base.partitions:
-        if [name for name, _ in held] != wanted:
-            raise PartitionError(
-                f"{where}: partitioned by {wanted!r} is asked for, but the table holds files of "
-                f"{[name for name, _ in held]!r}; overwrite the whole table first"
-            )

@@ -117,6 +117,55 @@ def test_ambiguous_merges_are_refused(
     assert content(table) == {(1, "z")}
 
 
+def test_merging_by_a_dictionary_of_texts(table: Table) -> None:
+    """A raw ArrowNotImplementedError: bounds of a dictionary."""
+    keys = pa.array(["x", "y"]).dictionary_encode()
+    table.write(pa.table({"k": keys, "v": [1, 2]}))
+    rows = pa.table({"k": pa.array(["y", "z"]).dictionary_encode(), "v": [20, 30]})
+    commit = merge_rows(table, rows, ["k"])
+    assert (commit.metrics["rows_updated"], commit.metrics["rows_inserted"]) == (1, 1)
+    found = {row["k"]: row["v"] for row in table.read().to_pylist()}
+    assert found == {"x": 1, "y": 20, "z": 30}
+    with pytest.raises(TableError, match="repeat a key"):
+        merge_rows(table, rows.take([0, 0]), ["k"])
+
+
+def test_a_merge_brings_its_columns_in_the_one_commit(ncf: Table) -> None:
+    """The schema changed in a commit of its own, and stayed when the merge then failed."""
+    ncf.write(people((1, "a"), (2, "b")))
+    rows = people((2, "B"), (3, "c")).append_column("age", pa.array([20, 30]))
+    with pytest.raises(TableError, match="repeat a key"):
+        merge_rows(ncf, rows.take([0, 0]), ["id"], schema_mode="merge")
+    with pytest.raises(SchemaMismatchError, match="'age' is not in the table"):
+        merge_rows(ncf, rows, ["id"])
+    assert ncf.snapshot().version == 0
+
+    commit = merge_rows(ncf, rows, ["id"], schema_mode="merge", table_properties={"a": "b"})
+    assert commit.version == 1
+    assert ncf.snapshot().properties == {"a": "b"}
+    assert {tuple(row.values()) for row in ncf.read().to_pylist()} == {
+        (1, "a", None), (2, "B", 20), (3, "c", 30),
+    }  # fmt: skip
+
+
+def test_columns_that_a_merge_lacks_keep_their_values(table: Table) -> None:
+    table.write(people((1, "a"), (2, "b")))
+    rows = pa.table({"id": [2, 3]})
+    with pytest.raises(SchemaMismatchError, match="'name' is missing"):
+        merge_rows(table, rows, ["id"])
+    commit = merge_rows(table, rows, ["id"], schema_mode="merge")
+    assert commit.metrics["rows_updated"] == 1
+    assert content(table) == {(1, "a"), (2, "b"), (3, None)}
+
+
+def test_parquet_takes_no_new_columns_by_a_merge(tmp_path: Path) -> None:
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    table.write(people((1, "a")))
+    with pytest.raises(TableError, match="read by others"):
+        merge_rows(table, pa.table({"id": [1], "age": [2]}), ["id"], schema_mode="merge")
+    assert content(table) == {(1, "a")}
+
+
 def test_former_versions_are_read_by_number_and_moment(ncf: Table) -> None:
     ncf.write(people((1, "a")))
     time.sleep(0.01)
@@ -234,6 +283,20 @@ def test_properties_stay_with_the_table(table: Table) -> None:
     table.write(people((2, "b")))
     assert table.snapshot().properties == {"owner": "team"}
     assert table.history()[-1].info == {"run": "r1"}
+
+
+def test_properties_are_set_with_the_rows(table: Table) -> None:
+    table.write(people((1, "a")), table_properties={"owner": "team", "tier": "gold"})
+    table.write(people((2, "b")), mode="append", table_properties={"tier": "silver"})
+    assert table.snapshot().properties == {"owner": "team", "tier": "silver"}
+    assert table.snapshot(0).properties == {"owner": "team", "tier": "gold"}
+    for act in (
+        lambda: set_properties(table, {"a": 1}),  # type: ignore[dict-item]
+        lambda: table.write(people((3, "c")), table_properties={"a": 1}),  # type: ignore[dict-item]
+    ):
+        with pytest.raises(TableError, match=r"\{'a': 1\}, expected texts"):
+            act()
+    assert table.snapshot().version == 1
 
 
 def test_the_history_is_told_newest_first_and_in_part(table: Table) -> None:

@@ -1,0 +1,99 @@
+"""Schemas that come to fit: columns that were all null, and types that widen without loss."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from neurolake_dagster.errors import SchemaMismatchError
+from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables import Table, evolve_schema, merge_rows
+from neurolake_dagster.tables.schemas import fits
+
+
+@pytest.fixture(params=["ncf", "parquet"])
+def table(request: pytest.FixtureRequest, tmp_path: Path) -> Table:
+    return Table(Storage(str(tmp_path)), "t", request.param)
+
+
+def frame(**columns: list[Any]) -> pa.Table:
+    return pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False)
+
+
+@pytest.mark.parametrize("schema_mode", [None, "merge"])
+@pytest.mark.parametrize("partition", [None, "b"], ids=["append", "partition"])
+def test_a_column_that_was_all_null_takes_the_first_type(
+    table: Table, schema_mode: Any, partition: str | None
+) -> None:
+    """pandas gives a column of None the type null, and no other rows fitted ever after."""
+    table.write(frame(i=[1], c=[None]), partition=partition and "a")
+    later = {"mode": "append"} if partition is None else {"partition": partition}
+    table.write(frame(i=[2], c=["s"]), schema_mode=schema_mode, **later)
+    table.write(frame(i=[3], c=[None]), mode="append", partition=partition)
+
+    assert {row["i"]: row["c"] for row in table.read().to_pylist()} == {1: None, 2: "s", 3: None}
+    assert table.read(filters=[("c", "=", "s")])["i"].to_pylist() == [2]
+    with pytest.raises(SchemaMismatchError, match="'c' is int64, expected string"):
+        table.write(frame(i=[4], c=[4]), mode="append", partition=partition)
+    if table.format == "parquet":
+        plain = f"{table.uri}/**/*.parquet"
+        assert duckdb.sql(f"select count(c), count(*) from '{plain}'").fetchall() == [(1, 3)]
+        assert pq.read_table(table.uri).num_rows == 3
+
+
+def test_a_merge_types_a_column_that_was_all_null(table: Table) -> None:
+    table.write(frame(i=[1], c=[None]))
+    table.write(frame(i=[5], c=[None]), mode="append")
+    merge_rows(table, frame(i=[1, 2], c=["one", "two"]), ["i"])
+    found = {row["i"]: row["c"] for row in table.read().to_pylist()}
+    assert found == {1: "one", 2: "two", 5: None}
+
+
+WIDER = [
+    (pa.decimal128(5, 2), pa.decimal128(10, 2), Decimal("1.25")),
+    (pa.decimal128(5, 2), pa.decimal256(50, 4), Decimal("1.25")),
+    (pa.int32(), pa.float64(), 2**31 - 1),
+    (pa.uint8(), pa.float32(), 255),
+    (pa.int64(), pa.decimal128(19, 0), -(2**63)),
+    (pa.date32(), pa.timestamp("us"), date(2024, 2, 29)),
+    (pa.timestamp("s"), pa.timestamp("ms"), datetime(2024, 2, 29, 12)),
+]
+
+
+@pytest.mark.parametrize(("have", "want", "value"), WIDER, ids=str)
+def test_types_widen_without_loss(
+    tmp_path: Path, have: pa.DataType, want: pa.DataType, value: Any
+) -> None:
+    table = Table(Storage(str(tmp_path)), "t", "ncf")
+    rows = pa.table({"x": pa.array([value, None], have)})
+    table.write(rows)
+    evolve_schema(table, widen={"x": want})
+    table.write(rows, mode="append")
+    expected = rows["x"].cast(want).to_pylist()
+    assert table.read()["x"].to_pylist() == expected * 2
+
+
+@pytest.mark.parametrize(
+    ("have", "want"),
+    [
+        (pa.decimal128(5, 2), pa.decimal128(5, 3)),
+        (pa.decimal128(5, 2), pa.decimal128(10, 1)),
+        (pa.int64(), pa.float64()),
+        (pa.int32(), pa.float32()),
+        (pa.int64(), pa.decimal128(18, 0)),
+        (pa.date32(), pa.timestamp("ns")),
+        (pa.date32(), pa.timestamp("us", "UTC")),
+        (pa.float64(), pa.int64()),
+        (pa.uint64(), pa.int64()),
+        (pa.timestamp("us"), pa.timestamp("us", "UTC")),
+    ],
+    ids=str,
+)
+def test_types_that_would_lose_something_do_not_fit(have: pa.DataType, want: pa.DataType) -> None:
+    assert not fits(have, want)
