@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from neurolake_dagster.errors import TableError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
-from neurolake_dagster.io_managers.partitions import in_one, missing_partitions
+from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
@@ -26,7 +26,6 @@ from neurolake_dagster.tables import (
     Stage,
     Staged,
     Table,
-    evolve_schema,
     merge_rows,
 )
 from neurolake_dagster.tables.snapshot import TableFormat
@@ -138,7 +137,9 @@ class TableIOManager(LakehouseIOManager):
         return table.read(plan.columns, filters, places, version=version).to_reader()
 
     def _schema(self, plan: ReadPlan) -> pa.Schema:
-        return projected(self._table(plan.path).snapshot(plan.version).schema, plan)
+        snapshot = self._table(plan.path).snapshot(plan.version)
+        self._places(plan, snapshot)
+        return projected(snapshot.schema, plan)
 
     def _pinned(self, plan: ReadPlan) -> ReadPlan:
         if self._format == "parquet":  # keeps no former files
@@ -157,11 +158,6 @@ class TableIOManager(LakehouseIOManager):
         if plan.scope is not None:
             plan.scope.require_columns(data.schema, plan.where)
         rows = data if isinstance(data, pa.Table) else data.read_all()
-        if plan.schema_mode == "merge" and before is not None:
-            held = before.schema.names
-            added = {field.name: field.type for field in rows.schema if field.name not in held}
-            if added:
-                evolve_schema(table, add=added)
         commit = merge_rows(
             table,
             rows,
@@ -173,23 +169,17 @@ class TableIOManager(LakehouseIOManager):
             partitions=() if plan.scope is None else [key.place for key in plan.scope.keys],
             properties=plan.properties,
             transaction=plan.transaction,
+            schema_mode="merge" if plan.schema_mode == "merge" else None,
         )
         return replace(self._written(plan, table, before, commit), metrics=commit.metrics)
-
-    def _has_partition(self, plan: ReadPlan) -> bool:
-        assert plan.scope is not None
-        snapshot = self._table(plan.path).log.try_snapshot()
-        return snapshot is not None and plan.scope.keys[0].place in snapshot.partitions
 
     def _places(self, plan: ReadPlan, snapshot: Snapshot) -> list[Partition] | None:
         """The partitions to read; None for all."""
         if plan.scope is None:
             return None
         written = set(snapshot.partitions)
-        missing = [key.name for key in plan.scope.keys if key.place not in written]
-        if missing and not plan.allow_missing:
-            raise missing_partitions(plan.name, missing, len(plan.scope.keys) - len(missing))
-        return [key.place for key in plan.scope.keys if key.place in written]
+        found = plan.present({key.name for key in plan.scope.keys if key.place in written})
+        return [key.place for key in found.keys]
 
     def _written(
         self, plan: WritePlan, table: Table, before: Snapshot | None, commit: Commit
@@ -199,7 +189,7 @@ class TableIOManager(LakehouseIOManager):
         for file in commit.files_added:
             files.setdefault(file.partition, []).append(file)
         keys = () if plan.scope is None else plan.scope.keys
-        by_partition: dict[str, tuple[int, int | None]] = {
+        by_partition: dict[str, tuple[int | None, int | None]] = {
             key.name: (sum(f.row_count for f in found), sum(f.bytes for f in found))
             for key in keys
             for found in [files.get(key.place, [])]
