@@ -41,7 +41,7 @@ class Service:
         self.folder = folder.absolute()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.log_path = self.folder / "service.log"
-        self._record_path = self.folder / "service.json"
+        self.record_path = self.folder / "service.json"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -103,7 +103,7 @@ class Service:
             time.sleep(POLL_S)
         started = psutil.Process(process.pid).create_time()
         record = {"pid": process.pid, "started": started, "facts": dict(facts(process.pid))}
-        write_private(self._record_path, json.dumps(record))
+        write_private(self.record_path, json.dumps(record))
         # It is meant to outlive us: Popen would warn that nobody waited for it.
         process.returncode = 0
 
@@ -119,12 +119,12 @@ class Service:
             pid = self.pid()
             if pid is not None:
                 _end(pid, grace_s)
-            self._record_path.unlink(missing_ok=True)
+            self.record_path.unlink(missing_ok=True)
             return pid is not None
 
     def _recorded(self) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = json.loads(self._record_path.read_text())
+            found: dict[str, Any] = json.loads(self.record_path.read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return None
         return found

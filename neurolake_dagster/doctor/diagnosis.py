@@ -1,18 +1,23 @@
 """All checks in reading order: settings first, for the rest depends on them."""
 
-from neurolake_dagster.doctor.engine import check_jars, check_java, check_memory, check_workers
+from collections.abc import Callable
+
+from neurolake_dagster.doctor.engine import check_jars, check_java, check_workers
 from neurolake_dagster.doctor.finding import Finding, judge, skip
+from neurolake_dagster.doctor.leftovers import check_leftovers, check_stages
 from neurolake_dagster.doctor.machine import (
     check_dagster_home,
-    check_leftovers,
+    check_memory,
     check_packages,
-    check_ports,
     check_python,
 )
+from neurolake_dagster.doctor.network import check_ports, check_server
 from neurolake_dagster.doctor.store import check_storage
 from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.resources import SparkResource, StorageResource
 from neurolake_dagster.settings import CacheSettings, SourceSettings
+
+Check = Callable[[], Finding | list[Finding]]
 
 
 def diagnose(
@@ -20,26 +25,61 @@ def diagnose(
 ) -> list[Finding]:
     """Look at everything; starts no Spark session.
 
+    A check that falls over is a finding of its own, and the others are made.
+
     Parameters
     ----------
     spark, storage
         Whose settings to check; None is the environment's.
     """
     spark, storage = spark or SparkResource(), storage or StorageResource()
-    findings = [check_python(), check_packages(), _check_settings(spark, storage)]
-    findings.append(check_dagster_home())
-    if findings[2].status == "failure":
-        rest = ("spark", "storage", "leftovers")
-        return [*findings, *(skip(one, "the settings are wrong", "right settings") for one in rest)]
-    options, cache = spark.settings(), CacheSettings.load()
-    findings += check_java(options)
-    findings += check_jars(options, cache)
-    findings.append(check_workers(options))
-    findings.append(check_memory(options, storage.settings()))
-    findings.append(check_ports(options))
-    findings += check_storage(storage.storage())
-    findings.append(check_leftovers(cache))
-    return findings
+    settings = _check_settings(spark, storage)
+    checks: dict[str, Check] = {
+        "python": check_python,
+        "packages": check_packages,
+        "settings": lambda: settings,
+        "dagster home": check_dagster_home,
+    }
+    if settings.status == "ok":
+        checks |= _checks_of(spark, storage)
+    found = [one for name, check in checks.items() for one in _guarded(name, check)]
+    if settings.status == "ok":
+        return found
+    rest = ("spark", "storage", "leftovers")
+    return [*found, *(skip(one, "the settings are wrong", "right settings") for one in rest)]
+
+
+def _checks_of(spark: SparkResource, storage: StorageResource) -> dict[str, Check]:
+    """The checks of what right settings ask for."""
+    options, lender, cache = spark.settings(), storage.settings(), CacheSettings.load()
+    return {
+        "java": lambda: check_java(options),
+        "jars": lambda: check_jars(options, cache),
+        "workers": lambda: check_workers(options),
+        "memory": lambda: check_memory(options, lender),
+        "ports": lambda: check_ports(options, lender),
+        "spark server": lambda: check_server(options, lender),
+        "storage": lambda: check_storage(storage.storage()),
+        "leftovers": lambda: check_leftovers(cache),
+        "staged files": lambda: check_stages(storage.storage()),
+    }
+
+
+def _guarded(name: str, check: Check) -> list[Finding]:
+    """The findings of a check; one that it fell over, if it did."""
+    try:
+        found = check()
+    except Exception as error:  # noqa: BLE001  # whatever is broken, the other checks tell more
+        return [
+            judge(
+                name,
+                False,
+                f"this check fell over: {type(error).__name__}: {error}",
+                "a check that runs through",
+                "correct what the error names; if that is right, it is a defect of the doctor",
+            )
+        ]
+    return [found] if isinstance(found, Finding) else found
 
 
 def _check_settings(spark: SparkResource, storage: StorageResource) -> Finding:

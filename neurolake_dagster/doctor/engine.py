@@ -1,28 +1,27 @@
-"""Checks of what Spark needs: Java, jars that fit the wheels, the workers' Python, memory."""
+"""Checks of what Spark needs: Java, wheels and jars that fit each other, the workers' Python."""
 
-import os
+import importlib.metadata
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
-
-from neurolake_dagster.doctor.finding import Finding, advise, judge, skip
+from neurolake_dagster.doctor.finding import Finding, judge, skip
 from neurolake_dagster.errors import JarsNotFoundError, JavaNotFoundError
-from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
+from neurolake_dagster.settings import CacheSettings, SparkSettings
 from neurolake_dagster.spark import find_jars, require_java
-from neurolake_dagster.spark.conf import build_conf, is_local
+from neurolake_dagster.spark.conf import workers_python
 from neurolake_dagster.spark.jars import installed_set
 from neurolake_dagster.spark.java import HOW, OLDEST
 
 # Spark's launcher asks for it by --add-modules: a Java without it does not start.
 VECTOR_MODULE = "jdk.incubator.vector"
 PROBE_TIMEOUT_S = 60
+# By their versions the jars are chosen.
+WHEELS = ("pyspark", "delta-spark")
 JARS = "run `neurolake jars`"
-GIB = 1 << 30
-UNITS = {"k": 1 << 10, "m": 1 << 20, "g": GIB, "t": 1 << 40, "p": 1 << 50}
+LOCK = "install what requirements.lock names: `make setup`"
 
 
 def needs_jvm(settings: SparkSettings) -> bool:
@@ -64,9 +63,15 @@ def check_jars(settings: SparkSettings, cache: CacheSettings) -> list[Finding]:
     expected = "the resolved set for the installed wheels"
     if not needs_jvm(settings) or not (settings.delta_enabled or settings.s3_enabled):
         return [skip("jars", "not needed with these settings", expected)]
+    lacking = [name for name in WHEELS if not _is_installed(name)]
+    if lacking:
+        return [judge("jars", False, f"not installed: {', '.join(lacking)}", expected, LOCK)]
     try:
         wanted = installed_set()
-        given = settings.jars
+    except JarsNotFoundError as error:
+        return [judge("jars", False, str(error), expected, LOCK)]
+    given = settings.jars
+    try:
         jars = find_jars(cache.dir) if given is None else [Path(jar) for jar in given]
     except JarsNotFoundError as error:
         return [judge("jars", False, str(error), expected, JARS)]
@@ -81,6 +86,14 @@ def check_jars(settings: SparkSettings, cache: CacheSettings) -> list[Finding]:
     if settings.s3_enabled:
         findings.append(_check_jar("hadoop jar", "hadoop-aws", jars, wanted.hadoop))
     return findings
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _check_jar(check: str, name: str, jars: list[Path], version: str) -> Finding:
@@ -101,13 +114,12 @@ def _check_jar(check: str, name: str, jars: list[Path], version: str) -> Finding
 def check_workers(settings: SparkSettings) -> Finding:
     """That the Python which Spark's workers run has this package and is of our version."""
     expected = f"Python {sys.version_info.major}.{sys.version_info.minor} with this package"
-    if not is_local(settings):
+    command = workers_python(settings)
+    if not settings.is_here or command is None:
         return skip("workers", "they run elsewhere: ship this package to them", expected)
-    command = os.environ.get("PYSPARK_PYTHON", sys.executable)
-    fix = "unset PYSPARK_PYTHON, or point it to this environment's Python"
+    fix = "unset NEUROLAKE_SPARK__PYTHON and PYSPARK_PYTHON, or point them to this Python"
     if shutil.which(command) is None:
-        found = f"PYSPARK_PYTHON={command!r}: no such command"
-        return judge("workers", False, found, expected, fix)
+        return judge("workers", False, f"{command!r}: no such command", expected, fix)
     script = (
         "import sys, neurolake_dagster.ncf, pyspark.sql.datasource; "
         "print('%d.%d' % sys.version_info[:2])"
@@ -121,22 +133,6 @@ def check_workers(settings: SparkSettings) -> Finding:
     return judge("workers", fits, f"Python {version} ({command})", expected, fix)
 
 
-def check_memory(settings: SparkSettings, storage: StorageSettings) -> Finding:
-    """The driver's memory against the machine's."""
-    total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
-    machine = f"{total / GIB:.1f} GiB in all, {free / GIB:.1f} GiB free"
-    expected = "driver memory that fits this machine"
-    if not needs_jvm(settings):
-        return skip("memory", "not needed: Spark runs elsewhere", expected)
-    asked = build_conf(settings, storage)["spark.driver.memory"]
-    size = _bytes(asked)
-    found = f"driver {asked} of {machine}"
-    fix = "lower NEUROLAKE_SPARK__DRIVER_MEMORY"
-    if size > total:
-        return judge("memory", False, found, expected, fix)
-    return advise("memory", size <= free, found, expected, f"{fix}, or end other programs")
-
-
 def _run(*command: str) -> "subprocess.CompletedProcess[str]":
     """Run a short command; one that hangs counts as failed."""
     try:
@@ -146,9 +142,3 @@ def _run(*command: str) -> "subprocess.CompletedProcess[str]":
     except subprocess.TimeoutExpired:
         reason = f"no answer within {PROBE_TIMEOUT_S} s"
         return subprocess.CompletedProcess(command, 1, stdout="", stderr=reason)
-
-
-def _bytes(size: str) -> int:
-    """A size word in bytes; Spark takes a bare number of memory as MiB."""
-    number, unit = re.fullmatch(r"(\d+)([a-z]?)b?", size.lower()).groups()  # type: ignore[union-attr]
-    return int(number) * (1 if unit == "b" else UNITS[unit or "m"])

@@ -1,12 +1,10 @@
-"""Checks of the machine: Python, packages, ports, Dagster's home, leftovers."""
+"""Checks of the machine: Python, packages, memory, Dagster's home."""
 
 import importlib.metadata
 import os
 import platform
-import socket
-import sys
+import re
 import tempfile
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -14,26 +12,31 @@ import psutil
 import yaml
 from dagster_shared.check import CheckError
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
+from neurolake_dagster.doctor.engine import LOCK, needs_jvm
 from neurolake_dagster.doctor.finding import Finding, advise, judge, skip
-from neurolake_dagster.settings import CacheSettings, SparkSettings
+from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.settings.checks import SIZE, parse_size
+from neurolake_dagster.spark.conf import build_conf
 
-OLDEST, TOO_NEW = (3, 11), (3, 14)
-LOCK = "install what requirements.lock names: `make setup`"
-# Spark tries so many ports after the first.
-PORT_RETRIES = 16
-LAST_PORT = 65_535
-OLD_S = 24 * 3600
+OURS = "neurolake-dagster"
+GIB = 1 << 30
 
 
-def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
-    """Its version."""
-    fits = OLDEST <= version < TOO_NEW
-    found = f"Python {'.'.join(map(str, version))} ({platform.machine()})"
-    return judge("python", fits, found, "Python 3.11 to 3.13", "make .venv with one of these")
+def check_python(distribution: str = OURS) -> Finding:
+    """Its version, against what this package says that it needs."""
+    version = platform.python_version()
+    try:
+        needs = importlib.metadata.metadata(distribution)["Requires-Python"] or ""
+    except importlib.metadata.PackageNotFoundError:
+        return skip("python", f"Python {version}; {distribution} is not installed", "")
+    found = f"Python {version} ({platform.machine()})"
+    fits = SpecifierSet(needs).contains(version, prereleases=True)
+    return judge("python", fits, found, f"Python {needs}", "make .venv with such a Python")
 
 
-def check_packages(distribution: str = "neurolake-dagster") -> Finding:
+def check_packages(distribution: str = OURS) -> Finding:
     """That each package that this one requires is installed, in a version that fits."""
     expected = "every requirement installed, in a version that fits"
     try:
@@ -57,31 +60,6 @@ def check_packages(distribution: str = "neurolake-dagster") -> Finding:
 def _versions() -> str:
     names = ("pyspark", "delta-spark", "dagster", "pyarrow")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-
-
-def check_ports(settings: SparkSettings) -> Finding:
-    """That Spark finds a port for its UI."""
-    expected = f"a free port from {settings.ui_port} on, for Spark's UI"
-    if not settings.ui_enabled:
-        return skip("ports", "the UI is off", expected)
-    last = min(settings.ui_port + PORT_RETRIES, LAST_PORT)
-    free = (port for port in range(settings.ui_port, last + 1) if _is_free(port))
-    port = next(free, None)
-    found = f"{port} is free" if port else f"none free up to {last}"
-    return judge(
-        "ports", port is not None, found, expected,
-        "set another NEUROLAKE_SPARK__UI_PORT, or NEUROLAKE_SPARK__UI_ENABLED=false",
-    )  # fmt: skip
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def check_dagster_home() -> Finding:
@@ -111,46 +89,39 @@ def check_dagster_home() -> Finding:
     return judge("dagster home", True, found, expected, "")
 
 
-def check_leftovers(cache: CacheSettings, scratch: Path | None = None) -> Finding:
-    """What interrupted work left behind: half-resolved jars, Spark's scratch, lone JVMs."""
-    scratch = Path(tempfile.gettempdir()) if scratch is None else scratch
-    found = [*_old(cache.dir / "jars", "resolving-*"), *_old(scratch, "spark-????????-*")]
-    found += _old(scratch, "blockmgr-*")
-    lone = _lone_jvms()
-    notes = [f"{len(found)} old folders, first {found[0]}"] if found else []
-    notes += [f"Spark JVMs whose Python is gone: {', '.join(map(str, lone))}"] if lone else []
-    fixes = [f"rm -r {' '.join(str(path) for path in found[:3])}"] if found else []
-    fixes += [f"kill {' '.join(map(str, lone))}"] if lone else []
-    return advise("leftovers", not notes, "; ".join(notes) or "none", "none", "; ".join(fixes))
+def check_memory(settings: SparkSettings, storage: StorageSettings) -> Finding:
+    """What the JVMs of a session may take on this machine, against what it has."""
+    expected = "memory of driver and executors that fits this machine"
+    if not needs_jvm(settings):
+        return skip("memory", "not needed: Spark runs elsewhere", expected)
+    conf = build_conf(settings, storage)
+    executors = _executors_here(settings, conf)
+    keys = ["spark.driver.memory", *(["spark.executor.memory"] if executors else [])]
+    wrong = [f"{key}={conf[key]}" for key in keys if not SIZE.fullmatch(conf[key])]
+    if wrong:
+        fix = "correct NEUROLAKE_SPARK__EXTRA_CONFIGS: a size such as 512m or 4g"
+        return judge("memory", False, f"no size: {', '.join(wrong)}", expected, fix)
+    driver = parse_size(conf[keys[0]], "m")
+    size = driver + executors * parse_size(conf[keys[-1]], "m")
+    asked = f"driver {conf[keys[0]]}"
+    asked += f", {executors} executors of {conf[keys[-1]]}" if executors else ""
+    memory = psutil.virtual_memory()
+    machine = f"{memory.total / GIB:.1f} GiB in all, {memory.available / GIB:.1f} GiB free"
+    found = f"{asked} of {machine}"
+    fix = "lower NEUROLAKE_SPARK__DRIVER_MEMORY"
+    fix += " or __EXECUTOR_MEMORY and the number of executors" if executors else ""
+    if size > memory.total:
+        return judge("memory", False, found, expected, fix)
+    return advise("memory", size <= memory.available, found, expected, f"{fix}, or end programs")
 
 
-def _old(folder: Path, pattern: str) -> list[Path]:
-    """Entries of a folder that nothing has touched for a day."""
-    limit = time.time() - OLD_S
-    return sorted(path for path in folder.glob(pattern) if path.stat().st_mtime < limit)
-
-
-def _lone_jvms() -> list[int]:
-    """Spark drivers of this user that were started by a Python that has ended."""
-    mine = os.getuid()
-    found = []
-    for process in psutil.process_iter(["pid", "uids", "cmdline"]):
-        facts = process.info
-        command = facts["cmdline"] or []
-        is_driver = "org.apache.spark.deploy.SparkSubmit" in command and "pyspark-shell" in command
-        is_mine = facts["uids"] is not None and facts["uids"].real == mine
-        if is_driver and is_mine and not _has_python_parent(process):
-            found.append(int(facts["pid"]))
-    return found
-
-
-def _has_python_parent(process: psutil.Process) -> bool:
-    """Whether a Python still waits for it; an orphan's parent is an init or a session's reaper."""
-    try:
-        parent = process.parent()
-        return parent is not None and "python" in parent.exe()
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:
-        # Somebody else's process became its parent: it is not one of ours.
-        return False
+def _executors_here(settings: SparkSettings, conf: dict[str, str]) -> int:
+    """How many executors with JVMs of their own this machine has at the start of a session."""
+    cluster = re.match(r"local-cluster\[(\d+)", settings.master)
+    if cluster is not None:
+        return int(cluster[1])
+    if settings.is_local or not settings.is_here:
+        return 0
+    is_dynamic = conf.get("spark.dynamicAllocation.enabled") == "true"
+    key = "spark.dynamicAllocation.initialExecutors" if is_dynamic else "spark.executor.instances"
+    return int(conf.get(key, "1"))

@@ -1,12 +1,7 @@
 """Each thing that the doctor can find, made to happen."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
-import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
@@ -16,13 +11,11 @@ from click.testing import CliRunner
 
 from neurolake_dagster.cli import main
 from neurolake_dagster.doctor import Finding, build_preflight_check, diagnose
-from neurolake_dagster.doctor.engine import check_jars, check_java, check_memory, check_workers
+from neurolake_dagster.doctor.engine import check_jars, check_java, check_workers
 from neurolake_dagster.doctor.machine import (
-    PORT_RETRIES,
     check_dagster_home,
-    check_leftovers,
+    check_memory,
     check_packages,
-    check_ports,
     check_python,
 )
 from neurolake_dagster.doctor.store import check_storage
@@ -58,25 +51,36 @@ def test_here_nothing_fails(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("version", [(3, 10), (3, 14)])
-def test_a_python_that_does_not_fit(version: tuple[int, int]) -> None:
-    assert check_python(version).status == "failure"
+def install(folder: Path, name: str, *lines: str) -> None:
+    """Put the metadata of a distribution there, as pip does."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    text = "\n".join(["Metadata-Version: 2.1", f"Name: {name}", "Version: 1.0", *lines])
+    (info / "METADATA").write_text(text)
+
+
+@pytest.mark.parametrize("needs", [">=3.99", "<3.11", "==2.7.*"])
+def test_a_python_that_does_not_fit(
+    tmp_path: Path, needs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "picky", f"Requires-Python: {needs}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = check_python("picky")
+    assert (found.status, found.expected) == ("failure", f"Python {needs}")
+    assert check_python().status == "ok"
+    assert check_python("never-installed").status == "skipped"
 
 
 def test_packages_that_are_missing_or_too_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "wanting-1.0.dist-info"
-    folder.mkdir()
     needs = [
         "click>=999",
         "no-such-package",
         "of-an-extra; extra == 'x'",
         "old; python_version<'3'",
     ]
-    lines = ["Metadata-Version: 2.1", "Name: wanting", "Version: 1.0"]
-    text = "\n".join([*lines, *(f"Requires-Dist: {one}" for one in needs)])
-    (folder / "METADATA").write_text(text)
+    install(tmp_path, "wanting", *(f"Requires-Dist: {one}" for one in needs))
     monkeypatch.syspath_prepend(str(tmp_path))
     found = check_packages("wanting")
     assert found.status == "failure"
@@ -180,57 +184,59 @@ def test_workers_with_another_python(
     assert "no such command" in check_workers(spark()).found
 
 
+STORAGE = StorageSettings.load({})
+
+
 def test_memory_that_the_machine_lacks() -> None:
-    storage = StorageSettings.load({})
     total = psutil.virtual_memory().total >> 20
-    assert check_memory(spark(driver_memory=f"{total + 1}m"), storage).status == "failure"
-    assert check_memory(spark(driver_memory=f"{total - 1}m"), storage).status == "warning"
-    assert check_memory(spark(driver_memory="450m"), storage).status == "ok"
+    assert check_memory(spark(driver_memory=f"{total + 1}m"), STORAGE).status == "failure"
+    assert check_memory(spark(driver_memory=f"{total - 1}m"), STORAGE).status == "warning"
+    assert check_memory(spark(driver_memory="450m"), STORAGE).status == "ok"
 
 
-def test_no_free_port() -> None:
-    with ExitStack() as stack:
-        first = 47_100
-        for port in range(first, first + PORT_RETRIES + 1):
-            held = stack.enter_context(socket.socket())
-            held.bind(("127.0.0.1", port))
-            held.listen()
-        assert check_ports(spark(ui_port=first)).status == "failure"
-    assert check_ports(spark(ui_port=first)).status == "ok"
-    assert check_ports(spark(ui_enabled=False)).status == "skipped"
+@pytest.mark.parametrize(
+    ("options", "executors"),
+    [
+        ({"master": "local[2]"}, 0),
+        ({"master": "local-cluster[3,1,1024]"}, 3),
+        ({"master": "spark://localhost:7077"}, 2),
+        ({"master": "spark://localhost:7077", "dynamic_allocation_initial_executors": 5}, 5),
+        (
+            {
+                "master": "spark://127.0.0.1:7077",
+                "dynamic_allocation_enabled": False,
+                "executor_instances": 4,
+            },
+            4,
+        ),
+        ({"master": "spark://elsewhere:7077"}, 0),
+    ],
+)
+def test_memory_counts_the_executors_of_this_machine(
+    options: dict[str, object], executors: int
+) -> None:
+    """Only the driver's was looked at."""
+    share = (psutil.virtual_memory().total >> 20) // max(executors, 1)
+    settings = spark(driver_memory="450m", executor_memory=f"{share}m", **options)
+    finding = check_memory(settings, STORAGE)
+    assert (f"{executors} executors" in finding.found) == bool(executors)
+    assert finding.status == ("failure" if executors else "ok")
 
 
-def test_leftovers(tmp_path: Path) -> None:
-    cache, scratch = CacheSettings(dir=tmp_path / "cache"), tmp_path / "scratch"
-    scratch.mkdir()
-    old = [tmp_path / "cache" / "jars" / "resolving-x", scratch / "blockmgr-1"]
-    fresh = scratch / "blockmgr-2"
-    for folder in (*old, fresh):
-        folder.mkdir(parents=True)
-    assert check_leftovers(cache, scratch).status == "ok"
-    for folder in old:
-        os.utime(folder, (0, time.time() - 2 * 24 * 3600))
-    finding = check_leftovers(cache, scratch)
-    assert finding.status == "warning"
-    assert finding.fix == f"rm -r {old[0]} {old[1]}"
+def test_a_memory_that_is_no_size() -> None:
+    """`_bytes` fell over it."""
+    settings = spark(extra_configs={"spark.driver.memory": "banana"})
+    finding = check_memory(settings, STORAGE)
+    assert (finding.status, finding.found) == ("failure", "no size: spark.driver.memory=banana")
+    assert "EXTRA_CONFIGS" in finding.fix
 
 
-def test_a_jvm_whose_python_is_gone(tmp_path: Path) -> None:
-    """A shell plays Spark's driver; its own parent starts it and ends at once."""
-    driver = make_command(tmp_path / "driver", "sleep 60")
-    marks = "org.apache.spark.deploy.SparkSubmit pyspark-shell"
-    started = subprocess.run(
-        ["sh", "-c", f"{driver} {marks} >/dev/null 2>&1 & echo $!"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    orphan = psutil.Process(int(started.stdout))
-    try:
-        assert f"kill {orphan.pid}" in check_leftovers(CacheSettings(dir=tmp_path), tmp_path).fix
-    finally:
-        for process in (*orphan.children(), orphan):
-            process.kill()
+def test_a_check_that_falls_over_is_one_finding(tmp_path: Path) -> None:
+    resource = SparkResource(extra_configs={"spark.ui.port": "many"})
+    findings = by_check(diagnose(resource, StorageResource(root=str(tmp_path))))
+    assert findings["ports"].status == "failure"
+    assert "fell over: ValueError" in findings["ports"].found
+    assert findings["storage delete"].status == "ok"
 
 
 def failures(storage: Storage) -> dict[str, str]:
@@ -314,5 +320,5 @@ def test_the_asset_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PYSPARK_PYTHON", "/nowhere/python")
     bad = run()
     assert not bad.passed
-    assert "workers: PYSPARK_PYTHON" in (bad.description or "")
+    assert "workers: '/nowhere/python': no such command" in (bad.description or "")
     assert sys.executable not in (bad.description or "")
