@@ -21,8 +21,9 @@ from neurolake_dagster.errors import (
     TableNotFoundError,
 )
 from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.entry import Entry
 from neurolake_dagster.tables.layout import check_layout
-from neurolake_dagster.tables.log import Entry, Log
+from neurolake_dagster.tables.log import Log
 from neurolake_dagster.tables.partitions import Partition, partition_folder
 from neurolake_dagster.tables.parts import STAGING_FOLDER
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableFormat, TableSchema
@@ -48,6 +49,8 @@ class Change:
     reads
         Partitions whose rows it read, empty: all: rows that came there since are a conflict.
         None: it depends on no rows but those of `removed`.
+    transactions
+        As of an entry.
     properties
         All that the table is to have; None leaves them. `sets` are set beside those there are.
     keeps_schema_ids
@@ -62,6 +65,7 @@ class Change:
     reads: tuple[Partition, ...] | None = None
     info: Mapping[str, str] = field(default_factory=dict)
     transaction: str | None = None
+    transactions: Mapping[str, int | None] = field(default_factory=dict)
     properties: Mapping[str, str] | None = None
     sets: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, int] = field(default_factory=dict)
@@ -177,9 +181,12 @@ def carry_out(
 
 def commit_of(log: Log, base: Snapshot, transaction: str | None) -> Commit | None:
     """What the commit of a transaction did; None if there is none."""
-    if transaction is None or transaction not in base.transactions:
+    version = base.version_of(transaction)
+    if version is None:
         return None
-    return Commit.of(log.entry(base.transactions[transaction]), base)
+    entry = _committed(log, version)
+    # A vacuum cuts the log; what was done long ago stays done.
+    return Commit.nothing(base) if entry is None else Commit.of(entry, base)
 
 
 def checked_properties(properties: Mapping[str, str] | None, where: str) -> Mapping[str, str]:
@@ -257,6 +264,7 @@ def _entry(table_format: TableFormat, change: Change, base: Snapshot | None, tok
         schema=None if is_known else change.schema,
         properties=_properties(change, base),
         transaction=change.transaction,
+        transactions=change.transactions,
         info=change.info,
         metrics=change.metrics,
     )

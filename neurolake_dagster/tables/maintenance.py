@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from neurolake_dagster.errors import SchemaMismatchError, TableError
+from neurolake_dagster.tables.checkpoints import LOG_FOLDER
 from neurolake_dagster.tables.commit import (
     Change,
     Commit,
@@ -17,7 +18,7 @@ from neurolake_dagster.tables.commit import (
     checked_properties,
     keeps_former_files,
 )
-from neurolake_dagster.tables.log import LOG_FOLDER, apply_entry, inner_tables
+from neurolake_dagster.tables.log import Log, inner_tables
 from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.parts import STAGING_FOLDER, TARGET_FILE_BYTES
 from neurolake_dagster.tables.reading import read_files, scan_files
@@ -26,6 +27,8 @@ from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
 from neurolake_dagster.tables.table import Table
 
 RETENTION = timedelta(days=7)
+# Commits are kept longer than files: they are small, and a cut behind a writer would be harmful.
+LOG_RETENTION = timedelta(days=30)
 # A file counts as small below this share of the target: rewriting others gains nothing.
 SMALL_SHARE = 0.75
 
@@ -41,6 +44,8 @@ class VacuumReport:
 
 def restore(table: Table, version: int) -> Commit:
     """Make a former version the newest again, as a new commit; nothing is rewritten.
+
+    What was done since counts as not done: an append that is run again adds its rows again.
 
     Raises
     ------
@@ -68,6 +73,14 @@ def restore(table: Table, version: int) -> Commit:
         removed=tuple(file.path for file in current.files if file.path not in there),
         keeps_schema_ids=True,
         properties=dict(former.properties),
+        transactions={
+            **{key: None for key in current.transactions if key not in former.transactions},
+            **{
+                key: done
+                for key, done in former.transactions.items()
+                if key not in current.transactions
+            },
+        },
         info={"restored_version": str(version)},
     )
     return carry_out(table.folder, table.format, change, current, lambda: None)
@@ -135,7 +148,11 @@ def _rows_per_file(files: Sequence[DataFile], target_file_bytes: int) -> int:
 
 
 def vacuum(
-    table: Table, *, retention: timedelta = RETENTION, dry_run: bool = False
+    table: Table,
+    *,
+    retention: timedelta = RETENTION,
+    log_retention: timedelta = LOG_RETENTION,
+    dry_run: bool = False,
 ) -> VacuumReport:
     """Delete files that no version of the last `retention` needs.
 
@@ -145,31 +162,83 @@ def vacuum(
     Tables that lie below this one's folder, and files of others there, are left alone.
 
     A retention shorter than the longest write takes that write's files away.
+
+    Parameters
+    ----------
+    log_retention
+        The log's files go when they are older than this and the retention: the history begins
+        later then. Longer than any write takes.
     """
-    cutoff = datetime.now(UTC) - retention
+    now = datetime.now(UTC)
+    cutoff = now - retention
     # Listed first: a file that is committed meanwhile is then named by the log.
     present = [*table.folder.list(), *table.folder.unfinished()]
-    needed, known = _needed(table, cutoff)
+    story = _Story.read(table.log, cutoff, now - max(retention, log_retention))
+    needed = story.needed if keeps_former_files(table.format, story.properties) else story.live
     inner = inner_tables(entry.key for entry in present)
-    doomed = sorted(
-        (
-            entry
-            for entry in present
-            if entry.key not in needed
-            and (
-                entry.key in known
-                or (entry.modified <= cutoff and _is_owned(entry.key, table, inner))
-            )
-        ),
-        key=lambda entry: entry.key,
-    )
+    doomed = [
+        entry
+        for entry in present
+        if entry.key not in needed
+        and (
+            entry.key in story.known
+            or (entry.modified <= cutoff and _is_owned(entry.key, table, inner))
+        )
+    ]
+    old = table.log.files_before(story.first_kept)
     if not dry_run:
         table.folder.delete(entry.key for entry in doomed)
+        if old:
+            table.log.cut(story.first_kept)
+    gone = sorted([*doomed, *old], key=lambda entry: entry.key)
     return VacuumReport(
-        paths=tuple(entry.key for entry in doomed),
-        bytes=sum(entry.bytes for entry in doomed),
+        paths=tuple(entry.key for entry in gone),
+        bytes=sum(entry.bytes for entry in gone),
         is_dry_run=dry_run,
     )
+
+
+@dataclass
+class _Story:
+    """What a log tells of a table's files.
+
+    Parameters
+    ----------
+    live, needed, known
+        Paths that the newest version has; that one of the kept time has; that any had.
+    first_kept
+        The version at which the log may begin.
+    """
+
+    live: set[str]
+    needed: set[str]
+    known: set[str]
+    properties: Mapping[str, str]
+    first_kept: int
+
+    @staticmethod
+    def read(log: Log, cutoff: datetime, log_cutoff: datetime) -> "_Story":
+        """Go through the commits once; one is kept whole if the next is not older than `cutoff`."""
+        first = log.first_version()
+        state = log.snapshot(first)
+        live = {file.path for file in state.files}
+        story, is_kept = _Story(live, set(), set(live), state.properties, first), False
+        for entry in log.entries(after=first):
+            if entry.timestamp > cutoff and not is_kept:
+                story.needed |= live
+                is_kept = True
+            if entry.timestamp <= log_cutoff:
+                story.first_kept = entry.version
+            added = {file.path for file in entry.added}
+            live.difference_update(entry.removed)
+            live |= added
+            story.known |= added
+            if is_kept:
+                story.needed |= added
+            if entry.properties is not None:
+                story.properties = entry.properties
+        story.needed |= live
+        return story
 
 
 def _is_owned(key: str, table: Table, inner: Collection[str]) -> bool:
@@ -257,23 +326,6 @@ def _changed(
 ) -> pa.Field:
     typed = field.with_type(wider.get(field.name, field.type))
     return typed.with_name(renames.get(field.name, field.name))
-
-
-def _needed(table: Table, cutoff: datetime) -> tuple[set[str], set[str]]:
-    """Paths that a version at or after `cutoff` has, and all paths that any version had."""
-    state: Snapshot | None = None
-    needed: set[str] = set()
-    known: set[str] = set()
-    keeps = keeps_former_files(table.format, table.snapshot().properties)
-    for entry in table.log.entries():
-        if keeps and state is not None and entry.timestamp > cutoff:
-            needed.update(file.path for file in state.files)
-        state = apply_entry(state, entry)
-        known.update(file.path for file in entry.added)
-    if state is None:
-        state = table.snapshot()
-    needed.update(file.path for file in state.files)
-    return needed, known
 
 
 def _problems(

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
+import xxhash
 
 from neurolake_dagster.errors import TableError, TableNotFoundError
 from neurolake_dagster.tables.partitions import Partition, PartitionLike, as_partitions
@@ -165,7 +166,7 @@ class Snapshot:
     schemas
         All schemas that a live file may have been written with, by id; the last is current.
     transactions
-        The newest transaction ids, each with the version that carried it out.
+        The newest transactions by their keys, each with the version that carried it out.
     """
 
     version: int
@@ -185,6 +186,10 @@ class Snapshot:
     def schema(self) -> pa.Schema:
         """The current Arrow schema."""
         return self.table_schema.schema
+
+    def version_of(self, transaction: str | None) -> int | None:
+        """The version that carried a transaction out; None if none did."""
+        return None if transaction is None else self.transactions.get(transaction_key(transaction))
 
     @property
     def timestamp(self) -> datetime:
@@ -218,6 +223,11 @@ class Snapshot:
             for partition in as_partitions(partitions)
             for file in by_partition.get(partition, ())
         )
+
+
+def transaction_key(transaction: str) -> str:
+    """How the log remembers a transaction: thousands of names would fill its checkpoints."""
+    return xxhash.xxh3_64_hexdigest(transaction.encode())
 
 
 def _decode_bounds(record: Json) -> dict[str, ColumnBounds]:

@@ -15,10 +15,11 @@ import pyarrow as pa
 from neurolake_dagster.errors import PartitionError, StorageNotFoundError, TableError
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.commit import Change, Commit, carry_out, checked_properties, commit_of
+from neurolake_dagster.tables.entry import Entry
 from neurolake_dagster.tables.formats import FileFormat, Filters, file_format
 from neurolake_dagster.tables.incoming import Incoming, Rows, Split
 from neurolake_dagster.tables.layout import check_layout
-from neurolake_dagster.tables.log import Entry, Log
+from neurolake_dagster.tables.log import Log
 from neurolake_dagster.tables.partitions import (
     Partition,
     PartitionLike,
@@ -221,8 +222,10 @@ class Table:
         with self.open_parts(schema) as parts:
             for place, rows in incoming.divided(self.uri):
                 parts.write(place, fit_batch(rows, schema))
-            if change.replaced is not None:
-                for place in incoming.asked or ([] if incoming.split else [()]):
+            is_append = change.replaced is None
+            held = set(base.partitions) if is_append and base is not None else set()
+            for place in incoming.asked or ([] if incoming.split or is_append else [()]):
+                if place not in held:
                     parts.ensure(place)
             return self.commit_parts(change, base, parts)
 

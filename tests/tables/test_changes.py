@@ -25,9 +25,7 @@ from neurolake_dagster.tables import (
     set_properties,
     vacuum,
 )
-from neurolake_dagster.tables.log import Entry
 from neurolake_dagster.tables.skipping import matching_files
-from neurolake_dagster.tables.snapshot import DataFile
 
 
 @pytest.fixture(params=["ncf", "parquet"])
@@ -304,23 +302,3 @@ def test_the_history_is_told_newest_first_and_in_part(table: Table) -> None:
         table.write(people((number, "a")), mode="append", properties={"run": str(number)})
     assert [entry.info["run"] for entry in table.history(3)] == ["11", "10", "9"]
     assert [entry.version for entry in table.history(50)] == list(range(11, -1, -1))
-
-
-@pytest.mark.parametrize("mode", ["overwrite", "append"])
-@pytest.mark.parametrize("commits", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_a_table_with_many_commits_opens_quickly(ncf: Table, commits: int, mode: str) -> None:
-    ncf.write(pa.table({f"c{number}": [1] for number in range(20)}))
-    state = ncf.snapshot()
-    bounds = state.files[0].bounds
-    for number in range(1, commits):
-        file = DataFile(path=f"part-{number}.ncf", bytes=1, row_count=1, bounds=bounds)
-        entry = Entry(
-            version=number, format="ncf", operation=mode, token=str(number), added=(file,),
-            removed=tuple(old.path for old in state.files) if mode == "overwrite" else (),
-        )  # fmt: skip
-        _, state = ncf.log.put(entry, state)
-    started = time.perf_counter()
-    found = ncf.snapshot()
-    assert time.perf_counter() - started < 0.5
-    assert (found.version, found.files) == (commits - 1, state.files)
-    assert found.files[-1].bounds == bounds
