@@ -124,7 +124,7 @@ def test_a_query_reads_its_columns_only(spark: SparkSession, file: str) -> None:
     with ncf.NCFFile(file) as opened:
         stored[opened._chunks.entry(Place(0, ROWS.schema.get_field_index("name"))).offset] ^= 255
     damaged.write_bytes(stored)
-    assert ids(read(spark, str(damaged))) == list(range(1000))
+    assert ids(read(spark, str(damaged)).select("id")) == list(range(1000))
     with pytest.raises(PySparkException, match="column 'name'"):
         read(spark, str(damaged)).collect()
     assert read(spark, str(damaged)).count() == 1000

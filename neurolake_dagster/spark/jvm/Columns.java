@@ -29,7 +29,7 @@ import org.apache.spark.unsafe.types.UTF8String;
 final class Columns {
     private Columns() {}
 
-    /** The column itself where it is of a type that has no faster way. */
+    /** A view of the column: Spark closes what it is given, and the next batch needs the memory. */
     static ColumnVector of(ArrowColumnVector column) {
         ValueVector vector = column.getValueVector();
         if (vector instanceof IntVector || vector instanceof DateDayVector) {
@@ -51,7 +51,16 @@ final class Columns {
         if (vector instanceof DecimalVector && ((DecimalType) column.dataType()).precision() <= 18) {
             return new Decimals(column.dataType(), (FieldVector) vector);
         }
-        return column;
+        return new Others(vector);
+    }
+
+    /** Types that have no faster way than Arrow's. */
+    static class Others extends ArrowColumnVector {
+        Others(ValueVector vector) {
+            super(vector);
+        }
+
+        @Override public void close() {}
     }
 
     /** What all of them share: nulls, and no other way to be read. */
