@@ -83,7 +83,8 @@ def scan_rows(spark: SparkSession, source: Path) -> list[Row]:
 def write_rows(spark: SparkSession, source: Path, folder: Path) -> list[Row]:
     def write(form: str) -> Callable[[], None]:
         rows = spark.read.parquet(str(source / "parquet"))
-        writer = rows.write.format(form).option("compression", "zstd").mode("overwrite")
+        writer = rows.write.format(form).mode("overwrite")
+        writer = writer.option("compression", "zstd") if form == "parquet" else writer
         return lambda: writer.save(str(folder / form))
 
     mine, its = best_of(2, write("ncf"), write("parquet"))

@@ -8,18 +8,20 @@ Options of both: ``endpoint``, ``access_key``, ``secret_key``, ``session_token``
 Of reading: ``path``, ``paths`` (JSON list), ``columns`` (JSON list, or names divided by commas),
 ``mergeSchema``, ``version`` of a table, ``maxPartitionBytes``, ``where`` (only rows that pass:
 comparisons, ``IN``, ``IS NULL``, joined by ``AND``), ``pushdown`` (take the filters of a query).
-
-``pushdown`` is off unless asked for: Spark 4.2 keeps what a query's filters left of a DataFrame
-in Python's formats for its next queries too, and for its other uses in the same one, so that
-``rows.where(a).union(rows.where(b))`` gives wrong rows. It is right only where a DataFrame is
-used once; ``where`` and ``columns`` belong to the DataFrame and are always right.
 Of writing: ``path``, ``ifExists`` (``append``, ``error``, ``ignore``), ``partitionBy``,
-``partitionOverwriteMode`` (``static``, ``dynamic``).
+``partitionOverwriteMode`` (``static``, ``dynamic``). Any other option is refused.
+
+Where `jvm/NCFSource.java` is at hand, that is in each session of ours, a query's columns and
+filters are pushed down by themselves, and ``mode`` and ``partitionBy`` of ``df.write`` are enough.
+On a foreign Connect server ``columns`` and ``where`` have to be named, and ``pushdown`` is off
+unless asked for: Spark 4.2 keeps what a query's filters left of a DataFrame in Python's formats
+for its next queries too, so that ``rows.where(a).union(rows.where(b))`` gives wrong rows.
 
 Every session imports this module to register the format, and few then use it: what reads and
 writes is imported by the methods that do.
 """
 
+import difflib
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar
@@ -50,13 +52,37 @@ IF_EXISTS: dict[str, "Mode"] = {
 }
 
 
+OPTIONS = (
+    *("path", "paths", "columns", "where", "pushdown", "mergeSchema", "version"),
+    *("maxPartitionBytes", "ifExists", "partitionBy", "partitionOverwriteMode"),
+    *("endpoint", "region", "secure", *SECRETS),
+)
+
+
 class NCFDataSource(DataSource):
-    """The format ``ncf``. Use `configured` to register it with a session's settings."""
+    """The format ``ncf``. Use `configured` to register it with a session's settings.
+
+    Raises
+    ------
+    SettingsError
+        If an option is unknown, or has a value that it cannot have.
+    """
 
     # Of the session; a class attribute travels to the workers and shows in no plan.
     storage: ClassVar[StorageOptions | None] = None
     parallelism: ClassVar[int] = 8
     pushdown: ClassVar[bool] = True
+
+    def __init__(self, options: dict[str, str]) -> None:
+        super().__init__(options)
+        known = {name.lower(): name for name in OPTIONS}
+        for name in options:
+            if name.lower() not in known:
+                near = difflib.get_close_matches(name.lower(), known, 1) or list(known)
+                raise SettingsError(
+                    f"ncf: unknown option {name!r}; did you mean "
+                    f"{' or '.join(known[one] for one in near)}?"
+                )
 
     @classmethod
     def name(cls) -> str:
@@ -70,7 +96,8 @@ class NCFDataSource(DataSource):
         from neurolake_dagster.spark.locations import read_schema
         from neurolake_dagster.spark.types import spark_schema
 
-        schema = read_schema(self._found(), merge=self._flag("mergeSchema"))
+        merge = self._flag("mergeSchema")
+        schema = read_schema(self._found(), merge=merge)
         columns = self._names("columns")
         unknown = [name for name in columns if name not in schema.names]
         if unknown:
@@ -102,7 +129,7 @@ class NCFDataSource(DataSource):
             schema=pa.schema([*asked, *tested]),
             sent=len(asked),
             parallelism=self.parallelism,
-            partition_bytes=int(self.options.get("maxPartitionBytes", PARTITION_BYTES)),
+            partition_bytes=self._number("maxPartitionBytes") or PARTITION_BYTES,
             allows_missing=self._flag("mergeSchema"),
             terms=terms,
         )
@@ -125,7 +152,7 @@ class NCFDataSource(DataSource):
             schema=arrow_schema(schema),
             mode="overwrite" if overwrite else self._mode(),
             partition_by=tuple(self._names("partitionBy")),
-            is_dynamic=self.options.get("partitionOverwriteMode", "static").lower() == "dynamic",
+            is_dynamic=self._one_of("partitionOverwriteMode", "static", "dynamic") == "dynamic",
         )
 
     def _where(
@@ -149,25 +176,16 @@ class NCFDataSource(DataSource):
         return read_where(where, {one.name: one.type for one in [*asked, *tested]}), tested
 
     def _mode(self) -> "Mode":
-        asked = str(self.options.get("ifExists", "append")).lower()
-        if asked not in IF_EXISTS:
-            raise SettingsError(
-                f"ncf: option ifExists: expected one of {', '.join(IF_EXISTS)}, got {asked!r}"
-            )
-        return IF_EXISTS[asked]
+        return IF_EXISTS[self._one_of("ifExists", *IF_EXISTS)]
 
     def _found(self) -> "Found":
         from neurolake_dagster.spark.locations import find_files
 
-        version = self.options.get("version")
-        return find_files(
-            self._uris(), self._storage_options(), None if version is None else int(version)
-        )
+        return find_files(self._uris(), self._storage_options(), self._number("version"))
 
     def _uris(self) -> list[str]:
-        uris = [str(uri) for uri in json.loads(self.options.get("paths", "[]"))]
         path = self.options.get("path")
-        uris = [path, *uris] if path else uris
+        uris = [*([path] if path else []), *self._list("paths", self.options.get("paths", "[]"))]
         if not uris:
             raise SettingsError('ncf: no path; expected .load("/folder") or option("path", ...)')
         return uris
@@ -175,11 +193,33 @@ class NCFDataSource(DataSource):
     def _names(self, option: str) -> list[str]:
         text = self.options.get(option, "").strip()
         if text.startswith("["):
-            return [str(name) for name in json.loads(text)]
+            return self._list(option, text)
         return [name.strip() for name in text.split(",") if name.strip()]
 
+    def _list(self, option: str, text: str) -> list[str]:
+        try:
+            return [str(name) for name in json.loads(text)]
+        except ValueError as exc:
+            raise SettingsError(
+                f"ncf: option {option}: expected a JSON list, got {text!r}"
+            ) from exc
+
     def _flag(self, option: str) -> bool:
-        return str(self.options.get(option, "false")).lower() == "true"
+        return self._one_of(option, "false", "true") == "true"
+
+    def _one_of(self, option: str, default: str, *others: str) -> str:
+        value = str(self.options.get(option, default)).lower()
+        if value not in (default, *others):
+            raise SettingsError(
+                f"ncf: option {option}: expected {' or '.join((default, *others))}, got {value!r}"
+            )
+        return value
+
+    def _number(self, option: str) -> int | None:
+        text = self.options.get(option)
+        if text is not None and not text.isdecimal():
+            raise SettingsError(f"ncf: option {option}: expected a whole number, got {text!r}")
+        return None if text is None else int(text)
 
     def _storage_options(self) -> StorageOptions:
         base = self.storage or options_of(StorageSettings.load())

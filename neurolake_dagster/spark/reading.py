@@ -26,9 +26,9 @@ OPEN_COST_BYTES = 4 << 20
 # A smaller file is one piece of work: its footer is read by its task, not by the driver.
 WHOLE_FILE_BYTES = 8 << 20
 BATCH_ROWS = 1 << 17
-# What is sent at once stays in the processor's cache on both sides of the pipe: a scan of all
-# of lineitem takes 1.5 of Parquet's time so, and 2.1 with batches of 131072 rows.
-SENT_ROWS = 1 << 12
+# What is sent at once: small enough for the processor's cache on both sides of the pipe, large
+# enough that a batch's own cost does not count.
+SENT_BYTES = 1 << 19
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class NCFReader(DataSourceReader):
             for batch in batches:
                 rows = fit_table(pa.Table.from_batches([batch]), schema, sources)
                 kept = (rows if left is None else rows.filter(left)).select(sent)
-                yield from (one for one in kept.to_batches(SENT_ROWS) if one.num_rows)
+                yield from _sendable(kept)
 
     def _divide_terms(
         self, held: pa.Schema, sources: list[str | None]
@@ -222,6 +222,12 @@ class FilteringReader(NCFReader):
             else:
                 taken.append(term)
         self.plan = replace(self.plan, terms=(*self.plan.terms, *taken))
+
+
+def _sendable(rows: pa.Table) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of about `SENT_BYTES`."""
+    size = max(1, rows.nbytes // SENT_BYTES)
+    yield from (one for one in rows.to_batches(-(-rows.num_rows // size)) if one.num_rows)
 
 
 def _joined(terms: Sequence[Term]) -> pc.Expression | None:

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, functions as sf
+from pyspark.sql.datasource import CaseInsensitiveDict
 from pyspark.sql.types import StructType
 
 from neurolake_dagster import ncf
-from neurolake_dagster.errors import PartitionError, TableError
+from neurolake_dagster.errors import PartitionError, SettingsError, TableError
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import NCFDataSource, configured
 from neurolake_dagster.spark.filters import read_where
@@ -358,6 +359,26 @@ def test_wrong_places_and_columns_are_told(spark: SparkSession, file: str) -> No
         read(spark, file, columns="nope").collect()
     with pytest.raises(PySparkException, match="no path"):
         spark.read.format("ncf").load().collect()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"colums": "a"}, "unknown option 'colums'; did you mean columns"),
+        ({"mergeSchema": "yes"}, "option mergeSchema: expected false or true, got 'yes'"),
+        ({"version": "x"}, "option version: expected a whole number, got 'x'"),
+        ({"paths": "[bad"}, r"option paths: expected a JSON list, got '\[bad'"),
+    ],
+)
+def test_wrong_options_are_told(options: dict[str, str], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        NCFDataSource(CaseInsensitiveDict({"path": "/data", **options})).schema()
+
+
+def test_wrong_options_of_writing_are_told(tmp_path: Path) -> None:
+    options = {"path": str(tmp_path / "t"), "partitionOverwriteMode": "dinamic"}
+    with pytest.raises(SettingsError, match="expected static or dynamic, got 'dinamic'"):
+        NCFDataSource(CaseInsensitiveDict(options)).writer(StructType(), overwrite=True)
 
 
 def test_s3_is_reached_without_keys_in_the_plan(spark: SparkSession, s3_server: S3Server) -> None:
