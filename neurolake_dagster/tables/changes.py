@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError, TableError
-from neurolake_dagster.ncf.pruning import build_filter, check_filter
+from neurolake_dagster.ncf.pruning import check_filter
 from neurolake_dagster.tables.commit import (
     Change,
     Commit,
@@ -33,6 +33,7 @@ from neurolake_dagster.tables.merging import (
 )
 from neurolake_dagster.tables.partitions import Partition, PartitionLike, as_partitions
 from neurolake_dagster.tables.parts import PartFiles
+from neurolake_dagster.tables.predicate import as_filter
 from neurolake_dagster.tables.reading import read_files
 from neurolake_dagster.tables.schemas import fit_batch, fit_table
 from neurolake_dagster.tables.skipping import matching_files
@@ -45,14 +46,19 @@ def delete_rows(
 ) -> Commit:
     """Delete the rows for which a predicate is true; where it is null they stay.
 
+    Parameters
+    ----------
+    where
+        A text as ``"day < '2013-01-02'"``, or as in `pyarrow.parquet.read_table`.
+
     Returns
     -------
     The commit; ``metrics`` has ``rows_deleted`` and ``rows_copied``. Nothing is committed
     where no row matches.
     """
-    expression = build_filter(where)
-    assert expression is not None
     snapshot = table.snapshot()
+    expression = as_filter(where, snapshot.schema)
+    assert expression is not None
     check_filter(expression, snapshot.schema)
     stays = ~pc.coalesce(expression, pc.scalar(False))
 
@@ -171,6 +177,8 @@ def _carry_out_merge(
         candidates = merge.candidates(base, work.places)
         removed, counts = _rewrite(table, base, candidates, merge.apply, parts)
         _insert(merge.fresh(), parts, work, table.uri)
+        for place in set(work.places).difference(base.partitions):
+            parts.ensure(place)
         change = Change(
             operation="merge",
             files=(),

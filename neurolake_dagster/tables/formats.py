@@ -27,8 +27,9 @@ ROW_GROUP_ROWS = 1 << 20
 ROW_GROUP_BYTES = 256 << 20
 BATCH_ROWS = 1 << 17
 
-# pyarrow's own forms: an expression, a list of (column, operator, value), or a list of those.
-Filters: TypeAlias = pc.Expression | Sequence[Any]
+# A text of `tables.predicate`, or pyarrow's own forms: an expression, a list of (column, operator,
+# value), or a list of those.
+Filters: TypeAlias = pc.Expression | str | Sequence[Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,6 +99,7 @@ def optimize(
     range, and the partition's rows are in memory.
     """
     snapshot = table.snapshot()
+    _check_order(snapshot.schema, sort_by, table.uri)
     groups: dict[Partition, list[DataFile]] = {}
     for file in snapshot.files_of(partitions):
         if sort_by or file.bytes < SMALL_SHARE * target_file_bytes:
@@ -129,6 +130,18 @@ def optimize(
             metrics={"files_before": len(removed), "files_after": len(parts.files)},
         )
         return carry_out(table.folder, table.format, change, snapshot, parts.forget)
+
+
+def _check_order(schema: pa.Schema, sort_by: Sequence[str], where: str) -> None:
+    wrong = [name for name in sort_by if name not in schema.names]
+    wrong += [name for name in sort_by if name not in wrong and _is_unordered(schema.field(name))]
+    if wrong:
+        known = [field.name for field in schema if not _is_unordered(field)]
+        raise TableError(f"{where}: sort_by names {wrong!r}, expected some of {known!r}")
+
+
+def _is_unordered(field: pa.Field) -> bool:
+    return bool(pa.types.is_nested(field.type) or pa.types.is_null(field.type))
 
 
 def _rows(

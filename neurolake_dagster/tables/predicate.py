@@ -11,7 +11,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from neurolake_dagster.errors import TableError
+from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.tables.conditions import (
     OPERATORS,
     Compare,
@@ -49,6 +53,14 @@ def read_predicate(where: str | Sequence[Any]) -> Predicate:
         return _Parser(where).read()
     groups = [list(group) for group in where] if where and isinstance(where[0], list) else [where]
     return _join("OR", [_join("AND", [_from_term(term) for term in group]) for group in groups])
+
+
+def as_filter(filters: Any, schema: pa.Schema) -> pc.Expression | None:
+    """A text of ours, or pyarrow's own forms of a filter, as an expression on some columns."""
+    if isinstance(filters, str):
+        return read_predicate(filters).expression(schema)
+    expression: pc.Expression | None = build_filter(filters)
+    return expression
 
 
 class _Parser:

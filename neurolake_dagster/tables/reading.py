@@ -12,6 +12,7 @@ from neurolake_dagster.errors import TableError
 from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.formats import FileFormat, Filters
+from neurolake_dagster.tables.predicate import as_filter
 from neurolake_dagster.tables.schemas import fit_batch, fit_table
 from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot
@@ -27,6 +28,7 @@ def read_files(
 ) -> pa.Table:
     """Read files into one table, in their order."""
     schema = _projected(snapshot, columns, folder.root)
+    filters = as_filter(filters, snapshot.schema)
     tables = []
     for file in matching_files(snapshot, files, filters):
         if file.schema_id == snapshot.table_schema.id:
@@ -48,10 +50,11 @@ def scan_files(
 ) -> pa.RecordBatchReader:
     """Stream files one after the other."""
     schema = _projected(snapshot, columns, folder.root)
+    expression = as_filter(filters, snapshot.schema)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for file in matching_files(snapshot, files, filters):
-            yield from _scan_one(folder, file_format, snapshot, file, schema, filters)
+        for file in matching_files(snapshot, files, expression):
+            yield from _scan_one(folder, file_format, snapshot, file, schema, expression)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 

@@ -126,8 +126,8 @@ class Table:
         columns
             Names to read, in that order; None reads all.
         filters
-            As in `pyarrow.parquet.read_table`; exact, and files and row groups that cannot
-            match are not read.
+            A text as ``"day < '2013-01-02' AND id IN (1, 2)"``, or as in
+            `pyarrow.parquet.read_table`; exact, and what cannot match is not read.
         partitions
             Read only these; those without files give no rows.
         """

@@ -58,6 +58,17 @@ def test_deleting_takes_the_rows_that_match_and_touches_no_other_file(table: Tab
     assert untouched in [file.path for file in table.files()]
 
 
+def test_texts_say_which_rows_are_deleted_and_read(table: Table) -> None:
+    table.write(people((1, "a"), (2, "b"), (3, None)))
+    assert table.read(filters="id >= 2 AND name IS NOT NULL")["id"].to_pylist() == [2]
+    assert table.scan(filters="id < 2").read_all()["name"].to_pylist() == ["a"]
+    assert delete_rows(table, "id > 1.5 AND name != 'z'").metrics["rows_deleted"] == 1
+    assert content(table) == {(1, "a"), (3, None)}
+    for act in (delete_rows, lambda table, where: table.read(filters=where)):
+        with pytest.raises(TableError, match="no column 'x'"):
+            act(table, "x > 1")
+
+
 def test_rows_whose_predicate_is_null_stay(table: Table) -> None:
     table.write(people((1, "a"), (2, None)))
     assert delete_rows(table, pc.field("name") == "a").metrics["rows_deleted"] == 1
@@ -204,6 +215,13 @@ def test_optimizing_joins_small_files_and_keeps_the_rows(table: Table) -> None:
     assert commit.metrics == {"files_before": 6, "files_after": 1}
     assert content(table) == {(number, "x") for number in range(6)}
     assert optimize(table).operation == "none"
+
+
+def test_an_order_by_what_has_none_is_refused(table: Table) -> None:
+    table.write(pa.table({"id": [1], "tags": [["a"]]}))
+    for name in ("zz", "tags"):
+        with pytest.raises(TableError, match=rf"\['{name}'\], expected some of \['id'\]"):
+            optimize(table, sort_by=[name])
 
 
 def test_optimizing_by_columns_lets_reads_skip_files(table: Table) -> None:
