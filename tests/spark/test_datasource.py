@@ -16,7 +16,7 @@ from pyspark.sql.types import StructType
 from neurolake_dagster import ncf
 from neurolake_dagster.errors import PartitionError, SettingsError, TableError
 from neurolake_dagster.ncf.chunks import Place
-from neurolake_dagster.spark.datasource import NCFDataSource, configured
+from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
 from neurolake_dagster.spark.filters import read_where
 from neurolake_dagster.spark.types import arrow_schema
 from neurolake_dagster.spark.writing import NCFTableWriter, write_ncf
@@ -143,6 +143,16 @@ def test_one_frame_serves_several_queries(spark: SparkSession, file: str) -> Non
     assert frame.where("id >= 950").count() == 50
     assert frame.count() == 1000
     assert frame.where("id >= 990").union(frame.where("id < 5")).count() == 15
+
+
+def test_the_python_side_alone_serves_a_foreign_server(spark: SparkSession, file: str) -> None:
+    """Where Spark has no class of ours in front of it, and hands on neither columns nor filters."""
+    reader = spark.read.format(INNER_NAME)
+    frame = reader.option("columns", "id,day").option("where", "id >= 950").load(file)
+    assert frame.columns == ["id", "day"]
+    assert frame.where("id >= 990").union(frame.where("id < 955")).count() == 15
+    once = spark.read.format(INNER_NAME).option("pushdown", "true").load(file)
+    assert once.where("id >= 950").rdd.getNumPartitions() == 1
 
 
 def test_where_belongs_to_the_frame(spark: SparkSession, file: str) -> None:
