@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from neurolake_dagster.errors import TableError
+from neurolake_dagster.errors import StorageNotFoundError, TableError, TableNotFoundError
 from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.commit import KEEP_FILES, keeps_former_files
 from neurolake_dagster.tables.formats import FileFormat, Filters
 from neurolake_dagster.tables.predicate import as_filter
 from neurolake_dagster.tables.schemas import fit_batch, fit_table
@@ -57,6 +58,18 @@ def scan_files(
             yield from _scan_one(folder, file_format, snapshot, file, schema, expression)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def files_gone(
+    cause: StorageNotFoundError, read: Snapshot, newest: Snapshot, where: str
+) -> StorageNotFoundError | TableNotFoundError:
+    """Why a version's files are not there: only of the newest one that is strange."""
+    if read.version == newest.version:
+        return cause
+    reason = "a vacuum took them"
+    if not keeps_former_files(read.format, read.properties):
+        reason = f"{read.format} keeps no former versions unless {KEEP_FILES} is set to 'true'"
+    return TableNotFoundError(f"{where}: files of version {read.version} are gone; {reason}")
 
 
 def _scan_one(

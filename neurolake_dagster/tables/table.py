@@ -5,7 +5,7 @@ true by one commit; until then, and after any failure, readers see the version b
 """
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -26,7 +26,7 @@ from neurolake_dagster.tables.partitions import (
     as_partitions,
 )
 from neurolake_dagster.tables.parts import STAGING_FOLDER, TARGET_FILE_BYTES, PartFiles
-from neurolake_dagster.tables.reading import read_files, scan_files
+from neurolake_dagster.tables.reading import files_gone, read_files, scan_files
 from neurolake_dagster.tables.schemas import SchemaMode, fit_batch, schema_after
 from neurolake_dagster.tables.snapshot import (
     DataFile,
@@ -137,11 +137,11 @@ class Table:
             files = snapshot.files_of(wanted)
             try:
                 return read_files(self.folder, self.files_format, snapshot, files, columns, filters)
-            except StorageNotFoundError:
+            except StorageNotFoundError as exc:
                 # Parquet keeps no old files: a commit came between the log and the read.
                 newest = self.snapshot(version)
                 if newest.version == snapshot.version:
-                    raise
+                    raise files_gone(exc, snapshot, self.snapshot(), self.uri) from exc
                 snapshot = newest
 
     def scan(
@@ -155,7 +155,15 @@ class Table:
         """Stream rows in bounded memory; the parameters are those of :meth:`read`."""
         snapshot = self.snapshot(version)
         wanted = snapshot.files_of(partitions)
-        return scan_files(self.folder, self.files_format, snapshot, wanted, columns, filters)
+        rows = scan_files(self.folder, self.files_format, snapshot, wanted, columns, filters)
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from rows
+            except StorageNotFoundError as exc:
+                raise files_gone(exc, snapshot, self.snapshot(), self.uri) from exc
+
+        return pa.RecordBatchReader.from_batches(rows.schema, batches())
 
     def write(
         self,

@@ -10,7 +10,6 @@ import pytest
 
 from neurolake_dagster.errors import (
     SchemaMismatchError,
-    StorageNotFoundError,
     TableError,
     TableNotFoundError,
 )
@@ -206,6 +205,10 @@ def test_parquet_cannot_restore_what_it_does_not_keep(tmp_path: Path) -> None:
     table.write(people((2, "b")))
     with pytest.raises(TableError, match="keeps none"):
         restore(table, 0)
+    told = "version 0 are gone; parquet keeps no former versions unless neurolake.keep_former_files"
+    for read in (table.read, lambda version: table.scan(version=version).read_all()):
+        with pytest.raises(TableNotFoundError, match=told):
+            read(version=0)
 
 
 def test_optimizing_joins_small_files_and_keeps_the_rows(table: Table) -> None:
@@ -253,8 +256,9 @@ def test_vacuum_deletes_exactly_what_no_kept_version_needs(ncf: Table) -> None:
 
     assert vacuum(ncf, retention=timedelta(0)).paths == planned.paths
     assert content(ncf) == {(2, "b"), (3, "c")}
-    with pytest.raises(StorageNotFoundError, match="gone"):
-        ncf.read(version=0)
+    for read in (ncf.read, lambda version: ncf.scan(version=version).read_all()):
+        with pytest.raises(TableNotFoundError, match="files of version 0 are gone; a vacuum"):
+            read(version=0)
     with pytest.raises(TableError, match="vacuum"):
         restore(ncf, 0)
 
