@@ -1,14 +1,14 @@
-"""Bloom filters: which values a row group cannot hold. Owns the section `bloom1`, both ways.
+"""Bloom filters: which values a row group cannot hold. Owns their sections, both ways.
 
-The section is msgpack ``[[column, [filter, ...]], ...]``, one filter or nil per row group. A filter
+The section ``bloom.N`` of the column at place N is msgpack: per row group a filter or nil. A filter
 is ``[log2 of the bits, hashes, bytes]``; bit b is bit b % 8 of byte b / 8. A value sets the bits
 ``(low + i * high) mod bits`` for i below hashes, where low and high are the halves of the xxh3_64
 of its bytes, high with its lowest bit set. Bytes of a value: 8 of an integer, date or time
-(little-endian, sign-extended) or of a float64, 0.0 for -0.0; those of text and binary as they are.
-Nulls and NaN are in no filter.
+(little-endian, sign-extended) or of a float64, 0.0 for -0.0; 16 of a decimal, or 32 of decimal256;
+those of text and binary as they are. Nulls and NaN are in no filter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,17 +19,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from neurolake_dagster.ncf.arrow import bytes_of, words_of
+from neurolake_dagster.ncf.arrow import (
+    bytes_of,
+    fixed_bytes_of,
+    is_text,
+    numbers_of,
+    plain_of,
+    plain_type,
+    words_of,
+)
 from neurolake_dagster.ncf.checks import NDArray, Node, need_bytes, need_int, need_list
 from neurolake_dagster.ncf.column import unpack
+from neurolake_dagster.ncf.expressions import Call, Literal, Reference, Tree
 
-SECTION = "bloom1"
+types = pa.types
+_SECTION = "bloom."
 _HASHES = 7
 _BITS_PER_VALUE = 10
 _MIN_LOG2, _MAX_LOG2 = 6, 26
 _MAX_HASHES = 16
 
-Filter = tuple[str, str, Any]
+
+def section_name(column: int) -> str:
+    """Return the name of a column's section."""
+    return f"{_SECTION}{column}"
 
 
 @dataclass(frozen=True)
@@ -40,11 +53,12 @@ class Bloom:
     hashes: int
     bits: NDArray
 
-    def may_hold(self, digests: NDArray) -> bool:
-        """Tell whether at least one of the values with these hashes may be there."""
+    def may_hold(self, digests: NDArray) -> NDArray:
+        """Tell for each of the values with these hashes whether it may be there."""
         places = _places(digests, self.log2, self.hashes)
         found = (self.bits[places >> 3] >> (places & 7).astype(np.uint8)) & 1
-        return bool(found.all(axis=0).any())
+        held: NDArray = found.all(axis=0)
+        return held
 
     def to_node(self) -> Node:
         """Return the stored form."""
@@ -53,24 +67,18 @@ class Bloom:
 
 def supports(kind: Any) -> bool:
     """Whether values of an Arrow type can be looked up in a filter."""
-    types = pa.types
+    kind = plain_type(kind)
     return bool(
         types.is_integer(kind)
         or (types.is_temporal(kind) and not types.is_interval(kind))
-        or types.is_float32(kind)
-        or types.is_float64(kind)
-        or _is_text(kind)
+        or types.is_floating(kind)
+        or _is_rows(kind)
+        or is_text(kind)
     )
 
 
-def _is_text(kind: Any) -> bool:
-    types = pa.types
-    return bool(
-        types.is_string(kind)
-        or types.is_large_string(kind)
-        or types.is_binary(kind)
-        or types.is_large_binary(kind)
-    )
+def _is_rows(kind: Any) -> bool:
+    return bool(types.is_decimal(kind) or types.is_fixed_size_binary(kind))
 
 
 def build_bloom(array: Any) -> Bloom | None:
@@ -86,20 +94,21 @@ def build_bloom(array: Any) -> Bloom | None:
 
 def hash_values(array: Any) -> NDArray:
     """Return the hashes of the distinct values of an array, uint64."""
-    distinct = pc.unique(array).drop_null()
-    if _is_text(array.type):
+    distinct = pc.unique(plain_of(array)).drop_null()
+    if is_text(distinct.type):
         offsets, data = bytes_of(distinct)
         raw = memoryview(data.tobytes())
         pieces = [raw[start:stop] for start, stop in pairwise(offsets.tolist())]
     else:
-        raw = memoryview(_eight_bytes(distinct).tobytes())
-        pieces = [raw[at : at + 8] for at in range(0, len(raw), 8)]
+        rows = fixed_bytes_of(distinct) if _is_rows(distinct.type) else _eight_bytes(distinct)
+        raw, width = memoryview(rows.tobytes()), rows[:1].nbytes
+        pieces = [raw[at : at + width] for at in range(0, len(raw), max(width, 1))]
     return np.array([xxhash.xxh3_64_intdigest(piece) for piece in pieces], np.uint64)
 
 
 def _eight_bytes(distinct: Any) -> NDArray:
-    if pa.types.is_floating(distinct.type):
-        values = distinct.to_numpy(zero_copy_only=False).astype("<f8")
+    if types.is_floating(distinct.type):
+        values = numbers_of(distinct).astype("<f8")
         return np.unique(values[values == values] + 0.0)
     words = words_of(distinct)
     return np.ascontiguousarray(words if words.dtype == np.uint64 else words.astype("<i8"))
@@ -113,23 +122,16 @@ def _places(digests: NDArray, log2: int, hashes: int) -> NDArray:
     return (low + steps * high) & ((1 << log2) - 1)
 
 
-def encode_blooms(blooms: dict[int, list[Bloom | None]]) -> bytes:
-    """Return the section of columns by index, with one filter per row group."""
-    packed: bytes = msgpack.packb(
-        [[i, [None if b is None else b.to_node() for b in groups]] for i, groups in blooms.items()]
-    )
+def encode_blooms(blooms: Sequence[Bloom | None]) -> bytes:
+    """Return the section of a column, with one filter per row group."""
+    packed: bytes = msgpack.packb([None if bloom is None else bloom.to_node() for bloom in blooms])
     return packed
 
 
-def decode_blooms(raw: Any, columns: int, groups: int) -> dict[int, list[Bloom | None]]:
+def decode_blooms(raw: Any, groups: int) -> list[Bloom | None]:
     """Check and return a section."""
-    found: dict[int, list[Bloom | None]] = {}
-    for entry in need_list(unpack(raw, len(raw)), None, "Bloom filters"):
-        column, stored = need_list(entry, 2, "Bloom filters of a column")
-        need_int(column, 0, columns - 1, "column of Bloom filters")
-        filters = need_list(stored, groups, "Bloom filters of a column")
-        found[column] = [None if node is None else _bloom(node) for node in filters]
-    return found
+    stored = need_list(unpack(raw, len(raw)), groups, "Bloom filters of a column")
+    return [None if node is None else _bloom(node) for node in stored]
 
 
 def _bloom(node: object) -> Bloom:
@@ -142,57 +144,87 @@ def _bloom(node: object) -> Bloom:
     )
 
 
-class Probe:
-    """A DNF filter's equalities, hashed once; asked per row group whether it may match.
+@dataclass(frozen=True)
+class Lookup:
+    """The values that a column must equal one of, hashed once."""
 
-    Parameters
-    ----------
-    filters
-        ``[(column, op, value), ...]`` or a list of such lists. Of an expression nothing is known:
-        Arrow gives no way to take one apart.
-    """
+    column: int
+    digests: NDArray
 
-    def __init__(self, filters: Any, schema: Any, columns: set[int]) -> None:
-        self._branches: list[list[tuple[int, NDArray]]] = []
-        if not isinstance(filters, (list, tuple)):
-            return
-        branches = [filters] if isinstance(filters[0], tuple) else filters
-        for branch in branches:
-            known = [_equality(part, schema, columns) for part in branch]
-            self._branches.append([part for part in known if part is not None])
-
-    def may_match(self, filters: dict[int, Bloom | None]) -> bool:
-        """Tell whether a row group with these filters may hold a row that passes."""
-        if not self._branches:
-            return True
-        return any(
-            all(_may_hold(filters.get(column), digests) for column, digests in branch)
-            for branch in self._branches
-        )
+    def may_match(self, filter_of: Callable[[int], Bloom | None]) -> bool:
+        """Tell whether a row group may hold one, given its filters by column."""
+        bloom = filter_of(self.column)
+        return bloom is None or bool(bloom.may_hold(self.digests).any())
 
 
-def _may_hold(bloom: Bloom | None, digests: NDArray) -> bool:
-    return bloom is None or bloom.may_hold(digests)
+@dataclass(frozen=True)
+class Lookups:
+    """Several lookups, all of which a matching row group passes, or one of which."""
+
+    every: bool
+    parts: Sequence["Lookup | Lookups"]
+
+    def may_match(self, filter_of: Callable[[int], Bloom | None]) -> bool:
+        """Tell whether a row group may hold a row that passes."""
+        found = (part.may_match(filter_of) for part in self.parts)
+        return all(found) if self.every else any(found)
 
 
-def _equality(part: Filter, schema: Any, columns: set[int]) -> tuple[int, NDArray] | None:
-    """Return the column and hashes of what it must equal; None where that is not known."""
-    name, operator, value = part
+def find_lookups(tree: Tree | None, schema: Any, columns: set[int]) -> Lookup | Lookups | None:
+    """Return what a filter expression demands of columns that have filters; None if nothing."""
+    if not isinstance(tree, Call):
+        return None
+    name = tree.function.removesuffix("_kleene")
+    if name in ("and", "or"):
+        parts = [find_lookups(part, schema, columns) for part in tree.arguments]
+        known = [part for part in parts if part is not None]
+        enough = known if name == "and" else len(known) == len(parts)
+        return Lookups(name == "and", known) if enough else None
+    match tree:
+        case Call("equal" | "is_in", (Reference(column, False), Literal(values))):
+            return _lookup(column, values, schema, columns)
+        case Call("equal", (Literal(values), Reference(column, False))):
+            return _lookup(column, values, schema, columns)
+    return None
+
+
+def _lookup(name: str, values: Any, schema: Any, columns: set[int]) -> Lookup | None:
     column = schema.get_field_index(name)
-    if column not in columns or operator not in ("=", "==", "in"):
+    if column not in columns:
         return None
-    wanted = list(value) if operator == "in" else [value]
-    digests = _hash_wanted(wanted, schema.field(column).type)
-    return None if digests is None else (column, digests)
+    wanted = _convert_exactly(plain_of(values), plain_type(schema.field(column).type))
+    return None if wanted is None else Lookup(column, hash_values(wanted))
 
 
-def _hash_wanted(wanted: Sequence[Any], kind: Any) -> NDArray | None:
-    """Hash Python values as the column holds them; None if one does not convert exactly."""
-    plain = [value.as_py() if isinstance(value, pa.Scalar) else value for value in wanted]
+def _convert_exactly(values: Any, kind: Any) -> Any:
+    """Return values as the column holds them; None if one is null or is not the same there."""
+    if values.null_count or not _are_akin(values.type, kind):
+        return None
     try:
-        values = pa.array(plain, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        found = values.cast(kind)
+        return found if found.cast(values.type).equals(values) else None
+    except pa.ArrowException:
         return None
-    if values.null_count or any(a != b for a, b in zip(values.to_pylist(), plain, strict=True)):
-        return None
-    return hash_values(values)
+
+
+def _are_akin(given: Any, kind: Any) -> bool:
+    """Whether Arrow compares values of the two types as what they are."""
+    if types.is_timestamp(given) and types.is_timestamp(kind):
+        return (given.tz is None) == (kind.tz is None)
+    pairs = (
+        (types.is_integer, types.is_integer),
+        (types.is_integer, types.is_floating),
+        (types.is_floating, types.is_floating),
+        (types.is_decimal, types.is_decimal),
+        (_is_string, _is_string),
+        (_is_binary, _is_binary),
+    )
+    return bool(given == kind or any(a(given) and b(kind) for a, b in pairs))
+
+
+def _is_string(kind: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _is_binary(kind: Any) -> bool:
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import xxhash
 
 from neurolake_dagster.errors import NCFCorruptError, NCFVersionError, NotNCFError
-from neurolake_dagster.ncf.bloom import SECTION as BLOOM_SECTION, Bloom, decode_blooms
+from neurolake_dagster.ncf.bloom import Bloom, decode_blooms, section_name
 from neurolake_dagster.ncf.checks import Damage, NDArray
 from neurolake_dagster.ncf.column import ChunkDecoder, ChunkMeta
 from neurolake_dagster.ncf.footer import (
@@ -86,7 +86,7 @@ class Chunks:
         self.source = source
         self.verify = verify
         self._zones: dict[int, list[list[tuple[int, Stats]]]] = {}
-        self._blooms: dict[int, list[Bloom | None]] | None = None
+        self._blooms: dict[int, list[Bloom | None]] = {}
         with self.faults():
             self.size = int(source.size())
             self.footer, self.tail = self._open()
@@ -137,17 +137,18 @@ class Chunks:
                     self._zones[column] = decode_zones(self.read_section(section), groups)
         return self._zones[column]
 
-    def blooms(self) -> dict[int, list[Bloom | None]]:
-        """Return the Bloom filters by column, one per row group; empty where there are none."""
-        if self._blooms is None:
-            section = self.footer.sections.get(BLOOM_SECTION)
-            self._blooms = {}
-            if section is not None:
-                with self.faults():
-                    raw = self.read_section(section)
-                    width, groups = len(self.footer.schema), len(self.footer.row_groups)
-                    self._blooms = decode_blooms(raw, width, groups)
-        return self._blooms
+    def bloom_columns(self) -> set[int]:
+        """Return the places of the columns that have Bloom filters."""
+        named = self.footer.sections
+        return {i for i in range(len(self.footer.schema)) if section_name(i) in named}
+
+    def blooms(self, column: int) -> list[Bloom | None]:
+        """Return the Bloom filters of one of `bloom_columns`, one per row group."""
+        if column not in self._blooms:
+            with self.faults():
+                raw = self.read_section(self.footer.sections[section_name(column)])
+                self._blooms[column] = decode_blooms(raw, len(self.footer.row_groups))
+        return self._blooms[column]
 
     def read_section(self, section: Section) -> Any:
         """Return the verified bytes of a section."""
@@ -189,12 +190,13 @@ class Chunks:
         return ChunkDecoder(meta, kind, read, budget, verify=self.verify)
 
     def _page_ranges(
-        self, entry: ColumnEntry, meta: ChunkMeta, rows: NDArray | None
+        self, chunk: ColumnEntry, meta: ChunkMeta, rows: NDArray | None
     ) -> Callable[[int, int], Any]:
         """Read the tables and the pages of ``rows``, near ones together; return their reader."""
         assert rows is not None
         pages = [meta.pages[index] for index, _ in meta.split_rows(rows)]
-        wanted = sorted((e.offset, e.offset + e.size) for e in (*meta.tables, *pages))
+        entries = [entry for entry in (*meta.tables, *pages) if entry.size]
+        wanted = sorted((entry.offset, entry.offset + entry.size) for entry in entries)
         gap = int(getattr(self.source, "coalesce_bytes", _COALESCE_BYTES))
         spans: list[list[int]] = []
         for start, stop in wanted:
@@ -202,9 +204,11 @@ class Chunks:
                 spans[-1][1] = max(stop, spans[-1][1])
             else:
                 spans.append([start, stop])
-        parts = [(a, b, self.read_at(entry.offset + a, b - a)) for a, b in spans]
+        parts = [(a, b, self.read_at(chunk.offset + a, b - a)) for a, b in spans]
 
         def read(offset: int, size: int) -> Any:
+            if not size:
+                return pa.py_buffer(b"")
             for start, stop, data in parts:
                 if start <= offset and offset + size <= stop:
                     return data.slice(offset - start, size)

@@ -7,7 +7,7 @@ from typing import Any
 
 import xxhash
 
-from neurolake_dagster.ncf.bloom import SECTION as BLOOM_SECTION, Bloom, encode_blooms
+from neurolake_dagster.ncf.bloom import Bloom, encode_blooms, section_name
 from neurolake_dagster.ncf.chunks import Chunks
 from neurolake_dagster.ncf.footer import (
     ColumnEntry,
@@ -93,8 +93,10 @@ def _copy(opened: list[Chunks], sink: Any) -> None:
         pages = [group for chunks in opened for group in chunks.zones(column)]
         few = all(len(group) < 2 for group in pages)
         zones.append(None if few else out.write_section(encode_zones(pages)))
-    blooms = _joined_blooms(opened)
-    sections = {BLOOM_SECTION: out.write_section(encode_blooms(blooms))} if blooms else {}
+    sections = {
+        section_name(column): out.write_section(encode_blooms(_joined_blooms(opened, column)))
+        for column in sorted({column for chunks in opened for column in chunks.bloom_columns()})
+    }
     rows = sum(chunks.footer.rows for chunks in opened)
     features = sorted({name for chunks in opened for name in chunks.footer.features})
     footer = Footer(
@@ -104,17 +106,17 @@ def _copy(opened: list[Chunks], sink: Any) -> None:
     sink.write([body, encode_tail(tail)])
 
 
-def _joined_blooms(opened: list[Chunks]) -> dict[int, list[Bloom | None]]:
-    """Return the Bloom filters of all row groups; none where a file has no filters."""
-    columns = sorted({column for chunks in opened for column in chunks.blooms()})
-    return {
-        column: [
-            bloom
-            for chunks in opened
-            for bloom in chunks.blooms().get(column, [None] * len(chunks.footer.row_groups))
-        ]
-        for column in columns
-    }
+def _joined_blooms(opened: list[Chunks], column: int) -> list[Bloom | None]:
+    """Return a column's Bloom filters of all row groups; none where a file has no filters."""
+    return [
+        bloom
+        for chunks in opened
+        for bloom in (
+            chunks.blooms(column)
+            if column in chunks.bloom_columns()
+            else [None] * len(chunks.footer.row_groups)
+        )
+    ]
 
 
 def _copy_chunk(chunks: Chunks, entry: ColumnEntry, out: _Output) -> ColumnEntry:

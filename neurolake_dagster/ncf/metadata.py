@@ -1,20 +1,25 @@
 """What a file says of itself, typed: the public view on the footer. Owns no bytes."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
 
 from neurolake_dagster.ncf.footer import ColumnEntry, Footer
 from neurolake_dagster.ncf.schema import ColumnNotes, column_notes
-from neurolake_dagster.ncf.statistics import Stats, typed_bound
+from neurolake_dagster.ncf.statistics import Bound, Stats, typed_bound
 
 
 @dataclass(frozen=True)
 class ColumnStatistics:
     """Statistics of one chunk in Python values.
 
-    ``min`` and ``max`` are None where the type has no order here or the chunk no valid value;
-    they enclose the values, and are exact values of the column only if ``exact``. NaN is counted
-    in ``nan_count`` (None for types without NaN) and left out of the bounds.
+    ``min`` and ``max`` are None where the type has no order here, the chunk no valid value, or
+    Python none that is equal; they enclose the values, and are exact values of the column only
+    if ``exact``. NaN is counted in ``nan_count`` (None for types without NaN) and left out of
+    the bounds.
     """
 
     null_count: int
@@ -118,11 +123,37 @@ def _column(column: Any, entry: ColumnEntry) -> ColumnMetadata:
 
 
 def _typed(stats: Stats, kind: Any) -> ColumnStatistics:
-    low, high = typed_bound(stats.min, kind), typed_bound(stats.max, kind)
     return ColumnStatistics(
         null_count=stats.null_count,
         nan_count=stats.nan_count,
-        min=None if low is None else low.as_py(),
-        max=None if high is None else high.as_py(),
+        min=_python_value(stats.min, kind),
+        max=_python_value(stats.max, kind),
         exact=stats.exact,
     )
+
+
+def _python_value(bound: Bound, kind: Any) -> Any:
+    """Return a bound as Python has it; None where it has not, as for times in the year 10,000.
+
+    A time zone that is not known here is a `LookupError`.
+    """
+    try:
+        if pa.types.is_timestamp(kind) and _is_named(kind.tz) and kind.unit != "ns":
+            return _moment(typed_bound(bound, pa.timestamp(kind.unit)), kind.tz)
+        scalar = typed_bound(bound, kind)
+        return None if scalar is None else scalar.as_py()
+    except (ArithmeticError, LookupError, ValueError, OSError, pa.ArrowException):
+        return None
+
+
+def _is_named(zone: str | None) -> bool:
+    """Whether a time zone has a name, not an offset such as ``+01:00``."""
+    return zone is not None and not zone.startswith(("+", "-"))
+
+
+def _moment(scalar: Any, zone: str) -> datetime | None:
+    """Return what a scalar of a zoned type gives: only that imports pandas, a second."""
+    if scalar is None:
+        return None
+    moment: datetime = scalar.as_py()
+    return moment.replace(tzinfo=UTC).astimezone(ZoneInfo(zone))

@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from neurolake_dagster.ncf.arrow import matching_rows
+from neurolake_dagster.ncf.expressions import columns_of, parse_expression
 from neurolake_dagster.ncf.statistics import Stats, typed_bound
 
 
@@ -34,23 +36,30 @@ def build_filter(filters: Any) -> Any:
 
 
 def mentioned_columns(expression: Any, names: Sequence[str]) -> list[str]:
-    """Return at least the columns that an expression refers to.
-
-    Arrow gives no way to ask; its text holds every name as it is, so a name that does not
-    occur in it is not referred to. One too many only costs reading it.
-    """
+    """Return at least the columns that an expression refers to; all where it uses numbers."""
+    tree = parse_expression(expression)
+    if tree is not None:
+        used = columns_of(tree)
+        return [name for name in names if name in used]
     text = str(expression)
     if "FieldPath" in text:
         return list(names)
+    # Its text holds every name as it is, so a name that does not occur in it is not referred to.
     return [name for name in names if name in text]
 
 
 def guarantee(field: Any, rows: int, stats: Stats) -> Any:
-    """Return what statistics promise of every row of a page, as an expression."""
+    """Return what statistics promise of every row of a page, as an expression.
+
+    Parameters
+    ----------
+    field
+        Of the plain type.
+    """
     column = pc.field(field.name)
     if stats.null_count == rows:
         return column.is_null()
-    if stats.nan_count:
+    if stats.nan_count or (stats.nan_count is None and pa.types.is_floating(field.type)):
         # NaN lies outside the bounds, yet passes filters such as ~(x < 1).
         return _anything()
     low, high = typed_bound(stats.min, field.type), typed_bound(stats.max, field.type)
@@ -89,7 +98,16 @@ def guarantee_all(fields: Sequence[Any], stats: Sequence[tuple[int, Stats]]) -> 
 
 def check_filter(expression: Any, schema: Any) -> None:
     """Refuse a filter that names unknown columns or compares what cannot be compared."""
+    tree = parse_expression(expression)
+    unknown = set() if tree is None else columns_of(tree) - set(schema.names)
+    if unknown:
+        raise ValueError(
+            f"filters: no column {', '.join(map(repr, sorted(unknown)))}, there are "
+            f"{', '.join(schema.names[:50])}"
+        )
+    names = set(mentioned_columns(expression, schema.names))
+    mentioned = pa.schema([field for field in schema if field.name in names])
     try:
-        schema.empty_table().filter(expression)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as exc:
+        matching_rows(mentioned.empty_table(), expression)
+    except (pa.ArrowException, TypeError) as exc:
         raise ValueError(f"filters: {exc}") from exc

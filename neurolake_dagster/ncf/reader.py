@@ -1,5 +1,6 @@
 """Reading: the front over one file. Decides which rows of which chunks are decoded."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -9,12 +10,11 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from neurolake_dagster.ncf import pruning
-from neurolake_dagster.ncf.arrow import concat_rows, matching_rows, take_rows
+from neurolake_dagster.ncf.arrow import concat_rows, take_rows
 from neurolake_dagster.ncf.batches import keep_rows, rowless_table, split_batches
-from neurolake_dagster.ncf.bloom import Probe
 from neurolake_dagster.ncf.checks import NDArray
 from neurolake_dagster.ncf.chunks import Place
+from neurolake_dagster.ncf.filtering import RowFilter
 from neurolake_dagster.ncf.memory import Budget
 from neurolake_dagster.ncf.metadata import FileMetadata, build_metadata
 from neurolake_dagster.ncf.source import close_source, open_source
@@ -105,11 +105,8 @@ class NCFFile:
         self, index: int, columns: Sequence[str] | None = None, *, use_threads: bool = True
     ) -> Any:
         """Return one row group as a table."""
-        count = len(self._chunks.footer.row_groups)
-        if not 0 <= index < count:
-            raise IndexError(f"{self._chunks.name}: row group {index} of {count} asked for")
         selected, budget = self._select(columns), Budget(self._limit)
-        return self._read_groups([index], selected, budget, use_threads=use_threads)
+        return self._read_groups(self._groups([index]), selected, budget, use_threads=use_threads)
 
     def iter_batches(
         self,
@@ -216,6 +213,17 @@ class NCFFile:
     def _projected(self, selected: Sequence[int]) -> Any:
         return pa.schema([self.schema.field(i) for i in selected], self.schema.metadata)
 
+    def _groups(self, row_groups: Sequence[int] | None) -> list[int]:
+        """Return the row groups asked for, None = all; numbers that do not exist are refused."""
+        count = len(self._chunks.footer.row_groups)
+        if row_groups is None:
+            return list(range(count))
+        groups = [operator.index(group) for group in row_groups]
+        wrong = [group for group in groups if not 0 <= group < count]
+        if wrong:
+            raise IndexError(f"{self._chunks.name}: row groups {wrong} of {count} asked for")
+        return groups
+
     def _raw_bytes(self, groups: Sequence[int], selected: Sequence[int]) -> int:
         """Return the bytes that whole chunks take as Arrow memory, as the writer stated."""
         stored = self._chunks.footer.row_groups
@@ -268,8 +276,7 @@ class NCFFile:
         self, selected: list[int], row_groups: Sequence[int] | None, *, use_threads: bool
     ) -> Iterator[Any]:
         """Yield decoded pages as tables, a few at a time where all columns' pages agree."""
-        groups = range(len(self._chunks.footer.row_groups)) if row_groups is None else row_groups
-        for group in groups:
+        for group in self._groups(row_groups):
             budget = Budget(self._limit)
             places = [Place(group, column) for column in selected]
             if not selected:
@@ -296,20 +303,12 @@ class NCFFile:
         budget
             Of all of them; None is one for each row group.
         """
-        expression = pruning.build_filter(filters)
-        pruning.check_filter(expression, self.schema)
-        names = pruning.mentioned_columns(expression, self.schema.names)
-        mentioned = [i for i, name in enumerate(self.schema.names) if name in names]
-        if any(self.schema.get_field_index(self.schema.names[i]) < 0 for i in mentioned):
-            raise ValueError(f"{self._chunks.name}: the filter names a column that occurs twice")
-        blooms = self._chunks.blooms()
-        probe = Probe(filters, self.schema, set(blooms))
-        for group, rows in self._candidates(expression, mentioned, row_groups):
-            if not probe.may_match({column: found[group] for column, found in blooms.items()}):
-                continue
+        row_filter = RowFilter(filters, self._chunks)
+        mentioned = row_filter.columns
+        for group, rows in row_filter.candidates(self._groups(row_groups)):
             own = budget or Budget(self._limit)
             tested = self._read_rows([(group, rows)], mentioned, own, use_threads)
-            passing = matching_rows(tested, expression)
+            passing = row_filter.passing(tested)
             if len(passing) == 0:
                 continue
             if len(passing) < tested.num_rows:
@@ -320,43 +319,6 @@ class NCFFile:
                 yield keep_rows(tested.select([self.schema.names[i] for i in selected]), passing)
             else:
                 yield self._read_rows([(group, rows)], selected, own, use_threads)
-
-    def _candidates(
-        self, expression: Any, mentioned: list[int], row_groups: Sequence[int] | None
-    ) -> Iterator[tuple[int, NDArray | None]]:
-        """Yield row groups, and the rows of the pages in them, that may pass the filter."""
-        stored = self._chunks.footer.row_groups
-        groups = list(range(len(stored)) if row_groups is None else row_groups)
-        fields = [self.schema.field(i) for i in mentioned]
-        promises = [
-            pruning.guarantee_all(
-                fields, [(stored[g].rows, stored[g].columns[i].stats) for i in mentioned]
-            )
-            for g in groups
-        ]
-        for kept in pruning.surviving(expression, self.schema, promises):
-            yield from self._candidate_pages(groups[kept], expression, mentioned)
-
-    def _candidate_pages(
-        self, group: int, expression: Any, mentioned: list[int]
-    ) -> Iterator[tuple[int, NDArray | None]]:
-        """Yield the rows of one row group whose pages may pass; nothing if none may."""
-        zones = [self._chunks.zones(column)[group] for column in mentioned]
-        bounds = [[rows for rows, _ in pages] for pages in zones]
-        if not zones or len(bounds[0]) < 2 or any(b != bounds[0] for b in bounds):
-            yield group, None
-            return
-        fields = [self.schema.field(i) for i in mentioned]
-        promises = [
-            pruning.guarantee_all(fields, [zone[page] for zone in zones])
-            for page in range(len(bounds[0]))
-        ]
-        kept = pruning.surviving(expression, self.schema, promises)
-        if len(kept) == len(promises):
-            yield group, None
-        elif kept:
-            edges = np.concatenate([[0], np.cumsum(bounds[0])])
-            yield group, np.concatenate([np.arange(edges[i], edges[i + 1]) for i in kept])
 
 
 def read_table(

@@ -1,13 +1,15 @@
 """Statistics of pages and chunks. Owns their node and what bounds mean.
 
-Node ``[null_count, nan_count, min, max, flags]``: min and max are nil or the physical value
-(int for integers, dates, times and unscaled decimals; float; bytes for strings and binary;
-0 or 1 for bool), nan_count is nil for types without NaN. Flag 1: the bounds are exact values of
-the column, otherwise they only enclose it. NaN is left out of the bounds, nulls too.
+Node ``[null_count, nan_count, min, max, flags]``: min and max are nil or the physical value (int for
+integers, dates, times and unscaled decimals, these a float beyond 64 bits; float; bytes for
+strings, binary and fixed_size_binary; 0 or 1 for bool), nan_count is nil for types without NaN.
+Flag 1: the bounds are exact values of the column, otherwise they only enclose it. NaN is left
+out of the bounds, nulls too.
 Statistics are hints: a reader survives wrong ones.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +17,34 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neurolake_dagster.ncf.arrow import bytes_of, validity_of
-from neurolake_dagster.ncf.checks import Damage, NDArray, Node, brief, need_int, need_list
+from neurolake_dagster.ncf.arrow import (
+    bytes_of,
+    is_text,
+    offset_dtype,
+    plain_of,
+    plain_type,
+    sort_ranks,
+    validity_of,
+    words_of,
+)
+from neurolake_dagster.ncf.checks import (
+    INT64_MAX,
+    INT64_MIN,
+    Damage,
+    NDArray,
+    Node,
+    brief,
+    need_int,
+    need_list,
+)
 
+types = pa.types
 Bound = int | float | bytes | None
 _EXACT = 1
 MAX_BOUND_BYTES = 32
 _TEXT_SAMPLE = 4096
+# Of more values than these the order is not found.
+_MAX_RANKED = 65536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +91,10 @@ def merge_stats(parts: Iterable[tuple[int, Stats]]) -> Stats:
     valued = [page for rows, page in pages if page.null_count + (page.nan_count or 0) < rows]
     lows: list[Any] = [page.min for page in valued]
     highs: list[Any] = [page.max for page in valued]
+    counted = nans and all(page.nan_count is not None for page in valued)
     return Stats(
         null_count=sum(page.null_count for _, page in pages),
-        nan_count=sum(nans) if nans else None,
+        nan_count=sum(nans) if counted else None,
         min=min(lows) if lows and None not in lows else None,
         max=max(highs) if highs and None not in highs else None,
         exact=all(page.exact for _, page in pages),
@@ -85,6 +109,94 @@ def float_stats(values: NDArray, null_count: int) -> Stats:
         return Stats(null_count=null_count, nan_count=len(values))
     nans = int(np.count_nonzero(values != values))
     return Stats(null_count=null_count, nan_count=nans, min=low, max=high)
+
+
+def wide_stats(values: NDArray, null_count: int, *, numbers: bool) -> Stats:
+    """Return statistics of valid values of one width.
+
+    Parameters
+    ----------
+    values
+        Bytes, shape ``(n, width)``, at least one row and column.
+    numbers
+        Whether they are little-endian integers of whole words, else bytes in their order.
+    """
+    low, high = (values[_extreme_row(values, pick, numbers)].tobytes() for pick in (np.min, np.max))
+    if not numbers:
+        return cut_bounds(null_count, low, high)
+    least, most = (int.from_bytes(raw, "little", signed=True) for raw in (low, high))
+    bottom, top = _enclosing(least, -math.inf), _enclosing(most, math.inf)
+    exact = isinstance(bottom, int) and isinstance(top, int)
+    return Stats(null_count=null_count, min=bottom, max=top, exact=exact)
+
+
+def _extreme_row(values: NDArray, pick: Callable[[NDArray], Any], numbers: bool) -> int:
+    """Return the row of the least or greatest value: by words, keeping the rows that tie."""
+    rows = np.arange(len(values))
+    # What lies beyond the bytes of a bound decides nothing.
+    starts = range(0, min(values.shape[1], MAX_BOUND_BYTES + 1), 8)
+    for at in reversed(starts) if numbers else starts:
+        block = np.zeros((len(rows), 8), np.uint8)
+        part = values[rows, at : at + 8]
+        block[:, : part.shape[1]] = part
+        word = block.view("<u8").ravel()
+        if not numbers:
+            word = word.byteswap()
+        elif at == starts[-1]:
+            word = word.view("<i8")
+        rows = rows[word == pick(word)]
+        if len(rows) == 1:
+            break
+    return int(rows[0])
+
+
+def _enclosing(value: int, direction: float) -> int | float:
+    """Return an integer; of more than 64 bits the next float in a direction, if it is none."""
+    if INT64_MIN <= value <= INT64_MAX:
+        return value
+    near = float(value)
+    beyond = near < value if direction > 0 else near > value
+    return math.nextafter(near, direction) if beyond else near
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The order of a table's values: statistics of rows that are given by their places in it.
+
+    Parameters
+    ----------
+    ranks
+        Of each place.
+    values
+        Ascending, text or integer-like.
+    """
+
+    ranks: NDArray
+    values: Any
+
+    def stats(self, codes: NDArray, null_count: int) -> Stats:
+        """Return the statistics of the values at ``codes``, at least one."""
+        used = np.zeros(len(self.ranks), bool)
+        used[codes] = True
+        found = self.ranks[used]
+        low, high = int(found.min()), int(found.max())
+        if is_text(self.values.type):
+            return cut_bounds(null_count, self._text(low), self._text(high))
+        words = words_of(self.values)
+        return Stats(null_count=null_count, min=int(words[low]), max=int(words[high]))
+
+    def _text(self, rank: int) -> bytes:
+        value = self.values[rank].as_py()
+        return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def build_ranking(table: Any) -> Ranking | None:
+    """Return the order of a table's values; None if they have none here, or are too many."""
+    plain = plain_type(table.type)
+    ordered = is_text(plain) or types.is_integer(plain) or types.is_temporal(plain)
+    if not ordered or types.is_interval(plain) or table.null_count or len(table) > _MAX_RANKED:
+        return None
+    return Ranking(*sort_ranks(plain_of(table)))
 
 
 def text_stats(array: Any) -> Stats:
@@ -182,32 +294,43 @@ def _radix_high(starts: NDArray, stops: NDArray, data: NDArray) -> bytes:
 
 
 def typed_bound(value: Bound, kind: Any) -> Any:
-    """Return a physical bound as the Arrow scalar of ``kind``; None where it does not fit.
+    """Return a physical bound as a scalar of ``kind``'s plain type; None where it does not fit.
 
     A cut text bound may end inside a character or be no text at all: then there is none.
     """
-    if value is None:
-        return None
+    kind = plain_type(kind)
     try:
-        return _typed(value, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        raw = _physical_bytes(value, kind)
+    except (OverflowError, UnicodeDecodeError):
         return None
+    if raw is None:
+        return None
+    buffers = [None, pa.py_buffer(raw)]
+    if is_text(kind):
+        offsets = np.array([0, len(raw)], offset_dtype(kind))
+        buffers[1:1] = [pa.py_buffer(offsets)]
+    # Not `pa.scalar`: it imports pandas, a second.
+    return pa.Array.from_buffers(kind, 1, buffers)[0]
 
 
-def _typed(value: int | float | bytes, kind: Any) -> Any:
-    types = pa.types
-    if types.is_boolean(kind):
-        return pa.scalar(bool(value), kind)
-    if types.is_floating(kind):
-        return pa.scalar(float(value), kind)
-    if types.is_decimal(kind):
-        whole = pa.scalar(int(value), pa.decimal128(38, 0)).as_py()
-        return pa.scalar(whole.scaleb(-kind.scale), kind)
+def _physical_bytes(value: Bound, kind: Any) -> bytes | None:
+    """Return a bound as Arrow stores it in ``kind``; None if it is no bound of that type."""
     if isinstance(value, bytes):
-        if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-            return pa.scalar(value.decode("utf-8"), kind)
-        return pa.scalar(value, kind)
-    if types.is_integer(kind):
-        return pa.scalar(value, kind)
-    storage = pa.int32() if kind.bit_width == 32 else pa.int64()
-    return pa.scalar(value, storage).cast(kind)
+        if types.is_fixed_size_binary(kind):
+            return value.ljust(kind.byte_width, b"\0")[: kind.byte_width]
+        if types.is_string(kind) or types.is_large_string(kind):
+            value.decode("utf-8")
+        return value if is_text(kind) else None
+    if value is None or isinstance(value, bool) or value != value:
+        return None
+    if types.is_floating(kind):
+        with np.errstate(over="ignore"):
+            return np.array([float(value)], f"<f{kind.bit_width // 8}").tobytes()
+    if types.is_decimal(kind):
+        limit = 10**kind.precision - 1
+        whole: int = max(-limit, min(limit, int(value)))
+        return whole.to_bytes(kind.bit_width // 8, "little", signed=True)
+    if not isinstance(value, int) or not types.is_primitive(kind):
+        return None
+    signed = not (types.is_unsigned_integer(kind) or types.is_boolean(kind))
+    return value.to_bytes(max(kind.bit_width // 8, 1), "little", signed=signed)

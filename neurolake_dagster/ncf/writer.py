@@ -15,10 +15,10 @@ import xxhash
 
 from neurolake_dagster.ncf.arrow import combine
 from neurolake_dagster.ncf.bloom import (
-    SECTION as BLOOM_SECTION,
     Bloom,
     build_bloom,
     encode_blooms,
+    section_name,
     supports,
 )
 from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS
@@ -85,7 +85,7 @@ class NCFWriter:
     column_metadata
         Per column any of ``semantic``, ``pii``, ``description``.
     bloom_filters
-        Columns whose row groups get a Bloom filter, for ``==`` and ``in`` in DNF filters: about
+        Columns whose row groups get a Bloom filter, for filters by ``==`` and ``in``: about
         10 bits and 0.5 us per distinct value.
     """
 
@@ -270,9 +270,10 @@ class NCFWriter:
 
     def _finish(self) -> None:
         zones = [self._write_zone(groups) for groups in self._zones]
-        sections = {}
-        if self._blooms:
-            sections[BLOOM_SECTION] = self._write_section(encode_blooms(self._blooms))
+        sections = {
+            section_name(column): self._write_section(encode_blooms(blooms))
+            for column, blooms in self._blooms.items()
+        }
         footer = Footer(
             self.schema, self._rows, self._groups, zones, sections, sorting=self._sorting
         )
@@ -324,7 +325,7 @@ def _bloom_column(name: str, schema: Any) -> int:
     index = schema.get_field_index(name)
     if index < 0 or not supports(schema.field(index).type):
         raise ValueError(
-            f"bloom_filters: expected columns of integers, floats, times or text, got {name!r}"
+            f"bloom_filters: expected columns of numbers, times, text or bytes, got {name!r}"
         )
     return int(index)
 

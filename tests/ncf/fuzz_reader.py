@@ -27,6 +27,7 @@ with atheris.instrument_imports(include=["neurolake_dagster"]):
 
 import msgpack  # noqa: E402 - the reader must be imported instrumented, before all else
 import pyarrow as pa  # noqa: E402
+import pyarrow.compute as pc  # noqa: E402
 
 from tests.ncf.every_type import every_type  # noqa: E402
 from tests.ncf.forge import assemble, craft, forge  # noqa: E402
@@ -96,6 +97,11 @@ def read_one(data: bytes) -> None:
     try:
         with NCFFile(body, decode_limit_bytes=LIMIT_BYTES) as file:
             table = file.read(use_threads=False)
+            repr(file.metadata)
+            assert sum(len(b) for b in file.iter_batches(1000, use_threads=False)) == len(table)
+            for column in list(table.schema)[:2]:
+                if not pa.types.is_union(column.type):
+                    file.read([column.name], filters=pc.field(column.name).is_valid())
             if len(table) > 32:
                 file.take([0, len(table) - 1]).validate()
     except NCFError:

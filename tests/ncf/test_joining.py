@@ -83,7 +83,7 @@ def test_joined_files_keep_their_bloom_filters() -> None:
     ncf.write_table(tables[1], sink, bloom_filters=["id"], row_group_size=250)
     data = joined(written(tables[0]), sink.getvalue(), written(tables[2]))
     sections = explode(data).footer["sections"]
-    assert [name for name, *_ in sections] == ["bloom1"]
+    assert [name for name, *_ in sections] == ["bloom.0"]
     for row in (3, 501, 999, 1400):
         assert ncf.read_table(data, filters=[("id", "==", row)])["id"].to_pylist() == [row]
     ncf.NCFFile(data).verify()

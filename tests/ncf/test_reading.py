@@ -208,3 +208,44 @@ def test_row_groups_are_cut_into_about_equal_pages(
     ncf.write_table(pa.table({"a": range(rows)}), file, page_rows=page_rows)
     with ncf.NCFFile(file.getvalue()) as opened:
         assert [count for count, _ in opened._chunks.zones(0)[0]] == pages
+
+
+STRANGE: dict[str, pa.Array] = {
+    "union": pa.UnionArray.from_sparse(
+        pa.array([0, 1, 0], pa.int8()), [pa.array([1, 2, 3]), pa.array(["a", "b", "c"])]
+    ),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([1, 3], pa.int32()), pa.array(["a", "b"])),
+    "view": pa.array([b"a", b"b", None], pa.binary_view()),
+    "struct of views": pa.array(
+        [{"x": "a"}, None, {"x": None}], pa.struct({"x": pa.string_view()})
+    ),
+    "list of views": pa.array([["a"], None, []], pa.list_(pa.string_view())),
+    "dictionary of structs": pa.DictionaryArray.from_arrays(
+        pa.array([1, None, 0]), pa.array([{"x": 1}, {"x": 2}])
+    ),
+    "half": pa.array([1.5, None, 2.5], pa.float32()).cast(pa.float16()),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_columns_that_arrow_cannot_filter_come_along(name: str) -> None:
+    """A union made every filter on its file fail, and views a filter on themselves."""
+    table, file = pa.table({"c": STRANGE[name], "i": [1, 2, 3]}), io.BytesIO()
+    ncf.write_table(table, file)
+    got = ncf.read_table(file.getvalue(), filters=pc.field("i") != 2)
+    assert got["c"].to_pylist() == [STRANGE[name][0].as_py(), STRANGE[name][2].as_py()]
+    if name == "union":
+        with pytest.raises(ValueError, match="union"):
+            ncf.read_table(file.getvalue(), filters=pc.field("c").is_valid())
+    else:
+        valid = ncf.read_table(file.getvalue(), filters=pc.field("c").is_valid())
+        assert valid.num_rows == 3 - STRANGE[name].to_pylist().count(None)
+
+
+@pytest.mark.parametrize("row_groups", [[99], [-1], [0, 4]])
+def test_row_groups_that_are_not_there_are_refused(data: bytes, row_groups: list[int]) -> None:
+    """99 was called a damage of the file, -1 was the last one."""
+    with ncf.NCFFile(data) as file:
+        for filters in (None, pc.field("sorted") >= 0):
+            with pytest.raises(IndexError, match="of 4"):
+                list(file.iter_batches(filters=filters, row_groups=row_groups))

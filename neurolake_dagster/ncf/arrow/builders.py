@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurolake_dagster.ncf.arrow.texts import take_texts
+from neurolake_dagster.ncf.arrow.views import array_of
 from neurolake_dagster.ncf.checks import Damage, NDArray
 from neurolake_dagster.ncf.memory import Budget
 
@@ -21,7 +22,7 @@ _MIN_ARROW_SUM = 4096
 def gather(values: NDArray, codes: NDArray) -> NDArray:
     """Return ``values[codes]``, bounds-checked, without numpy's int64 conversion of codes."""
     try:
-        taken = pc.take(pa.array(values), pa.array(codes))
+        taken = pc.take(array_of(values), array_of(codes))
     except (pa.ArrowInvalid, pa.ArrowIndexError) as exc:
         raise Damage(f"dictionary: {exc}") from exc
     return np.frombuffer(taken.buffers()[1], values.dtype, len(codes))
@@ -46,17 +47,8 @@ def accumulate(values: NDArray) -> None:
     if len(values) < _MIN_ARROW_SUM or not values.flags.c_contiguous:
         np.cumsum(values, out=values)
         return
-    sums = pc.cumulative_sum(array_from(values, pa.from_numpy_dtype(values.dtype)))
+    sums = pc.cumulative_sum(array_of(values))
     values[...] = np.frombuffer(sums.buffers()[1], values.dtype, len(values))
-
-
-def run_decode(ends: NDArray, values: NDArray) -> NDArray:
-    """Return the flat array of checked run ends (int32) and values."""
-    if len(ends) == 0:
-        return values[:0]
-    runs = pa.RunEndEncodedArray.from_arrays(pa.array(ends), pa.array(values))
-    decoded: NDArray = pc.run_end_decode(runs).to_numpy()
-    return decoded
 
 
 def allocate(budget: Budget, count: int, dtype: str) -> tuple[Any, NDArray]:
@@ -156,12 +148,6 @@ def build_union(kind: Any, type_ids: NDArray, children: list[Any]) -> Any:
         places[mine] = np.arange(np.count_nonzero(mine))
     buffers = [None, pa.py_buffer(type_ids), pa.py_buffer(places)]
     return build_nested(kind, len(type_ids), buffers, 0, children)
-
-
-def build_runs(kind: Any, ends: NDArray, values: Any, count: int) -> Any:
-    """Return a run-end encoded array over checked ends."""
-    run_ends = pa.array(ends.astype(f"<i{kind.run_end_type.bit_width // 8}"))
-    return pa.Array.from_buffers(kind, count, [None], 0, children=[run_ends, values])
 
 
 def build_dictionary(indices: Any, table: Any, kind: Any) -> Any:

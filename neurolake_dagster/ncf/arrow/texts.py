@@ -6,7 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neurolake_dagster.ncf.arrow.views import EMPTY_BYTES, bytes_of, fixed_of, validity_of
+from neurolake_dagster.ncf.arrow.views import (
+    EMPTY_BYTES,
+    array_of,
+    bytes_of,
+    fixed_of,
+    numbers_of,
+    validity_of,
+)
 from neurolake_dagster.ncf.checks import Damage, NDArray
 
 types = pa.types
@@ -41,8 +48,8 @@ def _encode_fixed_texts(array: Any) -> Any:
     if not 1 <= width <= 8 or size != width * len(array) or (np.diff(offsets) != width).any():
         return None
     words = _short_words(data[int(offsets[0]) : int(offsets[-1])], width)
-    encoded = pa.array(words).dictionary_encode()
-    table = encoded.dictionary.to_numpy()
+    encoded = array_of(words).dictionary_encode()
+    table = numbers_of(encoded.dictionary)
     letters = np.ascontiguousarray(table.view(np.uint8).reshape(len(table), -1)[:, :width])
     bounds = np.arange(len(table) + 1, dtype=offsets.dtype) * width
     buffers = [None, pa.py_buffer(bounds), pa.py_buffer(letters)]
@@ -78,20 +85,16 @@ def lengths_of(texts: Any) -> NDArray:
 def take_texts(texts: Any, codes: NDArray) -> Any:
     """Return ``texts[codes]``, bounds-checked."""
     try:
-        return pc.take(texts, pa.array(codes))
+        return pc.take(texts, array_of(codes))
     except (pa.ArrowInvalid, pa.ArrowIndexError) as exc:
         raise Damage(f"codes: {exc}") from exc
 
 
 def join_texts(columns: list[Any], kind: Any) -> Any:
     """Return the row-wise concatenation of string or binary columns."""
-    binary = types.is_binary(kind) or types.is_large_binary(kind)
-    return pc.binary_join_element_wise(*columns, pa.scalar(b"" if binary else "", kind))
-
-
-def run_decode_texts(ends: NDArray, texts: Any) -> Any:
-    """Return the flat array of checked run ends (int32) and strings."""
-    return pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(pa.array(ends), texts))
+    offsets = pa.py_buffer(bytes(16))
+    nothing = pa.Array.from_buffers(kind, 1, [None, offsets, pa.py_buffer(b"")])[0]
+    return pc.binary_join_element_wise(*columns, nothing)
 
 
 def fixed_text_of(texts: Any) -> Any:
@@ -114,5 +117,5 @@ def sort_ranks(texts: Any) -> tuple[NDArray, Any]:
     """Return the rank of each string among all, and the strings in ascending order."""
     order = pc.sort_indices(texts)
     ranks = np.empty(len(texts), np.int64)
-    ranks[order.to_numpy()] = np.arange(len(texts))
+    ranks[numbers_of(order)] = np.arange(len(texts))
     return ranks, pc.take(texts, order)

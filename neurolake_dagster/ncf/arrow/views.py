@@ -1,5 +1,6 @@
 """Arrow arrays taken apart: their buffers as numpy views, rows and children."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,31 @@ from neurolake_dagster.ncf.checks import NDArray
 types = pa.types
 EMPTY_BYTES = np.zeros(0, np.uint8)
 _BLOCK_ROWS = 1 << 16
+
+
+@lru_cache(maxsize=16)
+def _arrow_type(dtype: np.dtype[Any]) -> Any:
+    return pa.from_numpy_dtype(dtype)
+
+
+def array_of(values: NDArray) -> Any:
+    """Return numbers as an Arrow array, without a copy where they are contiguous.
+
+    Neither here nor in `numbers_of` by pyarrow's own way: its first use imports pandas, a second.
+    """
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(_arrow_type(values.dtype), len(values), [None, data])
+
+
+def numbers_of(array: Any) -> NDArray:
+    """Return the values of an array of integers or floats; null slots hold anything."""
+    return fixed_of(array, _numpy_type(array.type))
+
+
+@lru_cache(maxsize=16)
+def _numpy_type(kind: Any) -> str:
+    letter = "u" if types.is_unsigned_integer(kind) else "f" if types.is_floating(kind) else "i"
+    return f"<{letter}{kind.bit_width // 8}"
 
 
 def combine(column: Any) -> Any:
@@ -69,8 +95,8 @@ def list_offsets_of(array: Any) -> NDArray:
 
 def run_encode(values: NDArray) -> tuple[NDArray, NDArray]:
     """Return the exclusive ends (int64) and values of the runs in ``values``."""
-    encoded = pc.run_end_encode(pa.array(values), run_end_type=pa.int32())
-    return encoded.run_ends.to_numpy().astype(np.int64), encoded.values.to_numpy()
+    encoded = pc.run_end_encode(array_of(values), run_end_type=pa.int32())
+    return numbers_of(encoded.run_ends).astype(np.int64), numbers_of(encoded.values)
 
 
 def fixed_bytes_of(array: Any) -> NDArray:
@@ -118,11 +144,11 @@ def sorted_dictionary_of(array: Any) -> tuple[NDArray, NDArray]:
     kind = pa.from_numpy_dtype(words_of(array).dtype)
     words = pa.Array.from_buffers(kind, len(array), array.buffers(), array.null_count, array.offset)
     encoded = words.dictionary_encode()
-    table = encoded.dictionary.to_numpy()
+    table = numbers_of(encoded.dictionary)
     order = np.argsort(table)
     ranks = np.empty(len(table), np.int32)
     ranks[order] = np.arange(len(table), dtype=np.int32)
-    return fixed_of(pc.take(pa.array(ranks), encoded.indices), "<i4"), table[order]
+    return fixed_of(pc.take(array_of(ranks), encoded.indices), "<i4"), table[order]
 
 
 def list_child_of(array: Any, offsets: NDArray) -> Any:
@@ -187,16 +213,29 @@ def take_rows(array: Any, rows: NDArray) -> Any:
     if int(rows[-1]) - first + 1 == len(rows) and (np.diff(rows) == 1).all():
         return array.slice(first, len(rows))
     try:
-        return array.take(pa.array(rows))
+        return array.take(array_of(rows))
     except pa.ArrowNotImplementedError:
         # Views and unions have no take kernel.
         return pa.concat_arrays([array.slice(int(row), 1) for row in rows])
 
 
+def build_runs(kind: Any, ends: NDArray, values: Any, count: int) -> Any:
+    """Return a run-end encoded array of ``count`` rows over checked ends."""
+    run_ends = array_of(ends.astype(f"<i{kind.run_end_type.bit_width // 8}", copy=False))
+    return pa.Array.from_buffers(kind, count, [None], 0, children=[run_ends, values])
+
+
+def run_decode(ends: NDArray, values: Any) -> Any:
+    """Return the flat array of an Arrow array's runs with checked ends (int32)."""
+    count = int(ends[-1]) if len(ends) else 0
+    runs = build_runs(pa.run_end_encoded(pa.int32(), values.type), ends, values, count)
+    return pc.run_end_decode(runs)
+
+
 def runs_of(array: Any) -> tuple[NDArray, Any]:
     """Return ends (int64, from 0) and values of the runs of a (sliced) run-end encoded array."""
     first, count = array.find_physical_offset(), array.find_physical_length()
-    ends = array.run_ends.to_numpy()[first : first + count].astype(np.int64) - array.offset
+    ends = numbers_of(array.run_ends)[first : first + count].astype(np.int64) - array.offset
     return np.minimum(ends, len(array)), array.values.slice(first, count)
 
 
@@ -210,11 +249,3 @@ def concat_rows(column: Any) -> Any:
     if column.num_chunks == 0:
         return pa.chunked_array([pa.nulls(0, column.type)]).chunk(0)
     return combine(column)
-
-
-def matching_rows(table: Any, expression: Any) -> NDArray:
-    """Return the row numbers of a table that pass a filter expression, ascending."""
-    name = "\0row"
-    numbered = table.append_column(name, pa.array(np.arange(table.num_rows)))
-    passing: NDArray = numbered.filter(expression)[name].to_numpy()
-    return passing

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from neurolake_dagster.ncf.arrow import run_decode
+from neurolake_dagster.ncf.arrow import array_of, numbers_of, run_decode
 from neurolake_dagster.ncf.checks import Damage, NDArray, Node, brief, need_list
 from neurolake_dagster.ncf.compression import StreamReader, StreamWriter
 from neurolake_dagster.ncf.encodings import constant, delta, frame, runs
@@ -100,7 +100,7 @@ def decode_integers(
         delta.decode_delta_twice(streams, fields, count, out)
     else:
         ends, values = decode_runs(streams, fields, count, np.dtype(np.int64), depth)
-        out[...] = run_decode(ends, values).astype(out.dtype, copy=False)
+        out[...] = numbers_of(run_decode(ends, array_of(values)))
 
 
 def decode_runs(

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from neurolake_dagster.errors import UnsupportedTypeError
-from neurolake_dagster.ncf.arrow import cast_array
+from neurolake_dagster.ncf.arrow import cast_array, is_text, view_storage
 from neurolake_dagster.ncf.checks import Damage, Node, brief, need_list
 from neurolake_dagster.ncf.kinds import flat, nested, numbers, text, text_table, variants
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext, Prepared
@@ -29,16 +29,6 @@ def is_integer_like(kind: Any) -> bool:
 def is_float(kind: Any) -> bool:
     """Whether values of ``kind`` are float32 or float64."""
     return bool(types.is_float32(kind) or types.is_float64(kind))
-
-
-def is_text(kind: Any) -> bool:
-    """Whether ``kind`` is string or binary with offsets."""
-    return bool(
-        types.is_string(kind)
-        or types.is_binary(kind)
-        or types.is_large_string(kind)
-        or types.is_large_binary(kind)
-    )
 
 
 def is_wide(kind: Any) -> bool:
@@ -117,7 +107,7 @@ def _prepare_bool(context: PrepareContext, array: Any) -> Prepared:  # noqa: ARG
 
 
 def _prepare_integer_like(context: PrepareContext, array: Any) -> Prepared:
-    return numbers.prepare_integers(context, array, ordered=not types.is_float16(array.type))
+    return numbers.prepare_integers(context, array, half=types.is_float16(array.type))
 
 
 _PREPARERS: list[tuple[Callable[[Any], Any], Callable[[PrepareContext, Any], Prepared]]] = [
@@ -135,13 +125,6 @@ _PREPARERS: list[tuple[Callable[[Any], Any], Callable[[PrepareContext, Any], Pre
     (types.is_run_end_encoded, variants.prepare_run_end),
     (types.is_dictionary, variants.prepare_dictionary),
 ]
-
-
-def view_storage(kind: Any) -> Any:
-    """Return the type with offsets that a string or binary view is stored as, else None."""
-    if types.is_string_view(kind):
-        return pa.string()
-    return pa.binary() if types.is_binary_view(kind) else None
 
 
 def decode_array(context: DecodeContext, node: object, kind: Any, count: int) -> Any:

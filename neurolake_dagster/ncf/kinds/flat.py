@@ -5,7 +5,7 @@ Fixed-width values of any size (fixed_size_binary, wide decimals, month-day-nano
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from neurolake_dagster.ncf.compression import StreamWriter, compressed_size
 from neurolake_dagster.ncf.encodings.packing import packed_bytes
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
 from neurolake_dagster.ncf.kinds.validity import decode_validity, encode_validity
-from neurolake_dagster.ncf.statistics import Stats
+from neurolake_dagster.ncf.statistics import Stats, wide_stats
 
 NULL, BOOL, WIDE = 0, 1, 5
 _SAMPLE_ROWS = 2048
@@ -119,6 +119,7 @@ class WideChunk:
     values: NDArray
     mask: NDArray | None
     transposed: bool
+    order: Literal["numbers", "bytes"] | None
 
     def encode(self, streams: StreamWriter, start: int, stop: int) -> Node:
         """Encode rows as one stream; null slots are zero bytes."""
@@ -136,10 +137,14 @@ class WideChunk:
         return [WIDE, validity, int(self.transposed), streams.put_plane(body)]
 
     def stats(self, start: int, stop: int) -> Stats:
-        """Count nulls; such values have no order here."""
-        if self.mask is None:
-            return Stats(null_count=0)
-        return Stats(null_count=int(np.count_nonzero(~self.mask[start:stop])))
+        """Return bounds of decimals and bytes; intervals have no order."""
+        values, nulls = self.values[start:stop], 0
+        if self.mask is not None:
+            values = values[self.mask[start:stop]]
+            nulls = stop - start - len(values)
+        if self.order is None or not values.size:
+            return Stats(null_count=nulls)
+        return wide_stats(values, nulls, numbers=self.order == "numbers")
 
     def names(self) -> list[str]:
         """Return ``["transposed"]`` or ``["plain"]``."""
@@ -154,7 +159,13 @@ def prepare_wide(context: PrepareContext, array: Any) -> WideChunk:
     if context.profile.plane_level and values.shape[1] > 1:
         rows = compressed_size(np.ascontiguousarray(head))
         transposed = compressed_size(np.ascontiguousarray(head.T)) < 0.97 * rows
-    return WideChunk(values, validity_of(array), transposed)
+    return WideChunk(values, validity_of(array), transposed, _order_of(array.type))
+
+
+def _order_of(kind: Any) -> Literal["numbers", "bytes"] | None:
+    if pa.types.is_fixed_size_binary(kind):
+        return "bytes"
+    return "numbers" if pa.types.is_decimal(kind) else None
 
 
 def decode_wide(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:

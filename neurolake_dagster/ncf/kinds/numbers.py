@@ -68,8 +68,8 @@ class NumberChunk:
         INT, FLOAT or DECIMAL.
     values
         Signed or unsigned integers, or floats; null slots hold anything.
-    ordered
-        Whether the integers sort as the type does (half floats' bits do not).
+    half
+        Whether the integers are the bits of half floats.
     table
         Number of the chunk's table and the code of each row, where the plan is a dictionary.
     """
@@ -78,7 +78,7 @@ class NumberChunk:
     values: NDArray
     mask: NDArray | None
     plan: IntPlan | FloatPlan
-    ordered: bool = True
+    half: bool = False
     table: tuple[int, NDArray] | None = None
     _known: dict[tuple[int, int], Stats] = field(default_factory=dict, repr=False)
     _rows: dict[tuple[int, int], "_Rows"] = field(default_factory=dict, repr=False)
@@ -120,9 +120,11 @@ class NumberChunk:
 
     def _measure(self, rows: "_Rows") -> Stats:
         values, nulls = rows.values, rows.nulls
-        if not len(values) or not self.ordered:
+        if not len(values):
             return Stats(null_count=nulls)
-        if self.kind != FLOAT:
+        if self.half:
+            values = values.view("<f2").astype("<f4")
+        elif self.kind != FLOAT:
             return Stats(null_count=nulls, min=int(values.min()), max=int(values.max()))
         found = float_stats(values, nulls)
         if found.nan_count and rows.filled and rows.mask is not None:
@@ -175,15 +177,15 @@ def _signed(values: NDArray) -> NDArray:
     return values.view(np.int64) if values.dtype == np.uint64 else values
 
 
-def prepare_integers(context: PrepareContext, array: Any, *, ordered: bool = True) -> NumberChunk:
+def prepare_integers(context: PrepareContext, array: Any, *, half: bool = False) -> NumberChunk:
     """Prepare an integer-like array."""
     values, mask = words_of(array), validity_of(array)
     if not context.share_values and mask is None:
         # A table of numbers is sorted and small: not worth a plan.
-        return NumberChunk(INT, values, None, DELTA, ordered)
+        return NumberChunk(INT, values, None, DELTA, half)
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_integers(_signed(values), mask, context.profile, dictionary=dictionary)
-    return _with_table(context, array, NumberChunk(INT, values, mask, plan, ordered))
+    return _with_table(context, array, NumberChunk(INT, values, mask, plan, half))
 
 
 def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:

@@ -12,6 +12,7 @@ from neurolake_dagster.ncf.arrow import (
     as_buffer,
     build_fixed,
     gather,
+    is_text,
     take_texts,
     with_validity,
     words_of,
@@ -22,7 +23,7 @@ from neurolake_dagster.ncf.encodings import constant, frame
 from neurolake_dagster.ncf.encodings.integers import need_integers
 from neurolake_dagster.ncf.encodings.planes import pick_planes
 from neurolake_dagster.ncf.kinds.context import DecodeContext
-from neurolake_dagster.ncf.kinds.dispatch import is_integer_like, is_text
+from neurolake_dagster.ncf.kinds.dispatch import is_integer_like
 from neurolake_dagster.ncf.kinds.numbers import DECIMAL, INT, NUMBER_TABLE
 from neurolake_dagster.ncf.kinds.text_table import TEXT_TABLE
 from neurolake_dagster.ncf.kinds.validity import Validity, decode_validity

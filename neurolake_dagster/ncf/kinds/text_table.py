@@ -22,8 +22,7 @@ from neurolake_dagster.ncf.arrow import (
     join_texts,
     lengths_of,
     offset_dtype,
-    run_decode_texts,
-    sort_ranks,
+    run_decode,
     take_texts,
     validity_of,
     with_validity,
@@ -46,11 +45,9 @@ from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
 from neurolake_dagster.ncf.kinds.flat import NULL
 from neurolake_dagster.ncf.kinds.validity import Validity, decode_validity, encode_validity
 from neurolake_dagster.ncf.planning.integers import plan_integers
-from neurolake_dagster.ncf.statistics import Stats, cut_bounds
+from neurolake_dagster.ncf.statistics import Ranking, Stats, build_ranking
 
 TEXT_TABLE = 9
-# Up to this many strings, page bounds are found among the codes a page uses.
-_MAX_RANKED = 65536
 # Sums of a group's lengths fit in a byte below this.
 _MAX_GROUP_BYTES = 255
 _IMPOSSIBLE_LENGTH = 255
@@ -66,16 +63,15 @@ class TextTableChunk:
 
     Parameters
     ----------
-    order
-        The table's strings as bytes, ascending, and the rank of each code; None if too many.
+    ranking
+        The order of the table's strings; None if there are too many.
     """
 
     number: int
     codes: NDArray
     mask: NDArray | None
     plan: IntPlan
-    order: tuple[NDArray, Any] | None
-    table: Any
+    ranking: Ranking | None
 
     def encode(self, streams: StreamWriter, start: int, stop: int) -> Node:
         """Encode rows as one array node."""
@@ -90,29 +86,24 @@ class TextTableChunk:
         return [TEXT_TABLE, validity, self.number, codes]
 
     def stats(self, start: int, stop: int) -> Stats:
-        """Return bounds in bytes: of the codes used, or of the whole table."""
-        codes, nulls = self.codes[start:stop], 0
-        if self.mask is not None:
-            mask = self.mask[start:stop]
-            nulls = len(mask) - int(np.count_nonzero(mask))
-            codes = codes[mask] if nulls else codes
-        if not len(codes) or self.order is None:
+        """Return bounds in bytes of the strings used, where the table is ranked."""
+        codes, nulls = valid_codes(self.codes, self.mask, start, stop)
+        if not len(codes) or self.ranking is None:
             return Stats(null_count=nulls)
-        ranks, by_rank = self.order
-        used = np.zeros(len(ranks), bool)
-        used[codes] = True
-        found = ranks[used]
-        low, high = (_bytes_at(by_rank, int(rank)) for rank in (found.min(), found.max()))
-        return cut_bounds(nulls, low, high)
+        return self.ranking.stats(codes, nulls)
 
     def names(self) -> list[str]:
         """Return ``dictionary``, then the encoding of the codes."""
         return ["dictionary", self.plan.kind]
 
 
-def _bytes_at(texts: Any, index: int) -> bytes:
-    value = texts[index].as_py()
-    return value.encode() if isinstance(value, str) else bytes(value)
+def valid_codes(codes: NDArray, mask: NDArray | None, start: int, stop: int) -> tuple[NDArray, int]:
+    """Return the codes of the valid rows among ``start..stop``, and how many are null."""
+    codes = codes[start:stop]
+    if mask is None:
+        return codes, 0
+    codes = codes[mask[start:stop]]
+    return codes, stop - start - len(codes)
 
 
 def prepare_text_table(context: PrepareContext, array: Any) -> TextTableChunk | None:
@@ -124,9 +115,8 @@ def prepare_text_table(context: PrepareContext, array: Any) -> TextTableChunk | 
     if len(table) <= _MAX_GROUPED and plan.kind != "frame" and not _has_long_runs(codes):
         # Packed codes are read several at a time: worth more than a few bytes.
         plan = FRAME
-    order = sort_ranks(table) if len(table) <= _MAX_RANKED else None
     number = context.tables.add(table)
-    return TextTableChunk(number, codes, validity_of(array), plan, order, table)
+    return TextTableChunk(number, codes, validity_of(array), plan, build_ranking(table))
 
 
 def _has_long_runs(codes: NDArray) -> bool:
@@ -148,7 +138,7 @@ def decode_text_table(context: DecodeContext, node: Node, kind: Any, count: int)
     if codes[0] == runs.CODE and type(codes[1]) is int and codes[1] * _MIN_ROWS_PER_RUN <= count:
         ends, values = decode_runs(context.streams, codes, count, np.dtype(np.int32))
         context.budget.debit(count * _longest(context, number, table))
-        texts = run_decode_texts(ends, take_texts(table, values))
+        texts = run_decode(ends, take_texts(table, values))
         return with_validity(texts, validity.buffer, validity.nulls)
     flat = np.empty(count, _code_dtype(len(table)))
     decode_integers(context.streams, codes, count, flat)

@@ -35,10 +35,11 @@ from neurolake_dagster.ncf.encodings.integers import (
 )
 from neurolake_dagster.ncf.encodings.runs import decode_run_count, decode_run_ends
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext, Prepared
-from neurolake_dagster.ncf.kinds.nested import child_names, count_nulls, encode_mask
+from neurolake_dagster.ncf.kinds.nested import child_names, encode_mask
+from neurolake_dagster.ncf.kinds.text_table import valid_codes
 from neurolake_dagster.ncf.kinds.validity import decode_validity
 from neurolake_dagster.ncf.planning.integers import plan_integers
-from neurolake_dagster.ncf.statistics import Stats
+from neurolake_dagster.ncf.statistics import Ranking, Stats, build_ranking
 
 UNION, RUN_END, DICTIONARY = 14, 15, 16
 
@@ -152,10 +153,10 @@ class DictionaryChunk:
     """A dictionary array: its indices, null slots 0, and the number of its dictionary."""
 
     number: int
-    size: int
     indices: NDArray
     mask: NDArray | None
     plan: IntPlan
+    ranking: Ranking | None
 
     def encode(self, streams: StreamWriter, start: int, stop: int) -> Node:
         """Encode the indices of the rows."""
@@ -166,8 +167,11 @@ class DictionaryChunk:
         return [DICTIONARY, validity, self.number, indices]
 
     def stats(self, start: int, stop: int) -> Stats:
-        """Count null slots."""
-        return count_nulls(self.mask, start, stop)
+        """Return bounds of the values used, where the dictionary is ranked."""
+        codes, nulls = valid_codes(self.indices, self.mask, start, stop)
+        if not len(codes) or self.ranking is None:
+            return Stats(null_count=nulls)
+        return self.ranking.stats(codes, nulls)
 
     def names(self) -> list[str]:
         """Return ``arrow dictionary`` and the encoding of the indices."""
@@ -183,7 +187,7 @@ def prepare_dictionary(context: PrepareContext, array: Any) -> DictionaryChunk:
         indices = indices.view(np.int64)
     number = context.tables.add(array.dictionary)
     plan = plan_integers(indices, None, context.profile)
-    return DictionaryChunk(number, len(array.dictionary), indices, mask, plan)
+    return DictionaryChunk(number, indices, mask, plan, build_ranking(array.dictionary))
 
 
 def decode_dictionary(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:

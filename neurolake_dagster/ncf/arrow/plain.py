@@ -1,0 +1,93 @@
+"""The same values in the types that Arrow's comparisons know, and the rows that pass a filter."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neurolake_dagster.ncf.arrow.views import array_of, numbers_of
+from neurolake_dagster.ncf.checks import NDArray
+
+types = pa.types
+
+
+def is_text(kind: Any) -> bool:
+    """Whether ``kind`` is string or binary with offsets."""
+    return bool(
+        types.is_string(kind)
+        or types.is_binary(kind)
+        or types.is_large_string(kind)
+        or types.is_large_binary(kind)
+    )
+
+
+def view_storage(kind: Any) -> Any:
+    """Return the type with offsets that a string or binary view is stored as, else None."""
+    if types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if types.is_binary_view(kind) else None
+
+
+def plain_type(kind: Any) -> Any:
+    """Return the type that values of ``kind`` are compared as; most are themselves."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if types.is_float16(kind):
+        return pa.float32()
+    if types.is_decimal32(kind) or types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    return view_storage(kind) or kind
+
+
+def plain_of(array: Any) -> Any:
+    """Return an array as its `plain_type`."""
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_of(array.storage)
+    if types.is_dictionary(kind):
+        return _decode_dictionary(plain_of(array.dictionary), array.indices)
+    if types.is_run_end_encoded(kind):
+        return plain_of(pc.run_end_decode(array))
+    return array if plain_type(kind) == kind else array.cast(plain_type(kind))
+
+
+def _decode_dictionary(dictionary: Any, indices: Any) -> Any:
+    if not len(dictionary):
+        return pa.nulls(len(indices), dictionary.type)
+    return dictionary.take(indices)
+
+
+def plain_schema(schema: Any) -> Any:
+    """Return a schema with every column as its `plain_type`."""
+    return pa.schema([pa.field(field.name, plain_type(field.type)) for field in schema])
+
+
+def matching_rows(table: Any, expression: Any) -> NDArray:
+    """Return the row numbers of a table that pass a filter expression, ascending.
+
+    Only what the filter computes is gathered: some types have no such kernel.
+    """
+    # Imported here: it brings pandas along, a second that no plain read should pay.
+    from pyarrow import acero
+
+    schema = plain_schema(table.schema).append(pa.field("\0row", pa.int64()))
+    columns = [
+        pa.chunked_array([plain_of(chunk) for chunk in column.chunks], field.type)
+        for column, field in zip(table.columns, schema, strict=False)
+    ]
+    numbered = pa.Table.from_arrays([*columns, array_of(np.arange(table.num_rows))], schema=schema)
+    plan = acero.Declaration.from_sequence(
+        [
+            acero.Declaration("table_source", acero.TableSourceNodeOptions(numbered)),
+            acero.Declaration(
+                "project",
+                acero.ProjectNodeOptions([expression, pc.field("\0row")], ["passes", "row"]),
+            ),
+        ]
+    )
+    found = plan.to_table(use_threads=False)
+    passes, rows = (column.combine_chunks() for column in found.columns)
+    return numbers_of(rows.filter(passes))
