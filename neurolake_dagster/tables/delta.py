@@ -4,13 +4,10 @@ Owns the Arrow side of Delta: streaming reads, atomic writes, the snapshot's fac
 DataFrames go through delta-spark in `neurolake_dagster.io_managers.delta`.
 """
 
-import dataclasses
 import functools
 import math
 import operator
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,47 +20,27 @@ from deltalake import (
     WriterProperties,
     write_deltalake,
 )
-from deltalake.exceptions import (
-    CommitFailedError,
-    DeltaError,
-    DeltaProtocolError,
-    SchemaMismatchError as DeltaSchemaMismatchError,
-    TableNotFoundError as DeltaTableNotFoundError,
-)
+from deltalake.exceptions import DeltaError
 
-from neurolake_dagster.errors import (
-    CommitConflictError,
-    NeuroLakeError,
-    SchemaMismatchError,
-    TableError,
-    TableNotFoundError,
-)
+from neurolake_dagster.errors import SchemaMismatchError, TableNotFoundError
 from neurolake_dagster.ncf.pruning import mentioned_columns
-from neurolake_dagster.storage import Storage, translated
-from neurolake_dagster.tables.conditions import Joined, Predicate
-from neurolake_dagster.tables.delta_commit import DeltaCommit, find_commit
+from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.conditions import Predicate
+from neurolake_dagster.tables.delta_commit import (
+    DeltaCommit,
+    committed_at,
+    find_commit,
+    transactions_since,
+)
+from neurolake_dagster.tables.delta_failures import check_types, translated
+from neurolake_dagster.tables.delta_partitions import new_transactions, record_partitions
+from neurolake_dagster.tables.delta_rows import NotedRows, divided, with_plain_strings
 from neurolake_dagster.tables.delta_settings import DeltaSettings
+from neurolake_dagster.tables.delta_snapshot import DeltaSnapshot, snapshot_of
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
-from neurolake_dagster.tables.statistics import ColumnStatistics, statistics_of_actions
+from neurolake_dagster.tables.snapshot import no_such_table
 
 ZSTD_LEVEL = 3
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DeltaSnapshot:
-    """What one version of a Delta table holds, from its log alone.
-
-    `row_count` is None where a file of the table was written without statistics.
-    """
-
-    version: int
-    schema: pa.Schema
-    row_count: int | None
-    bytes: int
-    file_count: int
-    partition_columns: tuple[str, ...]
-    statistics: tuple[ColumnStatistics, ...]
-    properties: Mapping[str, str]
 
 
 class DeltaDataset:
@@ -93,7 +70,7 @@ class DeltaDataset:
 
     def exists(self) -> bool:
         """Whether a Delta log lies there."""
-        with _translated(self.uri):
+        with translated(self.uri):
             return DeltaTable.is_deltatable(self.uri, self.storage.deltalake_options())
 
     def open(self, version: int | datetime | None = None) -> DeltaTable:
@@ -104,30 +81,39 @@ class DeltaDataset:
         TableNotFoundError
             If there is no Delta log, or no such version.
         """
-        with _translated(self.uri):
-            number = version if isinstance(version, int) else None
+        number = version if isinstance(version, int) else None
+        if number is not None and number < 0:
+            raise no_such_table(self.uri, number)
+        with translated(self.uri):
             options = self.storage.deltalake_options()
-            table = DeltaTable(self.uri, version=number, storage_options=options)
+            try:
+                table = DeltaTable(self.uri, version=number, storage_options=options)
+            except DeltaError as exc:
+                if number is not None and number > self.open().version():
+                    raise no_such_table(self.uri, number) from exc
+                raise
             if isinstance(version, datetime):
-                table.load_as_version(version)
+                self._go_back(table, version)
             return table
+
+    def _go_back(self, table: DeltaTable, moment: datetime) -> None:
+        """Load the version of a moment; one without a zone is UTC."""
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        table.load_as_version(aware)
+        # The engine gives the first version for every moment before it.
+        first = committed_at(self._log, 0) if table.version() == 0 else None
+        if first is not None and aware < first:
+            raise TableNotFoundError(
+                f"{self.uri}: no version at {aware:%F %T %Z}, the first one is of {first:%F %T} UTC"
+            )
+
+    @property
+    def _log(self) -> Storage:
+        return self.storage.child(f"{self.path}/_delta_log")
 
     def snapshot(self, version: int | datetime | None = None) -> DeltaSnapshot:
         """Read one version's facts from the log; no data file is opened."""
-        table = self.open(version)
-        actions = pa.table(table.get_add_actions(flatten=True))
-        records = actions["num_records"]
-        schema, metadata = pa.schema(table.schema().to_arrow()), table.metadata()
-        return DeltaSnapshot(
-            version=table.version(),
-            schema=schema,
-            statistics=tuple(statistics_of_actions(actions, field) for field in schema),
-            row_count=None if records.null_count else sum(records.to_pylist()),
-            bytes=sum(actions["size_bytes"].to_pylist()),
-            file_count=actions.num_rows,
-            partition_columns=tuple(metadata.partition_columns),
-            properties=dict(metadata.configuration),
-        )
+        return snapshot_of(self.open(version))
 
     def settle(
         self, settings: DeltaSettings, schema: pa.Schema, default_columns: list[str]
@@ -140,7 +126,7 @@ class DeltaDataset:
             What a new table is partitioned by where the settings do not say it.
         """
         exists = self.exists()
-        with _translated(self.uri):
+        with translated(self.uri):
             if exists:
                 settings.apply(self.open(), self.uri)
             else:
@@ -153,7 +139,7 @@ class DeltaDataset:
         Others may have committed since. None where the log holds it no more.
         """
         newest = self.open().version()
-        return find_commit(self.storage.child(f"{self.path}/_delta_log"), newest, mark)
+        return find_commit(self._log, newest, mark)
 
     def scan(
         self,
@@ -180,16 +166,16 @@ class DeltaDataset:
         table = self.open(version)
         schema = pa.schema(table.schema().to_arrow())
         if predicate is not None:
-            pushed, rest = _divided(predicate, schema)
+            pushed, rest = divided(predicate, schema)
             where = " AND ".join(f"({one})" for one in (where, *pushed) if one) or None
             left = [one for one in (filters, *rest) if one is not None]
             filters = functools.reduce(operator.and_, left) if left else None
         asked = list(schema.names if columns is None else columns)
         also = [] if filters is None else mentioned_columns(filters, schema.names)
         used = list(dict.fromkeys([*asked, *also]))
-        with _translated(self.uri):
+        with translated(self.uri):
             stream = table.scan(columns=used, predicate=where)
-        rows = _with_plain_strings(pa.RecordBatchReader.from_stream(stream))
+        rows = with_plain_strings(pa.RecordBatchReader.from_stream(stream))
         if filters is None:
             return rows
         kept = (batch.filter(filters).select(asked) for batch in rows)
@@ -207,6 +193,7 @@ class DeltaDataset:
         schema_mode: str | None = None,
         properties: dict[str, str] | None = None,
         transaction: str | None = None,
+        partitions: Sequence[str] = (),
     ) -> None:
         """Write rows in one commit; a failure leaves the former version as it was.
 
@@ -227,15 +214,17 @@ class DeltaDataset:
             Kept with the commit (``commitInfo``), for example the run's id.
         transaction
             Names this piece of work: if a commit carries it already, nothing is written.
+        partitions
+            Names that count as written from now on, with or without rows.
 
         Raises
         ------
         SchemaMismatchError, CommitConflictError, TableError
         """
-        _check_types(data.schema, self.uri)
+        check_types(data.schema, self.uri)
         if transaction is not None and self.has_transaction(transaction):
             return
-        marks = None if transaction is None else [Transaction(transaction, 1)]
+        marks = self._marks(transaction, partitions)
         options: dict[str, Any] = {
             "mode": mode,
             "partition_by": list(partition_by) or None,
@@ -248,8 +237,8 @@ class DeltaDataset:
         }
         if where is not None:
             options["predicate"] = where
-        noted = _Noted(data)
-        with _translated(self.uri):
+        noted = NotedRows(data)
+        with translated(self.uri):
             try:
                 write_deltalake(self.uri, noted.reader(), **options)
             except DeltaError as exc:
@@ -270,6 +259,7 @@ class DeltaDataset:
         adds_columns: bool = False,
         properties: dict[str, str] | None = None,
         transaction: str | None = None,
+        partitions: Sequence[str] = (),
     ) -> None:
         """Bring rows together with those of the same keys; the commit has the exact counts.
 
@@ -279,14 +269,27 @@ class DeltaDataset:
             Only rows of the table, called ``target``, for which this SQL predicate holds are
             touched.
         adds_columns
-            Columns of `data` that the table lacks are added to it.
+            Columns of `data` that the table lacks are added to it; of those that `data` lacks,
+            updated rows keep their values. Else both are refused.
+
+        Raises
+        ------
+        SchemaMismatchError
         """
-        _check_types(data.schema, self.uri)
+        check_types(data.schema, self.uri)
         if transaction is not None and self.has_transaction(transaction):
             return
-        marks = None if transaction is None else [Transaction(transaction, 1)]
-        with _translated(self.uri):
-            merge = self.open().merge(
+        marks = self._marks(transaction, partitions)
+        table = self.open()
+        held = [field.name for field in table.schema().fields]
+        missing = [name for name in held if name not in data.column_names]
+        if missing and not adds_columns:
+            raise SchemaMismatchError(
+                f"{self.uri}: the rows to merge lack columns {missing!r}; give them, or let "
+                "updated rows keep theirs by schema_mode 'merge'"
+            )
+        with translated(self.uri):
+            merge = table.merge(
                 data,
                 predicate=merge_condition(keys, where),
                 source_alias="source",
@@ -308,7 +311,7 @@ class DeltaDataset:
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The commits, newest first: version, time, operation and files, as their log tells."""
-        with _translated(self.uri):
+        with translated(self.uri):
             entries = self.open().history(limit)
         return [
             {
@@ -330,127 +333,57 @@ class DeltaDataset:
         tuple of int
             Files removed, files added, and the version.
         """
-        with _translated(self.uri):
+        with translated(self.uri):
             table = self.open()
             done = table.optimize.z_order(sort_by) if sort_by else table.optimize.compact()
             return done["numFilesRemoved"], done["numFilesAdded"], table.version()
 
     def vacuum(self, retention: timedelta, *, dry_run: bool = False) -> tuple[str, ...]:
         """Delete the files that no version of the last `retention` needs; their paths."""
-        with _translated(self.uri):
+        with translated(self.uri):
             hours = math.ceil(retention / timedelta(hours=1))
             return tuple(
                 self.open().vacuum(hours, dry_run=dry_run, enforce_retention_duration=False)
             )
 
     def restore(self, version: int) -> int:
-        """Make a former version the newest again, as a new commit, whose number is returned."""
-        with _translated(self.uri):
-            table = self.open()
-            table.restore(version)
+        """Make a former version the newest again, as a new commit, whose number is returned.
+
+        What was done since counts as not done.
+        """
+        with translated(self.uri):
+            table, former = self.open(), self.open(version)
+            done = {
+                name: former.transaction_version(name) or 0
+                for name in transactions_since(self._log, version, table.version())
+            }
+            marks = [
+                Transaction(name, number)
+                for name, number in done.items()
+                if number != table.transaction_version(name)
+            ]
+            table.restore(version, commit_properties=CommitProperties(app_transactions=marks))
             table.update_incremental()
             return table.version()
 
+    def record_partitions(self, names: Sequence[str]) -> None:
+        """Let partitions count as written that another engine wrote."""
+        with translated(self.uri):
+            record_partitions(self.open(), names)
+
+    def _marks(self, transaction: str | None, partitions: Sequence[str]) -> list[Transaction]:
+        """What a commit carries so that its work is known."""
+        table = self.open() if partitions and self.exists() else None
+        own = [] if transaction is None else [Transaction(transaction, 1)]
+        return own + new_transactions(table, partitions)
+
     def has_transaction(self, transaction: str) -> bool:
         """Whether a commit carries this name already."""
-        return self.exists() and self.open().transaction_version(transaction) is not None
-
-
-def _divided(predicate: Predicate, schema: pa.Schema) -> tuple[list[str], list[pc.Expression]]:
-    """What the engine is to test, and what is tested after it: all that looks at floats.
-
-    Where a file's bounds of a column are equal, deltalake 1.6 gives that value for every row,
-    also for those with NaN, which no bounds tell of.
-    """
-    floats = {field.name for field in schema if pa.types.is_floating(field.type)}
-    parts: tuple[Predicate, ...] = (predicate,)
-    if isinstance(predicate, Joined) and predicate.operator == "AND":
-        parts = predicate.parts
-    pushed, rest = [], []
-    for part in parts:
-        if floats.intersection(part.columns()):
-            rest.append(part.expression(schema))
-        else:
-            pushed.append(part.sql(schema))
-    return pushed, rest
+        # A restore sets what it takes back to 0.
+        return self.exists() and (self.open().transaction_version(transaction) or 0) > 0
 
 
 def merge_condition(keys: Sequence[str], where: str | None) -> str:
     """The condition under which a row of the target is one of the source."""
     tests = [f"target.`{key}` = source.`{key}`" for key in keys]
     return " AND ".join([*tests, *([f"({where})"] if where else [])])
-
-
-class _Noted:
-    """Rows on their way into the engine, and what their source raised."""
-
-    def __init__(self, data: pa.Table | pa.RecordBatchReader) -> None:
-        self.failure: Exception | None = None
-        self._data = data.to_reader() if isinstance(data, pa.Table) else data
-
-    def reader(self) -> pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(self._data.schema, self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from self._data
-        finally:
-            found = sys.exc_info()[1]
-            if isinstance(found, Exception):
-                self.failure = found
-
-
-def _with_plain_strings(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """Cast the engine's string and binary views, which few consumers take, to plain ones."""
-    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-    fields = [field.with_type(plain.get(field.type, field.type)) for field in reader.schema]
-    return reader.cast(pa.schema(fields, reader.schema.metadata))
-
-
-@contextmanager
-def _translated(uri: str) -> Iterator[None]:
-    """Turn deltalake's errors into ours, once."""
-    try:
-        yield
-    except NeuroLakeError:
-        raise
-    except OSError:
-        with translated(uri):
-            raise
-    except DeltaTableNotFoundError as exc:
-        raise TableNotFoundError(f"{uri}: no Delta table or no such version: {exc}") from exc
-    except DeltaSchemaMismatchError as exc:
-        raise SchemaMismatchError(f"{uri}: the rows do not fit the table's schema: {exc}") from exc
-    except CommitFailedError as exc:
-        raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
-    except (DeltaError, DeltaProtocolError) as exc:
-        raise TableError(f"{uri}: {exc}") from exc
-
-
-def _check_types(schema: pa.Schema, uri: str) -> None:
-    """Refuse types that Delta lacks: deltalake raises a bare `Exception` for them."""
-    lacking = [f"{field.name!r} is {field.type}" for field in schema if _is_lacking(field.type)]
-    if lacking:
-        raise TableError(
-            f"{uri}: Delta has no such types: columns {', '.join(lacking)}; cast them first"
-        )
-
-
-def _is_lacking(type_: pa.DataType) -> bool:
-    if pa.types.is_dictionary(type_):
-        return _is_lacking(type_.value_type)
-    if pa.types.is_nested(type_) and not pa.types.is_union(type_):
-        return any(_is_lacking(type_.field(index).type) for index in range(type_.num_fields))
-    if pa.types.is_decimal(type_):
-        return bool(type_.bit_width > 128 or type_.scale < 0)
-    return any(is_one(type_) for is_one in _LACKING)
-
-
-_LACKING = (
-    pa.types.is_duration,
-    pa.types.is_time,
-    pa.types.is_interval,
-    pa.types.is_float16,
-    pa.types.is_union,
-    pa.types.is_run_end_encoded,
-)

@@ -6,6 +6,7 @@ Owns finding a piece of work's commit among those of others: each carries a mark
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from neurolake_dagster.errors import StorageNotFoundError
@@ -59,14 +60,40 @@ def find_commit(log: Storage, newest: int, mark: str) -> DeltaCommit | None:
     None where no entry that is still in the log carries it.
     """
     for version in range(newest, -1, -1):
-        try:
-            text = log.read(f"{version:020d}.json")
-        except StorageNotFoundError:
+        actions = _actions(log, version)
+        if not actions:
             return None
-        actions = [json.loads(line) for line in text.splitlines() if line]
         if any(_carries(action, mark) for action in actions):
             return _commit(version, actions)
     return None
+
+
+def committed_at(log: Storage, version: int) -> datetime | None:
+    """When a version was committed, as it says itself; None if it does not, or is gone."""
+    for action in _actions(log, version):
+        moment = action.get("commitInfo", {}).get("timestamp")
+        if moment is not None:
+            return datetime.fromtimestamp(moment / 1000, UTC)
+    return None
+
+
+def transactions_since(log: Storage, version: int, newest: int) -> set[str]:
+    """The names of the transactions that the versions after one carry."""
+    return {
+        action["txn"]["appId"]
+        for number in range(version + 1, newest + 1)
+        for action in _actions(log, number)
+        if "txn" in action
+    }
+
+
+def _actions(log: Storage, version: int) -> list[dict[str, Any]]:
+    """One version's entry; none where the log holds it no more."""
+    try:
+        text = log.read(f"{version:020d}.json")
+    except StorageNotFoundError:
+        return []
+    return [json.loads(line) for line in text.splitlines() if line]
 
 
 def _carries(action: Mapping[str, Any], mark: str) -> bool:

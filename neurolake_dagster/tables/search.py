@@ -18,7 +18,8 @@ from neurolake_dagster.tables.snapshot import Snapshot
 from neurolake_dagster.tables.table import Table
 
 if TYPE_CHECKING:
-    from neurolake_dagster.tables.delta import DeltaDataset, DeltaSnapshot
+    from neurolake_dagster.tables.delta import DeltaDataset
+    from neurolake_dagster.tables.delta_snapshot import DeltaSnapshot
 
 # Folders below this depth are part of no layout of ours.
 DEEPEST = 8

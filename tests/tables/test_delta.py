@@ -1,21 +1,25 @@
-"""Delta through deltalake on stores that cannot be used, and types that Delta lacks."""
+"""Delta through deltalake: versions, restores and merges, stores and types that cannot be used."""
 
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from neurolake_dagster.errors import (
+    SchemaMismatchError,
     StorageAccessError,
     StorageError,
     StorageUnavailableError,
     TableError,
+    TableNotFoundError,
 )
 from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
 from tests.s3_server import S3Server
 from tests.test_storage import TOLD_WITHIN_S, s3_options
@@ -102,3 +106,60 @@ def test_a_type_that_delta_lacks_is_told(tmp_path: Path, type_: pa.DataType) -> 
     with pytest.raises(TableError):
         dataset.write(pa.table({"x": pa.nulls(1, type_)}))
     assert not dataset.exists()
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> DeltaDataset:
+    return DeltaDataset(Storage(str(tmp_path)), "t")
+
+
+def ids(dataset: DeltaDataset) -> list[int]:
+    return sorted(dataset.scan().read_all()["id"].to_pylist())
+
+
+def test_a_version_that_is_not_there_is_told_as_for_our_tables(dataset: DeltaDataset) -> None:
+    """A moment before the first version gave its rows; -1 was an OverflowError."""
+    dataset.write(ROWS)
+    time.sleep(0.01)
+    after = datetime.now(UTC)
+    time.sleep(0.01)
+    dataset.write(ROWS.slice(1))
+    table = Table(dataset.storage, "ncf", "ncf")
+    table.write(ROWS)
+    for version in (99, -1):
+        for one in (dataset, table):
+            with pytest.raises(TableNotFoundError, match=f"no version {version}; see"):
+                one.scan(version=version)
+    for moment in (datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 1, 1)):
+        for one in (dataset, table):
+            with pytest.raises(TableNotFoundError, match="no version at 2000-01-01"):
+                one.scan(version=moment)
+    assert dataset.scan(version=after).read_all().num_rows == 2
+
+
+def test_what_a_restore_takes_back_can_be_done_again(dataset: DeltaDataset) -> None:
+    """An append that was run again after a restore did nothing, and said it had."""
+    for number in range(3):
+        rows = pa.table({"id": [number]})
+        dataset.write(rows, mode="append", transaction=f"run/{number}")
+    dataset.restore(0)
+    assert ids(dataset) == [0]
+    for _ in range(2):
+        for number in range(2):
+            rows = pa.table({"id": [number]})
+            dataset.write(rows, mode="append", transaction=f"run/{number}")
+    assert ids(dataset) == [0, 1]
+    dataset.restore(2)
+    assert ids(dataset) == [0, 1, 2]
+    dataset.write(pa.table({"id": [2]}), mode="append", transaction="run/2")
+    assert ids(dataset) == [0, 1, 2]
+
+
+def test_a_merge_that_lacks_columns_is_refused_unless_they_may_stay(dataset: DeltaDataset) -> None:
+    dataset.write(pa.table({"id": [1, 2], "v": ["a", "b"]}))
+    rows = pa.table({"id": [2, 3]})
+    with pytest.raises(SchemaMismatchError, match=r"lack columns \['v'\]"):
+        dataset.merge(rows, ["id"])
+    dataset.merge(rows, ["id"], adds_columns=True)
+    found = {row["id"]: row["v"] for row in dataset.scan().read_all().to_pylist()}
+    assert found == {1: "a", 2: "b", 3: None}

@@ -1,0 +1,71 @@
+"""Every failure of deltalake as one of our errors; types that Delta lacks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+from deltalake.exceptions import (
+    CommitFailedError,
+    DeltaError,
+    DeltaProtocolError,
+    SchemaMismatchError as DeltaSchemaMismatchError,
+    TableNotFoundError as DeltaTableNotFoundError,
+)
+
+from neurolake_dagster.errors import (
+    CommitConflictError,
+    NeuroLakeError,
+    SchemaMismatchError,
+    TableError,
+    TableNotFoundError,
+)
+from neurolake_dagster.storage import translated as translated_storage
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn deltalake's errors into ours, once."""
+    try:
+        yield
+    except NeuroLakeError:
+        raise
+    except OSError:
+        with translated_storage(uri):
+            raise
+    except DeltaTableNotFoundError as exc:
+        raise TableNotFoundError(f"{uri}: no Delta table or no such version: {exc}") from exc
+    except DeltaSchemaMismatchError as exc:
+        raise SchemaMismatchError(f"{uri}: the rows do not fit the table's schema: {exc}") from exc
+    except CommitFailedError as exc:
+        raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
+    except (DeltaError, DeltaProtocolError) as exc:
+        raise TableError(f"{uri}: {exc}") from exc
+
+
+def check_types(schema: pa.Schema, uri: str) -> None:
+    """Refuse types that Delta lacks: deltalake raises a bare `Exception` for them."""
+    lacking = [f"{field.name!r} is {field.type}" for field in schema if _is_lacking(field.type)]
+    if lacking:
+        raise TableError(
+            f"{uri}: Delta has no such types: columns {', '.join(lacking)}; cast them first"
+        )
+
+
+def _is_lacking(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        return _is_lacking(type_.value_type)
+    if pa.types.is_nested(type_) and not pa.types.is_union(type_):
+        return any(_is_lacking(type_.field(index).type) for index in range(type_.num_fields))
+    if pa.types.is_decimal(type_):
+        return bool(type_.bit_width > 128 or type_.scale < 0)
+    return any(is_one(type_) for is_one in _LACKING)
+
+
+_LACKING = (
+    pa.types.is_duration,
+    pa.types.is_time,
+    pa.types.is_interval,
+    pa.types.is_float16,
+    pa.types.is_union,
+    pa.types.is_run_end_encoded,
+)
