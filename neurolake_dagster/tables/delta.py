@@ -34,7 +34,7 @@ from neurolake_dagster.tables.delta_commit import (
 )
 from neurolake_dagster.tables.delta_failures import check_types, translated
 from neurolake_dagster.tables.delta_partitions import new_transactions, record_partitions
-from neurolake_dagster.tables.delta_rows import NotedRows, divided, with_plain_strings
+from neurolake_dagster.tables.delta_rows import divided, noted_rows, with_plain_strings
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.delta_snapshot import DeltaSnapshot, snapshot_of
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
@@ -224,28 +224,18 @@ class DeltaDataset:
         check_types(data.schema, self.uri)
         if transaction is not None and self.has_transaction(transaction):
             return
-        marks = self._marks(transaction, partitions)
         options: dict[str, Any] = {
             "mode": mode,
             "partition_by": list(partition_by) or None,
-            "schema_mode": schema_mode,
+            "schema_mode": schema_mode or self._typing(data.schema),
             "storage_options": self.storage.deltalake_options(),
             "writer_properties": WriterProperties(compression="ZSTD", compression_level=ZSTD_LEVEL),
-            "commit_properties": CommitProperties(
-                custom_metadata=properties or {}, app_transactions=marks
-            ),
+            "commit_properties": self._carried(properties, transaction, partitions),
         }
         if where is not None:
             options["predicate"] = where
-        noted = NotedRows(data)
-        with translated(self.uri):
-            try:
-                write_deltalake(self.uri, noted.reader(), **options)
-            except DeltaError as exc:
-                # The engine wraps what the rows' own source raised in its text.
-                if noted.failure is not None:
-                    raise noted.failure from exc
-                raise
+        with translated(self.uri), noted_rows(data) as rows:
+            write_deltalake(self.uri, rows, **options)
 
     def merge(
         self,
@@ -279,7 +269,6 @@ class DeltaDataset:
         check_types(data.schema, self.uri)
         if transaction is not None and self.has_transaction(transaction):
             return
-        marks = self._marks(transaction, partitions)
         table = self.open()
         held = [field.name for field in table.schema().fields]
         missing = [name for name in held if name not in data.column_names]
@@ -295,9 +284,7 @@ class DeltaDataset:
                 source_alias="source",
                 target_alias="target",
                 merge_schema=adds_columns,
-                commit_properties=CommitProperties(
-                    custom_metadata=properties or {}, app_transactions=marks
-                ),
+                commit_properties=self._carried(properties, transaction, partitions),
             )
             if when_matched == "update":
                 merge = merge.when_matched_update_all()
@@ -371,11 +358,28 @@ class DeltaDataset:
         with translated(self.uri):
             record_partitions(self.open(), names)
 
-    def _marks(self, transaction: str | None, partitions: Sequence[str]) -> list[Transaction]:
+    def _carried(
+        self, properties: dict[str, str] | None, transaction: str | None, partitions: Sequence[str]
+    ) -> CommitProperties:
         """What a commit carries so that its work is known."""
         table = self.open() if partitions and self.exists() else None
         own = [] if transaction is None else [Transaction(transaction, 1)]
-        return own + new_transactions(table, partitions)
+        return CommitProperties(
+            custom_metadata=properties or {},
+            app_transactions=own + new_transactions(table, partitions),
+        )
+
+    def _typing(self, schema: pa.Schema) -> str | None:
+        """The schema mode for rows of the table's columns: some may bring types to null ones."""
+        if not self.exists():
+            return None
+        held = pa.schema(self.open().schema().to_arrow())
+        is_typed = any(
+            pa.types.is_null(field.type) and not pa.types.is_null(schema.field(field.name).type)
+            for field in held
+            if field.name in schema.names
+        )
+        return "merge" if is_typed and set(held.names) == set(schema.names) else None
 
     def has_transaction(self, transaction: str) -> bool:
         """Whether a commit carries this name already."""

@@ -1,32 +1,37 @@
 """Rows on their way into deltalake's engine and out of it: what it must not be left alone with."""
 
-import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake.exceptions import DeltaError
 
 from neurolake_dagster.tables.conditions import Joined, Predicate
 
 
-class NotedRows:
-    """Rows on their way into the engine, and what their source raised."""
+@contextmanager
+def noted_rows(data: pa.Table | pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
+    """Give rows to the engine, and raise what their own source did.
 
-    def __init__(self, data: pa.Table | pa.RecordBatchReader) -> None:
-        self.failure: Exception | None = None
-        self._data = data.to_reader() if isinstance(data, pa.Table) else data
+    The engine wraps that in a text.
+    """
+    source = data.to_reader() if isinstance(data, pa.Table) else data
+    failures: list[Exception] = []
 
-    def reader(self) -> pa.RecordBatchReader:
-        """The rows, once."""
-        return pa.RecordBatchReader.from_batches(self._data.schema, self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._data
-        finally:
-            found = sys.exc_info()[1]
-            if isinstance(found, Exception):
-                self.failure = found
+            yield from source
+        except Exception as exc:
+            failures.append(exc)
+            raise
+
+    try:
+        yield pa.RecordBatchReader.from_batches(source.schema, batches())
+    except DeltaError as exc:
+        if failures:
+            raise failures[0] from exc
+        raise
 
 
 def with_plain_strings(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:

@@ -163,3 +163,23 @@ def test_a_merge_that_lacks_columns_is_refused_unless_they_may_stay(dataset: Del
     dataset.merge(rows, ["id"], adds_columns=True)
     found = {row["id"]: row["v"] for row in dataset.scan().read_all().to_pylist()}
     assert found == {1: "a", 2: "b", 3: None}
+
+
+def test_a_column_that_was_all_null_takes_the_first_type(dataset: DeltaDataset) -> None:
+    dataset.write(pa.table({"id": [1], "c": pa.nulls(1)}))
+    dataset.write(pa.table({"id": [2], "c": pa.nulls(1)}), mode="append")
+    dataset.write(pa.table({"id": [3], "c": ["s"]}), mode="append")
+    found = {row["id"]: row["c"] for row in dataset.scan().read_all().to_pylist()}
+    assert found == {1: None, 2: None, 3: "s"}
+    with pytest.raises(SchemaMismatchError):
+        dataset.write(pa.table({"id": [4], "c": ["x"], "d": [1]}), mode="append")
+
+
+def test_what_the_rows_own_source_raises_is_told(dataset: DeltaDataset) -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from ROWS.to_batches()
+        raise LookupError("the source is gone")
+
+    with pytest.raises(LookupError, match="the source is gone"):
+        dataset.write(pa.RecordBatchReader.from_batches(ROWS.schema, batches()))
+    assert not dataset.exists()
