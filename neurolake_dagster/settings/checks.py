@@ -5,6 +5,7 @@ Spark takes, or raises `ValueError`, which the settings turn into their own erro
 """
 
 import re
+import urllib.parse
 import zoneinfo
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ REMOTE = re.compile(rf"sc://{HOST}(?::\d+)?(?:/(?:;[\w.-]+=[^;\s]+)*;?)?", re.IG
 OFFSET = re.compile(
     r"Z|UTC|GMT|UT|(?:UTC|GMT|UT)?[+-](?:0?\d|1[0-7])(?::[0-5]\d(?::[0-5]\d)?)?|[+-]18(?::00)?"
 )
+CONNECT_PORT = 15002
 REMOTES = ("auto", "start")
 # Keys that decide where Spark runs: the options' own, whoever names them.
 MOVED = {"spark.master": "master", "spark.remote": "remote"}
@@ -133,6 +135,12 @@ def check_remote(text: str, words: tuple[str, ...]) -> str:
             f"got {shown_remote(text)!r}"
         )
     return text
+
+
+def address_of(remote: str) -> tuple[str, int]:
+    """Host and port of a Connect address."""
+    found = urllib.parse.urlsplit(remote)
+    return found.hostname or "localhost", found.port or CONNECT_PORT
 
 
 def check_endpoint(text: str) -> str:

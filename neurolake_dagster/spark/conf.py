@@ -5,6 +5,7 @@ storage's, the profile's, or its default. Starts nothing.
 """
 
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ KEYS: dict[str, str] = {
     "warehouse_dir": "spark.sql.warehouse.dir",
     "python": "spark.pyspark.python",
 }
+LOOPBACK = "127.0.0.1"
 S3A = "spark.hadoop.fs.s3a."
 S3_KEYS: dict[str, str] = {
     "s3_endpoint": f"{S3A}endpoint",
@@ -155,10 +157,8 @@ def build_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, s
             conf[f"{S3A}aws.credentials.provider"] = provider
         if settings.profile_in_force == "local":
             conf |= IMPATIENCE
-    if settings.is_here:
-        conf.setdefault("spark.driver.host", "127.0.0.1")
-        if conf["spark.driver.host"] == "127.0.0.1":
-            conf["spark.driver.bindAddress"] = "127.0.0.1"
+    if conf.get("spark.driver.host") == LOOPBACK:
+        conf["spark.driver.bindAddress"] = LOOPBACK
     return conf | settings.extra_configs
 
 
@@ -178,9 +178,9 @@ def launch_environment(settings: SparkSettings) -> dict[str, str]:
     """The variables that a JVM of these settings is launched with."""
     python = workers_python(settings)
     found = {"PYSPARK_DRIVER_PYTHON": sys.executable, "PYSPARK_PYTHON": python or "python3"}
-    if settings.is_here and settings.driver_host in (None, "127.0.0.1", "localhost"):
+    if settings.is_here and settings.driver_host in (None, LOOPBACK, "localhost"):
         # What Spark serves listens here; on a real cluster executors have to reach the driver.
-        found["SPARK_LOCAL_IP"] = os.environ.get("SPARK_LOCAL_IP", "127.0.0.1")
+        found["SPARK_LOCAL_IP"] = os.environ.get("SPARK_LOCAL_IP", LOOPBACK)
     return found
 
 
@@ -217,9 +217,31 @@ def s3_options(settings: SparkSettings, storage: StorageSettings) -> StorageOpti
     return StorageOptions(endpoint=endpoint, region=region, secure=secure, **keys)
 
 
-def jar_conf(jars: list[Path]) -> dict[str, str]:
-    """Key for jars that lie on disk; a session so started resolves nothing."""
-    return {"spark.jars": ",".join(str(jar) for jar in jars)} if jars else {}
+def jar_conf(jars: list[Path], settings: SparkSettings) -> dict[str, str]:
+    """Key for jars that lie on disk, with those of `extra_configs`; nothing is to be resolved."""
+    found = [*map(str, jars), *_extra_jars(settings)]
+    return {"spark.jars": ",".join(found)} if found else {}
+
+
+def static_facts(settings: SparkSettings) -> dict[str, str]:
+    """What a Spark is started with beside its keys: the master, and jars that were given."""
+    jars = [*(settings.jars or ()), *_extra_jars(settings)]
+    return {"spark.master": settings.master, **({"spark.jars": ",".join(jars)} if jars else {})}
+
+
+def _extra_jars(settings: SparkSettings) -> list[str]:
+    jars = settings.extra_configs.get("spark.jars")
+    return [jars] if jars else []
+
+
+def explicit_keys(settings: SparkSettings, storage: StorageSettings) -> set[str]:
+    """The keys whose values somebody has set, in code or environment."""
+    chosen = [one for one in choose(settings, storage) if one.origin in ("field", "environment")]
+    options = {one.option for one in chosen}
+    facts = {"master": "spark.master", "jars": "spark.jars"}
+    found = {key for one in chosen for key in one.keys}
+    found |= {key for option, key in facts.items() if option in options}
+    return found | settings.extra_configs.keys()
 
 
 def _tls(settings: SparkSettings, storage: StorageSettings) -> tuple[bool, Origin]:
@@ -247,11 +269,13 @@ def _tls(settings: SparkSettings, storage: StorageSettings) -> tuple[bool, Origi
 def _inherited(
     settings: SparkSettings, storage: StorageSettings
 ) -> dict[str, tuple[object, Origin]]:
-    """What S3 options are that are not set, and the Python of the workers."""
+    """What options are by their surroundings: the machine's, and for S3 the storage's."""
     found: dict[str, tuple[object, Origin]] = {}
     python = workers_python(settings)
     if python is not None:
         found["python"] = python, "default"
+    if settings.is_here:
+        found["driver_host"] = LOOPBACK, "default"
     if not settings.s3_enabled:
         return found
     options = s3_options(settings, storage)
@@ -276,6 +300,9 @@ def _keys(settings: SparkSettings, name: str, value: object) -> dict[str, str]:
         value = getattr(settings, name).get_secret_value()
     if name == "s3_endpoint":
         value = _without_scheme(str(value))
+    if name == "warehouse_dir" and settings.is_here and not re.match(r"\w+:", str(value)):
+        # As Spark writes it, so that what runs can be compared with it.
+        value = f"file:{Path(str(value)).absolute()}"
     key = KEYS.get(name) or S3_KEYS.get(name)
     if key is not None:
         keys[key] = as_text(value)

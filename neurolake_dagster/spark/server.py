@@ -17,7 +17,7 @@ import psutil
 from neurolake_dagster.errors import SessionConflictError, SparkError
 from neurolake_dagster.service import Service, free_ports, write_private
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
-from neurolake_dagster.spark.conf import build_conf, jar_conf
+from neurolake_dagster.spark.conf import build_conf, jar_conf, launch_environment, static_facts
 from neurolake_dagster.spark.jars import installed_set, session_jars, spark_home
 from neurolake_dagster.spark.java import require_java
 from neurolake_dagster.spark.status import StatusAPI
@@ -68,10 +68,11 @@ def fingerprint(settings: SparkSettings, storage: StorageSettings, token: str) -
 
     Values are digests, made with the server's token: some values are secrets.
     """
-    conf = build_conf(without_remote(settings), storage)
+    settings = without_remote(settings)
+    conf = static_facts(settings) | build_conf(settings, storage)
     conf.pop("spark.app.name", None)
     versions = {f"version of {name}": value for name, value in asdict(installed_set()).items()}
-    values = conf | versions | {"spark.master": settings.master}
+    values = conf | versions
     return {name: _digest(value, token) for name, value in values.items()}
 
 
@@ -169,7 +170,7 @@ def _launch(
     java = require_java()
     # The UI asks for no token: others of this machine may look, not end our jobs.
     conf = {"spark.ui.killEnabled": "false", **build_conf(settings, storage)}
-    conf |= jar_conf(session_jars(settings)) | {
+    conf |= jar_conf(session_jars(settings), settings) | {
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": str(server.port),
         "spark.connect.grpc.port.maxRetries": "0",
@@ -184,9 +185,8 @@ def _launch(
         | {
             "JAVA_HOME": str(java.home),
             "SPARK_HOME": str(spark_home()),
-            "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_CONNECT_AUTHENTICATE_TOKEN": server.token,
-            "PYSPARK_PYTHON": sys.executable,
+            **launch_environment(settings),
         },
         facts=lambda pid: asdict(_with_ui(server, _ui_url(pid, conf))),
         is_ready=lambda: answers(server.port),

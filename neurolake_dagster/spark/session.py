@@ -1,53 +1,111 @@
-"""The Spark session of this process: started once, by settings, thread-safe.
+"""The Spark sessions of this process: each started once, by its settings, thread-safe.
 
-Owns starting, sharing and stopping. What the settings mean as Spark keys is
-`neurolake_dagster.spark.conf`'s.
+Owns which settings share a session, a JVM or a server, and what is told where they cannot. What
+the settings mean as Spark keys is `neurolake_dagster.spark.conf`'s.
+
+Settings are what a session is found by: all of them, also where S3 and the format ncf reach it.
+On one JVM or server, settings that Spark can change while it runs give a session of their own.
+Of those that it cannot,
+
+- our own JVM or warm server refuses other values (`SessionConflictError`);
+- a JVM that somebody else started refuses those that were set, in code or environment;
+- a Connect server of somebody else runs with its own, and those that were set are named once in
+  the log: nobody here could restart it.
 """
 
-import atexit
 import logging
-import os
-import subprocess
-import sys
 import threading
-import urllib.parse
-import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from neurolake_dagster.errors import SessionConflictError, SparkError
-from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
-from neurolake_dagster.settings.redaction import is_secret
-from neurolake_dagster.spark.client import import_client
-from neurolake_dagster.spark.conf import build_conf, is_local, jar_conf, s3_options
-from neurolake_dagster.spark.jars import session_jars
-from neurolake_dagster.spark.java import require_java
+from neurolake_dagster.errors import SessionConflictError
+from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.settings.checks import same_value
+from neurolake_dagster.settings.redaction import shown_remote
+from neurolake_dagster.spark import classic, connect
+from neurolake_dagster.spark.classic import activate, is_classic
+from neurolake_dagster.spark.conf import build_conf, explicit_keys, s3_options, static_facts
 from neurolake_dagster.spark.server import (
-    answers,
     find_server,
     shortened,
     start_server,
     without_remote,
 )
-from neurolake_dagster.spark.shipping import build_archive
+from neurolake_dagster.storage import StorageOptions
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+__all__ = ["activate", "get_session", "running_session", "stop_session"]
+
 # A server does not tell how many tasks it runs at once.
 REMOTE_TASKS = 8
-JVM_STOP_TIMEOUT_S = 20
-CONNECT_PORT = 15002
-EVENT_LOG_DIR = "/tmp/spark-events"  # noqa: S108  # Spark's own default, which it does not create
+EXTENSIONS, CATALOG = "spark.sql.extensions", "spark.sql.catalog.spark_catalog"
+logger = logging.getLogger(__name__)
 
-# All sessions of a JVM share its formats, and the reader of ncf was made for this.
-FIXED = ("spark.sql.python.filterPushdown.enabled",)
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where sessions run.
+
+    Parameters
+    ----------
+    remote
+        The Connect server's address; None is a JVM of this process.
+    is_ours
+        Whether this package started what runs there, with the same settings.
+    """
+
+    remote: str | None = field(default=None, repr=False)
+    is_ours: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a session is to be.
+
+    Parameters
+    ----------
+    conf
+        Spark's keys and what else a running Spark cannot change.
+    ncf
+        How the format reaches S3 and whether it takes filters; None where it is off.
+    """
+
+    settings: SparkSettings
+    storage: StorageSettings
+    place: Place
+    conf: dict[str, str]
+    ncf: tuple[StorageOptions, bool] | None
+
+    @property
+    def key(self) -> tuple[frozenset[tuple[str, str]], object]:
+        """What makes two sessions of one place the same."""
+        return frozenset(self.conf.items()), self.ncf
+
+
+@dataclass(kw_only=True)
+class Engine:
+    """A running Spark and the sessions that it has here.
+
+    Parameters
+    ----------
+    root
+        Its first session.
+    running
+        The values that it was started with, where that was us.
+    """
+
+    place: Place
+    root: "SparkSession"
+    running: dict[str, str | None]
+    sessions: dict[object, "SparkSession"] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+
 
 _lock = threading.RLock()
-# Of the running session: what it was started with and where, and those that share its JVM.
-_started: dict[str, str] = {}
-_endpoints: list[str] = []
-_shared: dict[frozenset[tuple[str, str]], "SparkSession"] = {}
+_engines: dict[str | None, Engine] = {}
 
 
 def get_session(
@@ -55,21 +113,19 @@ def get_session(
 ) -> "SparkSession":
     """Return the session of these settings; started at the first call, shared after.
 
-    Other settings that Spark can change while it runs give a session of their own on the same
-    JVM, so that none sees the other's.
-
     Parameters
     ----------
     settings, storage
         What the session is to be; `storage` lends its S3 settings where Spark's are not set.
     force_recreate
-        Stop a running session and its JVM first, whatever they were started with.
+        Stop this process's sessions and their JVM first, whatever they were started with, also
+        those of somebody else.
 
     Raises
     ------
     SessionConflictError
-        If a JVM runs that cannot take these settings any more; it names them.
-    JavaNotFoundError, JarsNotFoundError
+        If a Spark runs that cannot take these settings any more; it names them.
+    JavaNotFoundError, JarsNotFoundError, SparkError
     """
     with _lock:
         if force_recreate:
@@ -79,224 +135,256 @@ def get_session(
     return session
 
 
-def activate(session: "SparkSession") -> None:
-    """Make a session this thread's own.
-
-    When it writes, Spark looks for formats in the thread's session only; other threads than the
-    one that started it have none.
-    """
-    if _is_classic(session):
-        jvm: Any = session._jvm  # noqa: SLF001  # pyspark has no public way
-        jvm.org.apache.spark.sql.classic.SparkSession.setActiveSession(session._jsparkSession)  # noqa: SLF001
-
-
-def _find_or_open(settings: SparkSettings, storage: StorageSettings) -> "SparkSession":
-    """The session of these settings; hold the lock."""
-    remote = _resolve_remote(settings, storage)
-    if remote != settings.remote:
-        settings = without_remote(settings)
-    conf = build_conf(settings, storage)
-    running = running_session()
-    if running is not None and not _started:
-        # Somebody else started it: their choice, taken as it is.
-        return running
-    key = frozenset(conf.items())
-    if key in _shared:
-        return _shared[key]
-    if running is None:
-        # A JVM that outlived its session keeps that session's keys.
-        _stop_jvm()
-        session = _connect(remote) if remote else _start(settings, conf)
-        _started.update(conf)
-        _endpoints.extend([remote] if remote else [])
-    else:
-        session = _share(running, conf)
-    is_first = running is None
-    # A JVM's sessions share its formats, a server's do not.
-    if settings.neurolake_ncf_enabled and (is_first or not _is_classic(session)):
-        _register_ncf(session, settings, storage)
-    _shared[key] = session
-    return session
-
-
 def stop_session() -> None:
     """Stop this process's sessions and their JVM, if there are any.
 
     The JVM has to go too: it keeps its memory settings and every key it was started with.
     """
     with _lock:
-        session = running_session()
-        for one in {id(one): one for one in (session, *_shared.values())}.values():
-            if one is not None:
-                one.stop()
-        _forget()
-        _stop_jvm()
+        _forget_stopped()
+        for remote in list(_engines):
+            _drop(remote)
+        theirs = classic.foreign_session()
+        if theirs is not None:
+            theirs.stop()
+        classic.stop_jvm()
 
 
 def running_session() -> "SparkSession | None":
-    """The running session, also where another thread or somebody else started it."""
-    from pyspark.sql import SparkSession
+    """A session that runs, also where another thread or somebody else started it."""
+    with _lock:
+        _forget_stopped()
+        roots = (engine.root for engine in _engines.values())
+        return next(roots, classic.foreign_session())
 
-    session: SparkSession | None = next(
-        iter(_shared.values()),
-        SparkSession._instantiatedSession,  # noqa: SLF001  # no public way
+
+def _find_or_open(settings: SparkSettings, storage: StorageSettings) -> "SparkSession":
+    """The session of these settings; hold the lock."""
+    _forget_stopped()
+    wanted = _wanted(settings, storage)
+    engine = _engines.get(wanted.place.remote)
+    if engine is None:
+        _refuse_mixture(wanted.place)
+        engine, session = _begin(wanted)
+    elif wanted.key in engine.sessions:
+        return engine.sessions[wanted.key]
+    else:
+        session = _share(engine, wanted)
+    if wanted.ncf is not None:
+        _register_ncf(session, *wanted.ncf)
+    _engines[wanted.place.remote] = engine
+    engine.sessions[wanted.key] = session
+    return session
+
+
+def _wanted(settings: SparkSettings, storage: StorageSettings) -> Wanted:
+    place = _find_place(settings, storage)
+    if place.remote != settings.remote:
+        settings = without_remote(settings)
+    ncf = (s3_options(settings, storage), settings.neurolake_pushdown_enabled)
+    return Wanted(
+        settings=settings,
+        storage=storage,
+        place=place,
+        conf=static_facts(settings) | build_conf(settings, storage),
+        ncf=ncf if settings.neurolake_ncf_enabled else None,
     )
-    if session is not None and (not _is_classic(session) or _runs(session)):
-        return session
-    _forget()
-    return None
 
 
-def _forget() -> None:
-    _started.clear()
-    _endpoints.clear()
-    _shared.clear()
-
-
-def _is_classic(session: "SparkSession") -> bool:
-    """Whether its JVM is this process's own; else it is a Connect server's."""
-    return hasattr(session, "_jsc")
-
-
-def _runs(session: "SparkSession") -> bool:
-    """Whether a classic session was not stopped, by us or by somebody else."""
-    return session._sc._jsc is not None  # noqa: SLF001  # pyspark has no public way
-
-
-def _share(running: "SparkSession", conf: dict[str, str]) -> "SparkSession":
-    """A session with other settings on the same JVM; refused where it cannot take them."""
-    other = {name for name in conf.keys() | _started.keys() if conf.get(name) != _started.get(name)}
-    fixed = sorted(n for n in other if n in FIXED or not running.conf.isModifiable(n))
-    if fixed:
-        raise SessionConflictError(
-            f"Spark: a JVM of this process runs with other values of {', '.join(fixed)}, which "
-            "it cannot change any more; use the same settings everywhere, or "
-            "force_recreate=True to restart it"
-        )
-    session = running.newSession() if _is_classic(running) else _open(_endpoints[0])
-    for name in other:
-        if name in conf:
-            session.conf.set(name, conf[name])
-        else:
-            session.conf.unset(name)
-    return session
-
-
-def _start(settings: SparkSettings, conf: dict[str, str]) -> "SparkSession":
-    """Start a classic session with its own JVM."""
-    from pyspark.sql import SparkSession
-
-    java = require_java()
-    jars = session_jars(settings)
-    os.environ["JAVA_HOME"] = str(java.home)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    # Workers must be this Python: another one lacks this package and pyarrow.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    if conf.get("spark.eventLog.enabled") == "true":
-        _make_folder(conf.get("spark.eventLog.dir", EVENT_LOG_DIR))
-    options = conf | jar_conf(jars) | {"spark.master": settings.master}
-    with warnings.catch_warnings():
-        # pyspark's launcher leaves the gateway's pipes open on purpose.
-        warnings.simplefilter("ignore", ResourceWarning)
-        _launch_jvm(options)
-        builder = SparkSession.builder
-        for key, value in options.items():
-            builder = builder.config(key, value)
-        session = builder.getOrCreate()
-    if not is_local(settings):
-        # Before anything is registered: what Spark hands to workers names the files of then.
-        archive = build_archive(CacheSettings.load().dir.absolute() / "spark")
-        session.sparkContext.addPyFile(str(archive))
-    return session
-
-
-def _launch_jvm(options: dict[str, str]) -> None:
-    """Start the JVM; secrets stay off its command line, which everybody on the machine reads."""
-    from pyspark import SparkConf, SparkContext
-
-    public = SparkConf(loadDefaults=False)
-    for key, value in options.items():
-        if not is_secret(key, value):
-            public.set(key, value)
-    SparkContext._ensure_initialized(conf=public)  # noqa: SLF001  # pyspark has no public way
-
-
-def _make_folder(place: str) -> None:
-    """Make a local folder that Spark expects; one on another file system is its owner's."""
-    path = place.removeprefix("file://").removeprefix("file:")
-    if "://" not in path:
-        Path(path).mkdir(parents=True, exist_ok=True)
-
-
-def _stop_jvm() -> None:
-    """End the JVM that pyspark launched; the next session launches its own."""
-    from pyspark import SparkContext
-
-    gateway = SparkContext._gateway  # noqa: SLF001  # pyspark has no public way
-    if gateway is None:
-        return
-    gateway.shutdown()
-    process: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)
-    if process is not None:
-        if process.stdin is not None:
-            # The JVM waits for this end of its input.
-            process.stdin.close()
-        process.wait(JVM_STOP_TIMEOUT_S)
-    SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001
-
-
-def _resolve_remote(settings: SparkSettings, storage: StorageSettings) -> str | None:
-    """The Connect endpoint to use; None for a classic session."""
+def _find_place(settings: SparkSettings, storage: StorageSettings) -> Place:
+    """Where a session of these settings runs; ``auto`` and ``start`` stay where others run."""
+    if settings.remote is None:
+        return Place()
     if settings.remote not in ("auto", "start"):
-        return settings.remote
-    if settings.remote == "start":
-        return start_server(settings, storage).url
-    server = find_server()
+        in_use = _engines.get(settings.remote)
+        return in_use.place if in_use else Place(remote=settings.remote, is_ours=False)
+    if None in _engines or classic.foreign_session() is not None:
+        return Place()
+    server = start_server(settings, storage) if settings.remote == "start" else find_server()
     other = [] if server is None else server.differences(settings, storage)
-    if server is not None and not other:
-        return server.url
+    if server is not None and (not other or server.url in _engines):
+        return Place(remote=server.url)
     notice = (
         "no warm Spark server runs; `neurolake spark start` starts one"
         if server is None
         else f"the warm Spark server runs with other values of {shortened(other)}; set them alike, "
         "or `neurolake spark stop` it and start it with these settings"
     )
-    logging.getLogger(__name__).warning("%s. Starting a session of this process", notice)
-    return None
+    logger.warning("%s. Starting a session of this process", notice)
+    return Place()
 
 
-def _connect(remote: str) -> "SparkSession":
-    """Open a session on a Spark Connect server."""
-    address = urllib.parse.urlsplit(remote)
-    host, port = address.hostname or "localhost", address.port or CONNECT_PORT
-    # A client retries an absent server for many minutes.
-    if not answers(port, host):
-        raise SparkError(f"Spark Connect: nothing answers on {host}:{port}; is the server up?")
-    return _open(remote)
+def _begin(wanted: Wanted) -> tuple[Engine, "SparkSession"]:
+    """Start or join the Spark of a place."""
+    remote = wanted.place.remote
+    if remote is not None:
+        session = _open_remote(wanted)
+        engine = Engine(place=wanted.place, root=session, running={})
+        if wanted.place.is_ours:
+            # It was found by the same settings.
+            engine.running.update(wanted.conf)
+        _adapt(engine, session, wanted)
+        return engine, session
+    theirs = classic.foreign_session()
+    if theirs is not None:
+        place = Place(is_ours=False)
+        engine = Engine(place=place, root=theirs, running={})
+        return engine, _share(engine, wanted)
+    # A JVM that outlived its session keeps that session's keys.
+    classic.stop_jvm()
+    session = classic.start(wanted.settings, wanted.conf)
+    return Engine(place=wanted.place, root=session, running=dict(wanted.conf)), session
 
 
-def _open(remote: str) -> "SparkSession":
-    """A session of its own on a server, whatever sessions there are."""
-    from pyspark.sql import SparkSession
-
-    import_client()
-    session = SparkSession.builder.remote(remote).create()
-    # Closed while its threads live: by the interpreter's own end it waits for them, for good.
-    atexit.register(session.stop)
+def _share(engine: Engine, wanted: Wanted) -> "SparkSession":
+    """A further session with other settings on a running Spark; refused where it takes them not."""
+    is_remote = engine.place.remote is not None
+    session = _open_remote(wanted) if is_remote else engine.root.newSession()
+    _adapt(engine, session, wanted)
     return session
 
 
-def _register_ncf(
-    session: "SparkSession", settings: SparkSettings, storage: StorageSettings
-) -> None:
-    """Offer the format ``ncf`` with this session's settings."""
+def _open_remote(wanted: Wanted) -> "SparkSession":
+    assert wanted.place.remote is not None
+    session = connect.open_session(wanted.place.remote)
+    server = None if wanted.place.is_ours else find_server()
+    has_package = wanted.place.is_ours and wanted.settings.is_local
+    if (
+        wanted.ncf is not None
+        and not has_package
+        and (server is None or server.url != wanted.place.remote)
+    ):
+        connect.ship(session)
+    return session
+
+
+def _adapt(engine: Engine, session: "SparkSession", wanted: Wanted) -> None:
+    """Give a session its values; say which of them its Spark cannot take."""
+    running = engine.running
+    if not engine.place.is_ours:
+        running = _values(session, list(wanted.conf))
+    other = [
+        key
+        for key in wanted.conf.keys() | running.keys()
+        if not same_value(wanted.conf.get(key), running.get(key))
+    ]
+    changeable = _modifiable(session, other) if other else set()
+    if EXTENSIONS in set(other) - changeable and not _has_extensions(wanted, running):
+        # Spark lets it be set, and then no query finds the class.
+        changeable.discard(CATALOG)
+    _tell_fixed(engine, wanted, sorted(set(other) - changeable))
+    for key in changeable - wanted.conf.keys():
+        session.conf.unset(key)
+    found = {key: wanted.conf[key] for key in changeable & wanted.conf.keys()}
+    if is_classic(session):
+        for key, value in found.items():
+            session.conf.set(key, value)
+    elif found:
+        connect.set_values(session, found)
+
+
+def _has_extensions(wanted: Wanted, running: Mapping[str, str | None]) -> bool:
+    """Whether a Spark was started with the wanted extensions, among others."""
+    there = (running.get(EXTENSIONS) or "").split(",")
+    return set(wanted.conf.get(EXTENSIONS, "").split(",")) <= {*there}
+
+
+def _tell_fixed(engine: Engine, wanted: Wanted, names: list[str]) -> None:
+    """Refuse or report the values that a running Spark has otherwise than wanted."""
+    if not engine.place.is_ours:
+        # What nobody asked for is the other's choice.
+        explicit = explicit_keys(wanted.settings, wanted.storage)
+        names = [name for name in names if name in explicit]
+    if not names:
+        return
+    if engine.place.remote is None or engine.place.is_ours:
+        raise SessionConflictError(
+            f"Spark: {_described(engine.place)} runs with other values of {', '.join(names)}, "
+            "which it cannot change any more; use the same settings everywhere, or "
+            f"force_recreate=True to restart it{_advice(names)}"
+        )
+    untold = [name for name in names if name not in engine.told]
+    engine.told.update(untold)
+    if untold:
+        logger.warning(
+            "%s runs with other values of %s, which a client cannot change",
+            _described(engine.place),
+            ", ".join(untold),
+        )
+
+
+def _advice(names: list[str]) -> str:
+    is_s3 = any("fs.s3a" in name for name in names)
+    return ". For S3, give the resource the storage: SparkResource(storage=...)" if is_s3 else ""
+
+
+def _described(place: Place) -> str:
+    if place.remote is not None:
+        return f"the Spark Connect server {shown_remote(place.remote)}"
+    return "a JVM of this process" if place.is_ours else "a JVM that somebody else started here"
+
+
+def _values(session: "SparkSession", keys: list[str]) -> dict[str, str | None]:
+    return classic.values(session, keys) if is_classic(session) else connect.values(session, keys)
+
+
+def _modifiable(session: "SparkSession", keys: list[str]) -> set[str]:
+    if not is_classic(session):
+        return connect.modifiable(session, keys)
+    return {key for key in keys if session.conf.isModifiable(key)}
+
+
+def _sessions(engine: Engine) -> list["SparkSession"]:
+    """An engine's sessions, each once."""
+    return list({id(one): one for one in (engine.root, *engine.sessions.values())}.values())
+
+
+def _forget_stopped() -> None:
+    """Drop what was stopped by somebody else."""
+    for remote, engine in list(_engines.items()):
+        if remote is None:
+            if classic.is_stopped(engine.root):
+                del _engines[remote]
+            continue
+        engine.sessions = {k: one for k, one in engine.sessions.items() if not one.is_stopped}  # type: ignore[attr-defined]
+        if not engine.sessions:
+            del _engines[remote]
+        elif engine.root.is_stopped:  # type: ignore[attr-defined]
+            engine.root = next(iter(engine.sessions.values()))
+
+
+def _refuse_mixture(place: Place) -> None:
+    """Keep a process to classic sessions or to Connect ones: pyspark cannot have both."""
+    if place.remote is not None:
+        has_other = None in _engines or classic.foreign_session() is not None
+        other = "one with a JVM of its own"
+    else:
+        for remote in list(_engines):
+            # A warm server ends by itself when it is idle.
+            if not connect.is_up(str(remote)):
+                _drop(remote)
+        has_other = connect.is_used()
+        other = ", ".join(shown_remote(str(remote)) for remote in _engines) or "one of Connect"
+    if has_other:
+        raise SessionConflictError(
+            f"Spark: this process has another kind of session, {other}, and pyspark takes only "
+            "one kind; use the same remote everywhere, or force_recreate=True to stop it"
+        )
+
+
+def _drop(remote: str | None) -> None:
+    """Stop all sessions of an engine."""
+    for session in _sessions(_engines.pop(remote)):
+        session.stop()
+    if remote is not None and not _engines:
+        connect.leave()
+
+
+def _register_ncf(session: "SparkSession", options: StorageOptions, pushdown: bool) -> None:
+    """Offer the format ``ncf`` with this session's settings: Spark keeps formats by session."""
     from neurolake_dagster.spark.datasource import configured, register
 
-    parallelism = session.sparkContext.defaultParallelism if _is_classic(session) else REMOTE_TASKS
-    source = configured(
-        s3_options(settings, storage),
-        parallelism=parallelism,
-        pushdown=settings.neurolake_pushdown_enabled,
-    )
-    register(session, source)
+    has_tasks = is_classic(session)
+    parallelism = session.sparkContext.defaultParallelism if has_tasks else REMOTE_TASKS
+    activate(session)
+    register(session, configured(options, parallelism=parallelism, pushdown=pushdown))

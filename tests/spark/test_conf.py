@@ -14,6 +14,7 @@ from neurolake_dagster.spark.conf import (
     launch_environment,
     s3_options,
 )
+from neurolake_dagster.spark.effective import as_table, planned
 from neurolake_dagster.storage import StorageOptions
 
 S3A = "spark.hadoop.fs.s3a."
@@ -224,3 +225,16 @@ def test_the_workers_python_is_the_option_then_sparks_variable(
     assert launch_environment(SparkSettings.load({}))["PYSPARK_PYTHON"] == "/theirs"
     own = SparkSettings.load({}, python="/own")
     assert launch_environment(own)["PYSPARK_PYTHON"] == "/own"
+
+
+@pytest.mark.parametrize("profile", ["local", "cluster", "production"])
+def test_a_profiles_options_can_be_shown_without_a_session(profile: str) -> None:
+    options = {"profile": profile, "s3_access_key": "id", "s3_secret_key": "hidden"}
+    rows = planned(*settings_of({}, options))
+    assert [row.option for row in rows] == list(SparkSettings.model_fields)
+    table = as_table(rows)
+    lines = {line.split()[0]: line for line in table.splitlines() if not line.startswith(" ")}
+    assert lines["profile"].split() == ["profile", profile, "field", "profile", "=", profile]
+    assert "spark.shuffle.compress = true" in lines["shuffle_compress"]
+    assert "*** (set)" in lines["s3_secret_key"]
+    assert "hidden" not in table

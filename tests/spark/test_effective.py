@@ -4,19 +4,46 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from neurolake_dagster.settings import CacheSettings
+from neurolake_dagster.settings import CacheSettings, SparkSettings
+from neurolake_dagster.spark import find_jars
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 SECRETS = ("hidden-id", "hidden-key", "hidden-token", "hidden-extra")
 S3A = "spark.hadoop.fs.s3a."
-# Option, value that is not its default, and by Spark key what must run.
+# Option, value that is not its default wherever a session can show another, and by Spark key what
+# must run. {folder} is the test's own.
 PROOFS: list[tuple[str, str, dict[str, str]]] = [
+    ("master", "local[2]", {"spark.master": "local[2]"}),
+    ("profile", "production", {"profile": "production"}),
+    ("python", "{folder}/python", {"spark.pyspark.python": "{folder}/python"}),
+    ("driver_host", "localhost", {"spark.driver.host": "localhost"}),
+    ("neurolake_ncf_enabled", "true", {"format ncf": "true"}),
+    (
+        "delta_enabled",
+        "true",
+        {
+            "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+            "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        },
+    ),
+    (
+        "s3_enabled",
+        "true",
+        {
+            f"{S3A}impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+            "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        },
+    ),
+    ("event_log_dir", "{folder}/events", {"spark.eventLog.dir": "{folder}/events"}),
+    ("warehouse_dir", "{folder}/warehouse", {"spark.sql.warehouse.dir": "file:{folder}/warehouse"}),
+    ("jars", "{jars}", {}),
     ("app_name", "Proof", {"spark.app.name": "Proof"}),
     ("executor_memory", "3g", {"spark.executor.memory": "3g"}),
     ("executor_memory_overhead", "700m", {"spark.executor.memoryOverhead": "700m"}),
@@ -26,14 +53,7 @@ PROOFS: list[tuple[str, str, dict[str, str]]] = [
     ("driver_memory_overhead", "300m", {"spark.driver.memoryOverhead": "300m"}),
     ("driver_cores", "3", {"spark.driver.cores": "3"}),
     ("driver_max_result_size", "700m", {"spark.driver.maxResultSize": "700m"}),
-    (
-        "dynamic_allocation_enabled",
-        "true",
-        {
-            "spark.dynamicAllocation.enabled": "true",
-            "spark.dynamicAllocation.shuffleTracking.enabled": "true",
-        },
-    ),
+    ("dynamic_allocation_enabled", "false", {"spark.dynamicAllocation.enabled": "false"}),
     ("dynamic_allocation_min_executors", "2", {"spark.dynamicAllocation.minExecutors": "2"}),
     ("dynamic_allocation_max_executors", "7", {"spark.dynamicAllocation.maxExecutors": "7"}),
     (
@@ -112,7 +132,7 @@ PROOFS: list[tuple[str, str, dict[str, str]]] = [
     ("log_level", "ERROR", {"spark.log.level": "ERROR"}),
     ("ui_enabled", "true", {"spark.ui.enabled": "true"}),
     ("ui_port", "4747", {"spark.ui.port": "4747"}),
-    ("speculation_enabled", "true", {"spark.speculation": "true"}),
+    ("speculation_enabled", "false", {"spark.speculation": "false"}),
     ("memory_fraction", "0.5", {"spark.memory.fraction": "0.5"}),
     ("memory_storage_fraction", "0.4", {"spark.memory.storageFraction": "0.4"}),
     ("event_log_enabled", "true", {"spark.eventLog.enabled": "true"}),
@@ -123,13 +143,15 @@ PROOFS: list[tuple[str, str, dict[str, str]]] = [
         {"spark.sql.caseSensitive": "true", "spark.my.Secret": "hidden-extra"},
     ),
 ]
+# Options that no session of its own process shows, and where they are proven.
+ELSEWHERE = {"remote": "test_remote.py", "teardown": "test_session.py"}
 SCRIPT = """
 import json, sys, threading, urllib.request
 import psutil
 from neurolake_dagster.resources import SparkResource
 from neurolake_dagster.spark.effective import running_value
 
-resource = SparkResource(master="local[2]")
+resource = SparkResource()
 found = []
 threads = [threading.Thread(target=lambda: found.append(resource.spark_session)) for _ in range(32)]
 for thread in threads:
@@ -153,6 +175,13 @@ print(json.dumps({
     "sessions": [len(found), len({id(one) for one in [*found, spark]})],
     "jvms": [one.cmdline() for one in children if "java" in one.name()],
     "heap": runtime.maxMemory(),
+    "tasks": spark.sparkContext.defaultParallelism,
+    "threads": running_value(spark, "spark.hadoop.fs.s3a.threads.max"),
+    "python": spark.sparkContext.parallelize([0]).map(
+        lambda _: __import__("os").environ.get("PROOF_PYTHON")).first(),
+    "jar": spark._jvm.Thread.currentThread().getContextClassLoader()
+        .getResource("proof.txt") is not None,
+    "table": spark.sql("create table kept using parquet as select 1 as k").count(),
     "log": spark.sparkContext._jvm.org.apache.logging.log4j.LogManager
         .getRootLogger().getLevel().toString(),
     "formats": spark.range(1).write.format("ncf").mode("overwrite").save(sys.argv[2]),
@@ -164,10 +193,20 @@ print(json.dumps({
 def proof(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a session of its own process says that was started with all options changed."""
     folder = tmp_path_factory.mktemp("proof")
-    options = {f"NEUROLAKE_SPARK__{name.upper()}": value for name, value, _ in PROOFS}
-    options["NEUROLAKE_SPARK__EVENT_LOG_DIR"] = str(folder / "events")
-    options["NEUROLAKE_SPARK__WAREHOUSE_DIR"] = str(folder / "warehouse")
-    options["NEUROLAKE_CACHE__DIR"] = str(CacheSettings.load().dir.absolute())
+    (folder / "python").write_text(f'#!/bin/sh\nPROOF_PYTHON=own exec {sys.executable} "$@"\n')
+    (folder / "python").chmod(0o755)
+    with zipfile.ZipFile(folder / "proof.jar", "w") as jar:
+        jar.writestr("proof.txt", "here")
+    cache = CacheSettings.load().dir.absolute()
+    jars = json.dumps([str(jar) for jar in [*find_jars(cache), folder / "proof.jar"]])
+    options = {
+        f"NEUROLAKE_SPARK__{name.upper()}": value.replace("{folder}", str(folder)).replace(
+            "{jars}", jars
+        )
+        for name, value, _ in PROOFS
+    }
+    options["NEUROLAKE_CACHE__DIR"] = str(cache)
+    options["NEUROLAKE_STORAGE__MAX_CONCURRENCY"] = "7"
     keys = [key for _, _, keys in PROOFS for key in keys]
     found = subprocess.run(
         [sys.executable, "-c", SCRIPT, json.dumps(keys), str(folder / "table")],
@@ -183,10 +222,18 @@ def proof(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result | {"folder": folder, "stderr": found.stderr}
 
 
+def test_every_option_has_a_proof() -> None:
+    assert {name for name, _, _ in PROOFS} | ELSEWHERE.keys() == set(SparkSettings.model_fields)
+
+
 @pytest.mark.parametrize(("option", "value", "keys"), PROOFS, ids=[one[0] for one in PROOFS])
 def test_option_runs(proof: dict[str, Any], option: str, value: str, keys: dict[str, str]) -> None:
-    assert {key: proof["running"][key] for key in keys} == keys
-    _asked, _running, origin, fits = proof["effective"][option]
+    _asked, running, origin, fits = proof["effective"][option]
+    # What is no key of Spark's, only the resource tells.
+    found = {key: proof["running"][key] or running[key] for key in keys}
+    assert found == {
+        key: one.replace("{folder}", str(proof["folder"])) for key, one in keys.items()
+    }
     assert (origin, fits) == ("environment", True)
 
 
@@ -194,9 +241,14 @@ def test_options_do_what_they_say(proof: dict[str, Any]) -> None:
     assert 800 << 20 <= proof["heap"] <= 900 << 20
     assert proof["ui"].endswith(":4747")
     assert proof["log"] == "ERROR"
+    assert (proof["tasks"], proof["python"]) == (2, "own")
+    assert proof["threads"] == "7"
+    assert proof["jar"]
+    assert "proof.jar" in proof["effective"]["jars"][1]["spark.jars"]
     folder: Path = proof["folder"]
     assert list((folder / "events").iterdir())
     assert list((folder / "table").glob("*.ncf"))
+    assert list((folder / "warehouse" / "kept").glob("*.parquet"))
 
 
 def test_32_threads_start_one_session_once(proof: dict[str, Any]) -> None:

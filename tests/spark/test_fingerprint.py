@@ -1,5 +1,7 @@
 """What tells two warm servers apart, and how it is told."""
 
+import pytest
+
 from neurolake_dagster.settings import SparkSettings, StorageSettings
 from neurolake_dagster.spark.server import Server, fingerprint, shortened
 
@@ -32,6 +34,22 @@ def test_other_settings_are_told_by_name_and_never_by_value() -> None:
     ]
     assert "hidden" not in f"{server.keys}"
     assert TOKEN not in repr(server)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"jars": ["/other.jar"]}, "spark.jars"),
+        ({"extra_configs": {"spark.jars": "/more.jar"}}, "spark.jars"),
+        ({"master": "local[3]"}, "spark.master"),
+        ({"python": "/opt/python"}, "spark.pyspark.python"),
+    ],
+)
+def test_what_a_server_is_started_with_tells_it_apart(
+    options: dict[str, object], name: str
+) -> None:
+    """A server with other jars passed for the same."""
+    assert name in started().differences(*settings_of(**options))
 
 
 def test_the_record_of_a_secret_cannot_be_compared_with_another_servers() -> None:

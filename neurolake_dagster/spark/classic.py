@@ -1,0 +1,160 @@
+"""A Spark of this process: the JVM behind its classic sessions.
+
+Owns starting and stopping it, what it is launched with, and reading what it runs with. Which
+session is whose is `neurolake_dagster.spark.session`'s.
+"""
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neurolake_dagster.settings import CacheSettings, SparkSettings
+from neurolake_dagster.settings.redaction import is_secret
+from neurolake_dagster.spark.conf import jar_conf, launch_environment
+from neurolake_dagster.spark.effective import running_value
+from neurolake_dagster.spark.jars import session_jars
+from neurolake_dagster.spark.java import require_java
+from neurolake_dagster.spark.shipping import build_archive
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+JVM_STOP_TIMEOUT_S = 20
+EVENT_LOG_DIR = "/tmp/spark-events"  # noqa: S108  # Spark's own default, which it does not create
+
+
+def is_classic(session: "SparkSession") -> bool:
+    """Whether a session's JVM is this process's own; else it is a Connect server's."""
+    return hasattr(session, "_jsc")
+
+
+def is_stopped(session: "SparkSession") -> bool:
+    """Whether a classic session was stopped, by us or by somebody else."""
+    return session._sc._jsc is None  # noqa: SLF001  # pyspark has no public way
+
+
+def activate(session: "SparkSession") -> None:
+    """Make a session this thread's own; one of a Connect server needs it not.
+
+    When it writes, and when a format is registered, Spark looks for formats in the thread's
+    session only; other threads than the one that started it have none.
+    """
+    if is_classic(session):
+        jvm: Any = session._jvm  # noqa: SLF001  # pyspark has no public way
+        jvm.org.apache.spark.sql.classic.SparkSession.setActiveSession(session._jsparkSession)  # noqa: SLF001
+
+
+def foreign_session() -> "SparkSession | None":
+    """The classic session that runs in this process, whoever started it."""
+    if "pyspark.sql.session" not in sys.modules:
+        return None
+    from pyspark.sql import SparkSession
+
+    session: SparkSession | None = SparkSession._instantiatedSession  # noqa: SLF001  # no public way
+    return session if session is not None and not is_stopped(session) else None
+
+
+def start(settings: SparkSettings, conf: Mapping[str, str]) -> "SparkSession":
+    """Start a session with its own JVM.
+
+    Raises
+    ------
+    JavaNotFoundError, JarsNotFoundError
+    """
+    from pyspark.sql import SparkSession
+
+    java = require_java()
+    options = {
+        **conf,
+        **jar_conf(session_jars(settings), settings),
+        "spark.master": settings.master,
+    }
+    if conf.get("spark.eventLog.enabled") == "true":
+        _make_folder(conf.get("spark.eventLog.dir", EVENT_LOG_DIR))
+    variables = {"JAVA_HOME": str(java.home), **launch_environment(settings)}
+    with warnings.catch_warnings(), _environment(variables):
+        # pyspark's launcher leaves the gateway's pipes open on purpose.
+        warnings.simplefilter("ignore", ResourceWarning)
+        _launch(options)
+        builder = SparkSession.builder
+        for key, value in options.items():
+            builder = builder.config(key, value)
+        session = builder.getOrCreate()
+    if not settings.is_local:
+        # Before anything is registered: what Spark hands to workers names the files of then.
+        ship(session)
+    return session
+
+
+def ship(session: "SparkSession") -> None:
+    """Send this package to the executors, which may not have it."""
+    archive = build_archive(CacheSettings.load().dir.absolute() / "spark")
+    session.sparkContext.addPyFile(str(archive))
+
+
+def values(session: "SparkSession", keys: list[str]) -> dict[str, str | None]:
+    """What a session's Spark runs with, its own defaults included; None where it knows no value."""
+    jvm: Any = session._jvm  # noqa: SLF001  # pyspark has no public way
+    entries = jvm.org.apache.spark.internal.config.ConfigEntry
+    found: dict[str, str | None] = {}
+    for key in keys:
+        value = running_value(session, key)
+        entry = entries.findEntry(key) if value is None else None
+        default = None if entry is None else entry.defaultValueString()
+        found[key] = default if value is None and default != "<undefined>" else value
+    return found
+
+
+def stop_jvm() -> None:
+    """End the JVM that pyspark launched; the next session launches its own."""
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway  # noqa: SLF001  # pyspark has no public way
+    if gateway is None:
+        return
+    gateway.shutdown()
+    process: subprocess.Popen[bytes] | None = getattr(gateway, "proc", None)
+    if process is not None:
+        if process.stdin is not None:
+            # The JVM waits for this end of its input.
+            process.stdin.close()
+        process.wait(JVM_STOP_TIMEOUT_S)
+    SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables for a launch only: the next one may be of another master."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _launch(options: Mapping[str, str]) -> None:
+    """Start the JVM; secrets stay off its command line, which everybody on the machine reads."""
+    from pyspark import SparkConf, SparkContext
+
+    public = SparkConf(loadDefaults=False)
+    for key, value in options.items():
+        if not is_secret(key, value):
+            public.set(key, value)
+    SparkContext._ensure_initialized(conf=public)  # noqa: SLF001  # pyspark has no public way
+
+
+def _make_folder(place: str) -> None:
+    """Make a local folder that Spark expects; one on another file system is its owner's."""
+    path = place.removeprefix("file://").removeprefix("file:")
+    if "://" not in path:
+        Path(path).mkdir(parents=True, exist_ok=True)

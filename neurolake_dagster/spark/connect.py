@@ -1,0 +1,101 @@
+"""Sessions on a Spark Connect server.
+
+Owns opening one, and asking the server in few requests what it runs with and what it lets a
+client change. Starting a server of this machine is `neurolake_dagster.spark.server`'s.
+"""
+
+import atexit
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from neurolake_dagster.errors import SparkError
+from neurolake_dagster.settings import CacheSettings
+from neurolake_dagster.settings.checks import address_of
+from neurolake_dagster.spark.client import import_client
+from neurolake_dagster.spark.server import answers
+from neurolake_dagster.spark.shipping import build_archive
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# By it pyspark turns all of a process to Connect.
+MODE = "SPARK_CONNECT_MODE_ENABLED"
+
+
+def is_up(remote: str) -> bool:
+    """Whether something listens at a Connect address."""
+    host, port = address_of(remote)
+    return answers(port, host)
+
+
+def open_session(remote: str) -> "SparkSession":
+    """A session of its own on a server, whatever sessions there are.
+
+    Raises
+    ------
+    SparkError
+        If nothing answers there.
+    """
+    # A client retries an absent server for many minutes.
+    if not is_up(remote):
+        host, port = address_of(remote)
+        raise SparkError(f"Spark Connect: nothing answers on {host}:{port}; is the server up?")
+    from pyspark.sql import SparkSession
+
+    import_client()
+    session = SparkSession.builder.remote(remote).create()
+    # Closed while its threads live: by the interpreter's own end it waits for them, for good.
+    atexit.register(session.stop)
+    return session
+
+
+def is_used() -> bool:
+    """Whether this process has Connect sessions, whoever opened them."""
+    return MODE in os.environ
+
+
+def leave() -> None:
+    """Let this process have classic sessions again, once all its Connect sessions are stopped."""
+    os.environ.pop(MODE, None)
+
+
+def ship(session: "SparkSession") -> None:
+    """Send this package along with the session, for the workers of a server without it."""
+    archive = build_archive(CacheSettings.load().dir.absolute() / "spark")
+    session.addArtifacts(str(archive), pyfile=True)
+
+
+def values(session: "SparkSession", keys: Iterable[str]) -> dict[str, str | None]:
+    """What a session's server runs with; None where it knows no value."""
+    from pyspark.sql.connect import proto
+
+    operation = proto.ConfigRequest.GetOption(keys=list(keys))
+    return dict(_ask(session, get_option=operation))
+
+
+def modifiable(session: "SparkSession", keys: Iterable[str]) -> set[str]:
+    """Which keys the server lets a session change."""
+    from pyspark.sql.connect import proto
+
+    operation = proto.ConfigRequest.IsModifiable(keys=list(keys))
+    return {key for key, value in _ask(session, is_modifiable=operation) if value == "true"}
+
+
+def set_values(session: "SparkSession", conf: Mapping[str, str]) -> None:
+    """Set keys of a session."""
+    from pyspark.sql.connect import proto
+
+    pairs = [proto.KeyValue(key=key, value=value) for key, value in conf.items()]
+    _ask(session, set=proto.ConfigRequest.Set(pairs=pairs))
+
+
+def _ask(session: "SparkSession", **operation: Any) -> list[tuple[str, str | None]]:
+    """One request for many keys; the session's own methods make one for each."""
+    from pyspark.sql.connect import proto
+
+    client: Any = session.client
+    found: list[tuple[str, str | None]] = client.config(
+        proto.ConfigRequest.Operation(**operation)
+    ).pairs
+    return found
