@@ -96,7 +96,7 @@ def optimize(path: str, sort_by: str | None) -> None:
     type=click.FloatRange(min=0),
     default=tables.RETENTION / timedelta(hours=1),
     show_default=True,
-    help="Versions of that time stay readable.",
+    help="Versions of that time stay readable; the history of 30 days stays, too.",
 )
 @click.option("--delete", is_flag=True, help="Delete; without it the files are only listed.")
 @_JSON

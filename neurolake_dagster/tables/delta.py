@@ -22,7 +22,7 @@ from deltalake import (
 )
 from deltalake.exceptions import DeltaError
 
-from neurolake_dagster.errors import SchemaMismatchError, TableNotFoundError
+from neurolake_dagster.errors import SchemaMismatchError, TableError, TableNotFoundError
 from neurolake_dagster.ncf.pruning import mentioned_columns
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.conditions import Predicate
@@ -171,6 +171,9 @@ class DeltaDataset:
             left = [one for one in (filters, *rest) if one is not None]
             filters = functools.reduce(operator.and_, left) if left else None
         asked = list(schema.names if columns is None else columns)
+        unknown = [name for name in asked if name not in schema.names]
+        if unknown:
+            raise TableError(f"{self.uri}: no columns {unknown!r}; the table has {schema.names!r}")
         also = [] if filters is None else mentioned_columns(filters, schema.names)
         used = list(dict.fromkeys([*asked, *also]))
         with translated(self.uri):

@@ -21,16 +21,21 @@ def check_layout(held: Iterable[Partition], new: Iterable[Partition], where: str
     here, there = _dimensions(held), _dimensions(new)
     if len(here | there) < 2:
         return
-    names = [list(one) for one in sorted(here or there)]
+    told = f"{where}: {_told(here or there)}, but these rows are {_told(there)}"
     if here and there == {()}:
         raise PartitionError(
-            f"{where}: partitioned by {names[0]!r}, but these rows are of no partition; say of "
-            "which one they are (an asset: by its partitions), or overwrite the whole table"
+            f"{told}; say of which partition they are (an asset: by its partitions), or overwrite "
+            "the whole table"
         )
     raise PartitionError(
-        f"{where}: holds files by {names!r}, but these rows are by "
-        f"{[list(one) for one in sorted(there)]!r}; delete the table's folder and write it again, "
-        "or choose another place"
+        f"{told}; delete the table's folder and write it again, or choose another place"
+    )
+
+
+def _told(layouts: set[tuple[str, ...]]) -> str:
+    return " and ".join(
+        f"partitioned by {list(names)!r}" if names else "of no partition"
+        for names in sorted(layouts)
     )
 
 

@@ -137,6 +137,12 @@ def test_a_version_that_is_not_there_is_told_as_for_our_tables(dataset: DeltaDat
     assert dataset.scan(version=after).read_all().num_rows == 2
 
 
+def test_columns_that_are_not_there_are_told(dataset: DeltaDataset) -> None:
+    dataset.write(ROWS)
+    with pytest.raises(TableError, match=r"no columns \['zz'\]; the table has \['id'\]"):
+        dataset.scan(columns=["zz", "id"])
+
+
 def test_what_a_restore_takes_back_can_be_done_again(dataset: DeltaDataset) -> None:
     """An append that was run again after a restore did nothing, and said it had."""
     for number in range(3):
