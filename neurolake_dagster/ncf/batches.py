@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from neurolake_dagster.ncf.arrow import concat_rows, take_rows
+from neurolake_dagster.ncf.arrow import combine, keep_ascending
 from neurolake_dagster.ncf.checks import NDArray
 
 
@@ -13,7 +13,7 @@ def keep_rows(table: Any, rows: NDArray) -> Any:
     """Return the rows of ascending numbers."""
     if len(rows) == table.num_rows:
         return table
-    arrays = [take_rows(concat_rows(column), rows) for column in table.columns]
+    arrays = [keep_ascending(column, rows) for column in table.columns]
     return pa.Table.from_arrays(arrays, schema=table.schema)
 
 
@@ -36,3 +36,25 @@ def rowless_batch(rows: int, schema: Any) -> Any:
 def rowless_table(rows: int, schema: Any) -> Any:
     """Return a table of no columns that still has its row count."""
     return pa.Table.from_batches([rowless_batch(rows, schema)])
+
+
+def joinable_tables(table: Any, encoded: list[int]) -> list[Any]:
+    """Split a table, as little as halving does, until each column can be one array.
+
+    Parameters
+    ----------
+    encoded
+        The places of the columns that may hinder it.
+    """
+    try:
+        joined = {index: combine(table.column(index)) for index in encoded}
+    except pa.ArrowException:
+        batches = table.to_batches()
+        if len(batches) < 2:
+            raise
+        half = len(batches) // 2
+        parts = [pa.Table.from_batches(some) for some in (batches[:half], batches[half:])]
+        return [whole for part in parts for whole in joinable_tables(part, encoded)]
+    for index, array in joined.items():
+        table = table.set_column(index, table.schema.field(index), array)
+    return [table]

@@ -7,6 +7,7 @@ and page and turns it into the public ``NCFCorruptError``.
 import reprlib
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 NDArray = npt.NDArray[Any]
@@ -29,6 +30,15 @@ class Damage(ValueError):
 def brief(value: object) -> str:
     """Return a short repr of a foreign value, safe for a message."""
     return reprlib.repr(value)
+
+
+def need_count(value: object, low: int, high: int | None, what: str) -> int:
+    """Return an argument of the caller's if it is a whole number of a range; bools are refused."""
+    fits = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not fits or value < low or (high is not None and value > high):  # type: ignore[operator]
+        wanted = f"at least {low}" if high is None else f"{low}..{high}"
+        raise ValueError(f"{what}: expected a whole number, {wanted}, got {value!r}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def need_int(value: object, low: int, high: int, what: str) -> int:

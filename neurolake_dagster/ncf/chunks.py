@@ -87,8 +87,10 @@ class Chunks:
         self.verify = verify
         self._zones: dict[int, list[list[tuple[int, Stats]]]] = {}
         self._blooms: dict[int, list[Bloom | None]] = {}
+        # What the caller's source raises says nothing of the file.
+        self._foreign: list[BaseException] = []
+        self.size = int(source.size())
         with self.faults():
-            self.size = int(source.size())
             self.footer, self.tail = self._open()
 
     @property
@@ -98,12 +100,17 @@ class Chunks:
 
     @contextmanager
     def faults(self, place: Place | None = None) -> Iterator[None]:
-        """Turn every fault of the bytes into one `NCFCorruptError` that says where."""
+        """Turn every fault of the bytes into one `NCFCorruptError` that says where.
+
+        Errors of the source pass through as they are.
+        """
         try:
             yield
         except (NCFCorruptError, NotNCFError, NCFVersionError):
             raise
         except _FAULTS as exc:
+            if any(exc is foreign for foreign in self._foreign):
+                raise
             reason = str(exc) if isinstance(exc, Damage) else f"{type(exc).__name__}: {exc}"
             raise NCFCorruptError(
                 self.name,
@@ -115,8 +122,12 @@ class Chunks:
 
     def read_at(self, offset: int, length: int) -> Any:
         """Return exactly ``length`` bytes as a buffer."""
-        found = self.source.read_at(offset, length)
-        data = found if isinstance(found, pa.Buffer) else pa.py_buffer(found)
+        try:
+            found = self.source.read_at(offset, length)
+            data = found if isinstance(found, pa.Buffer) else pa.py_buffer(found)
+        except _FAULTS as exc:
+            self._foreign.append(exc)
+            raise
         if data.size != length:
             raise Damage(f"source: {length} bytes asked for at {offset}, got {data.size}")
         return data

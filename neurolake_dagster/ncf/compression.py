@@ -54,12 +54,12 @@ PROFILES = {
 
 def build_profile(compression: str | None, level: int | None) -> Profile:
     """Return the profile of ``compression`` (zstd, fast, archive, none) and an optional level."""
-    name = "none" if compression is None else compression.lower()
+    name = "none" if compression is None else str(compression).lower()
     if name not in PROFILES:
         raise ValueError(f"compression: expected one of {', '.join(PROFILES)}, got {compression!r}")
     if level is None:
         return PROFILES[name]
-    if name == "none" or level not in _LEVELS:
+    if name == "none" or isinstance(level, bool) or level not in _LEVELS:
         raise ValueError(f"compression_level: expected 1..22 with zstd, got {level!r} with {name}")
     return Profile(text_level=level, raw_share=0.97 if level >= 7 else 0.94)
 

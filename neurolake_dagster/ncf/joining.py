@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import xxhash
@@ -20,6 +21,7 @@ from neurolake_dagster.ncf.footer import (
 from neurolake_dagster.ncf.layout import encode_header, encode_tail, padding
 from neurolake_dagster.ncf.sink import open_sink
 from neurolake_dagster.ncf.source import close_source, open_source
+from neurolake_dagster.ncf.statistics import merge_stats
 
 _COPY_BYTES = 8 << 20
 
@@ -28,15 +30,15 @@ def concat(sources: Sequence[Any], where: Any) -> None:
     """Write the row groups of several files of one schema, in order, as one file.
 
     Nothing is decoded; metas and pages keep the checksums they had, so damage in a source stays
-    detectable in the result.
+    detectable in the result. The order that all files state is kept where their bounds prove it.
 
     Raises
     ------
     ValueError
         If there is no source, or the schemas differ (metadata apart).
     """
-    if not sources:
-        raise ValueError("concat: no sources")
+    if isinstance(sources, (str, bytes)) or not sources:
+        raise ValueError("concat: no sources, expected a list of them")
     with ExitStack() as stack:
         opened = []
         for given in sources:
@@ -100,10 +102,40 @@ def _copy(opened: list[Chunks], sink: Any) -> None:
     rows = sum(chunks.footer.rows for chunks in opened)
     features = sorted({name for chunks in opened for name in chunks.footer.features})
     footer = Footer(
-        first.schema, rows, groups, zones, sections, features=features, metadata=first.metadata
+        first.schema,
+        rows,
+        groups,
+        zones,
+        sections,
+        sorting=_joined_sorting([chunks.footer for chunks in opened]),
+        features=features,
+        metadata=first.metadata,
     )
     body, tail = encode_footer(footer, out.position)
     sink.write([body, encode_tail(tail)])
+
+
+def _joined_sorting(footers: list[Footer]) -> list[tuple[str, bool, bool]]:
+    """Return the order that all files state, if each lies wholly after the one before it.
+
+    By the bounds of the first key: equal values or nulls on both sides would leave it open.
+    """
+    filled = [footer for footer in footers if footer.rows]
+    if not filled or any(footer.sorting != filled[0].sorting for footer in filled):
+        return []
+    sorting = filled[0].sorting
+    if len(filled) == 1 or not sorting:
+        return sorting
+    name, descending, _ = sorting[0]
+    column = filled[0].schema.get_field_index(name)
+    spans = [
+        merge_stats([(group.rows, group.columns[column].stats) for group in footer.row_groups])
+        for footer in filled
+    ]
+    if any(span.null_count or span.nan_count or None in (span.min, span.max) for span in spans):
+        return []
+    pairs: Any = pairwise(reversed(spans) if descending else spans)
+    return sorting if all(low.max < high.min for low, high in pairs) else []
 
 
 def _joined_blooms(opened: list[Chunks], column: int) -> list[Bloom | None]:

@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from neurolake_dagster.ncf.arrow import concat_rows, take_rows
+from neurolake_dagster.ncf.arrow import numbers_of, take_chunked
 from neurolake_dagster.ncf.batches import keep_rows, rowless_table, split_batches
-from neurolake_dagster.ncf.checks import NDArray
+from neurolake_dagster.ncf.checks import INT64_MAX, NDArray, brief, need_count
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.ncf.filtering import RowFilter
 from neurolake_dagster.ncf.memory import Budget
@@ -91,11 +91,13 @@ class NCFFile:
         """
         selected = self._select(columns)
         budget = Budget(self._limit)
+        groups = self._groups(None)
         if filters is None:
-            groups = list(range(len(self._chunks.footer.row_groups)))
             budget = Budget(self._limit, self._raw_bytes(groups, selected))
             return self._read_groups(groups, selected, budget, use_threads=use_threads)
-        parts = list(self._filtered(filters, selected, budget, use_threads=use_threads))
+        parts = list(
+            self._filtered(filters, selected, budget, use_threads=use_threads, groups=groups)
+        )
         schema = self._projected(selected)
         if not selected:
             return rowless_table(sum(part.num_rows for part in parts), schema)
@@ -117,19 +119,17 @@ class NCFFile:
         row_groups: Sequence[int] | None = None,
         use_threads: bool = True,
     ) -> Iterator[Any]:
-        """Yield record batches of at most ``batch_size`` rows, in order.
+        """Return an iterator of record batches of at most ``batch_size`` rows, in order.
 
         One row group at a time is in memory: its stored bytes and some decoded pages.
         """
-        selected = self._select(columns)
+        rows = need_count(batch_size, 1, None, "batch_size")
+        selected, groups = self._select(columns), self._groups(row_groups)
         if filters is not None:
-            tables = self._filtered(
-                filters, selected, None, use_threads=use_threads, row_groups=row_groups
-            )
+            tables = self._filtered(filters, selected, None, use_threads=use_threads, groups=groups)
         else:
-            tables = self._windows(selected, row_groups, use_threads=use_threads)
-        for table in tables:
-            yield from split_batches(table, batch_size)
+            tables = self._windows(selected, groups, use_threads=use_threads)
+        return (batch for table in tables for batch in split_batches(table, rows))
 
     def scan(
         self,
@@ -148,7 +148,7 @@ class NCFFile:
         self, indices: Any, columns: Sequence[str] | None = None, *, use_threads: bool = True
     ) -> Any:
         """Return the rows of these numbers, in this order, decoding only their pages."""
-        wanted = np.asarray(indices, np.int64)
+        wanted = _row_numbers(indices)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < self.num_rows):
             raise IndexError(
                 f"{self._chunks.name}: rows {wanted.min()}..{wanted.max()} of {self.num_rows}"
@@ -159,7 +159,7 @@ class NCFFile:
         table = self._read_rows(by_group, selected, Budget(self._limit), use_threads=use_threads)
         if len(rows) == len(wanted) and (inverse[:-1] < inverse[1:]).all():
             return table
-        taken = [take_rows(concat_rows(column), inverse) for column in table.columns]
+        taken = [take_chunked(column, inverse) for column in table.columns]
         if not selected:
             return rowless_table(len(wanted), self._projected(selected))
         return pa.Table.from_arrays(taken, schema=table.schema)
@@ -273,10 +273,10 @@ class NCFFile:
         return found
 
     def _windows(
-        self, selected: list[int], row_groups: Sequence[int] | None, *, use_threads: bool
+        self, selected: list[int], groups: list[int], *, use_threads: bool
     ) -> Iterator[Any]:
         """Yield decoded pages as tables, a few at a time where all columns' pages agree."""
-        for group in self._groups(row_groups):
+        for group in groups:
             budget = Budget(self._limit)
             places = [Place(group, column) for column in selected]
             if not selected:
@@ -294,7 +294,7 @@ class NCFFile:
         budget: Budget | None,
         *,
         use_threads: bool,
-        row_groups: Sequence[int] | None = None,
+        groups: list[int],
     ) -> Iterator[Any]:
         """Yield the passing rows of each row group that statistics leave over.
 
@@ -305,7 +305,7 @@ class NCFFile:
         """
         row_filter = RowFilter(filters, self._chunks)
         mentioned = row_filter.columns
-        for group, rows in row_filter.candidates(self._groups(row_groups)):
+        for group, rows in row_filter.candidates(groups):
             own = budget or Budget(self._limit)
             tested = self._read_rows([(group, rows)], mentioned, own, use_threads)
             passing = row_filter.passing(tested)
@@ -319,6 +319,22 @@ class NCFFile:
                 yield keep_rows(tested.select([self.schema.names[i] for i in selected]), passing)
             else:
                 yield self._read_rows([(group, rows)], selected, own, use_threads)
+
+
+def _row_numbers(indices: Any) -> NDArray:
+    """Return row numbers as int64; what is no list of integers is refused."""
+    if isinstance(indices, (pa.Array, pa.ChunkedArray)):
+        if indices.null_count or not pa.types.is_integer(indices.type):
+            raise TypeError(f"indices: expected integers without nulls, got {indices.type}")
+        return numbers_of(
+            pa.concat_arrays(indices.chunks) if isinstance(indices, pa.ChunkedArray) else indices
+        ).astype(np.int64)
+    given = np.asarray(indices)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise TypeError(f"indices: expected a list of integers, got {brief(indices)}")
+    if given.size and int(given.max()) > INT64_MAX:
+        raise IndexError(f"indices: no file has row {given.max()}")
+    return given.astype(np.int64)
 
 
 def read_table(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from neurolake_dagster.ncf.checks import Damage
@@ -54,7 +55,7 @@ def column_notes(field: Any) -> ColumnNotes:
     semantic, text = stored.get(SEMANTIC_KEY), stored.get(DESCRIPTION_KEY)
     return ColumnNotes(
         semantic=None if semantic is None else semantic.decode("utf-8", "replace"),
-        pii=stored.get(PII_KEY) == b"true",
+        pii=stored.get(PII_KEY, b"").lower() == b"true",
         description=None if text is None else text.decode("utf-8", "replace"),
     )
 
@@ -65,8 +66,8 @@ def annotate_schema(schema: Any, notes: Mapping[str, Mapping[str, Any]] | None) 
     Parameters
     ----------
     notes
-        Per column name any of ``semantic`` (`SemanticType` or its value), ``pii`` (bool) and
-        ``description`` (text); a ``ncf.`` before the key is allowed.
+        Per column name any of ``semantic`` (`SemanticType` or its value), ``pii`` (bool, or v1's
+        name ``contains_pii``) and ``description`` (text); a ``ncf.`` before the key is allowed.
     """
     fields = list(schema)
     for name, values in (notes or {}).items():
@@ -84,9 +85,9 @@ def _encode_notes(name: str, values: Mapping[str, Any]) -> dict[bytes, bytes]:
     for key, value in values.items():
         match key.removeprefix("ncf."):
             case "semantic":
-                stored[SEMANTIC_KEY] = SemanticType(value).value.encode()
-            case "pii":
-                stored[PII_KEY] = b"true" if value in (True, "true") else b"false"
+                stored[SEMANTIC_KEY] = _semantic_type(name, value).value.encode()
+            case "pii" | "contains_pii":
+                stored[PII_KEY] = _encode_flag(name, value)
             case "description":
                 stored[DESCRIPTION_KEY] = str(value).encode()
             case _:
@@ -94,6 +95,24 @@ def _encode_notes(name: str, values: Mapping[str, Any]) -> dict[bytes, bytes]:
                     f"column_metadata: {name!r}: expected semantic, pii or description, got {key!r}"
                 )
     return stored
+
+
+def _semantic_type(name: str, value: object) -> SemanticType:
+    try:
+        return SemanticType(value)
+    except ValueError:
+        known = ", ".join(kind.value for kind in SemanticType)
+        raise ValueError(
+            f"column_metadata: {name!r}: semantic: expected one of {known}, got {value!r}"
+        ) from None
+
+
+def _encode_flag(name: str, value: object) -> bytes:
+    """Return a flag as text; nothing that could be meant as true becomes false."""
+    text = str(value).lower()
+    if text not in ("true", "false") or not isinstance(value, (bool, str, np.bool_)):
+        raise ValueError(f"column_metadata: {name!r}: pii: expected true or false, got {value!r}")
+    return text.encode()
 
 
 def encode_schema(schema: Any) -> bytes:

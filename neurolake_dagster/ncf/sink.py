@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+from neurolake_dagster.ncf.source import local_path
+
 # Small chunks are written together; large ones pass the buffer by.
 _BUFFER_BYTES = 1 << 18
 # A temporary name is longer than the file's, and file systems allow 255 bytes.
@@ -101,7 +103,7 @@ class FileSink:
 def open_sink(where: Any) -> PathSink | FileSink:
     """Return a sink over a path or a writable binary file object."""
     if isinstance(where, (str, os.PathLike)):
-        return PathSink(str(Path(where)))
+        return PathSink(local_path(where))
     if hasattr(where, "write"):
         return FileSink(where)
     raise TypeError(f"where: expected a path or a writable binary file, got {type(where).__name__}")

@@ -81,7 +81,8 @@ class _FileSource:
         self._file = file
         self._lock = Lock()
         self.name = str(getattr(file, "name", f"<{type(file).__name__}>"))
-        self._size = int(file.seek(0, os.SEEK_END))
+        file.seek(0, os.SEEK_END)
+        self._size = int(file.tell())
 
     def size(self) -> int:
         return self._size
@@ -110,17 +111,37 @@ def open_source(source: Any) -> Any:
         If it is none of: path, bytes-like, `pyarrow.Buffer`, seekable binary file, ranged object.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _PathSource(str(Path(source)))
-    if isinstance(source, (bytes, bytearray, memoryview, pa.Buffer)):
-        return _BufferSource(source)
+        return _PathSource(local_path(source))
     if hasattr(source, "read_at") and hasattr(source, "size") and not _is_arrow_file(source):
         return source
+    if isinstance(source, pa.Buffer) or _has_buffer(source):
+        return _BufferSource(source)
     if hasattr(source, "read") and hasattr(source, "seek"):
         return _FileSource(source)
     raise TypeError(
         f"source: expected a path, bytes, a binary file or an object with size() and read_at(), "
         f"got {type(source).__name__}"
     )
+
+
+def local_path(path: Any) -> str:
+    """Return a path as text; a URL is refused, for it would name a local file."""
+    text = os.fspath(path)
+    if isinstance(text, str) and "://" in text:
+        raise ValueError(
+            f"{text}: expected a local path; open it first, by neurolake_dagster.storage, "
+            f"pyarrow.fs or fsspec, and give the file"
+        )
+    return str(Path(os.fsdecode(text)))
+
+
+def _has_buffer(source: Any) -> bool:
+    """Whether this is bytes in memory: a bytearray, a memoryview, an mmap, an array of numpy's."""
+    try:
+        memoryview(source)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_arrow_file(source: Any) -> bool:

@@ -1,10 +1,10 @@
 """Statistics of pages and chunks. Owns their node and what bounds mean.
 
-Node ``[null_count, nan_count, min, max, flags]``: min and max are nil or the physical value (int for
-integers, dates, times and unscaled decimals, these a float beyond 64 bits; float; bytes for
-strings, binary and fixed_size_binary; 0 or 1 for bool), nan_count is nil for types without NaN.
-Flag 1: the bounds are exact values of the column, otherwise they only enclose it. NaN is left
-out of the bounds, nulls too.
+Node ``[null_count, nan_count, min, max, flags]``: min and max are nil or the physical value (an
+int for integers, dates, times and unscaled decimals, these a float beyond 64 bits; float; bytes
+for strings, binary and fixed_size_binary; 0 or 1 for bool), nan_count is nil for types without
+NaN. Flag 1: the bounds are exact values of the column, otherwise they only enclose it. NaN is
+left out of the bounds, nulls too.
 Statistics are hints: a reader survives wrong ones.
 """
 

@@ -13,15 +13,21 @@ from typing import Any, Self
 import pyarrow as pa
 import xxhash
 
-from neurolake_dagster.ncf.arrow import combine
+from neurolake_dagster.ncf.arguments import (
+    SortingColumn,
+    bloom_column,
+    checked_metadata,
+    sorting_key,
+)
+from neurolake_dagster.ncf.arrow import combine, holds_dictionary
+from neurolake_dagster.ncf.batches import joinable_tables
 from neurolake_dagster.ncf.bloom import (
     Bloom,
     build_bloom,
     encode_blooms,
     section_name,
-    supports,
 )
-from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS
+from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS, need_count
 from neurolake_dagster.ncf.column import ChunkJob, Submit, encode_chunk
 from neurolake_dagster.ncf.compression import build_profile
 from neurolake_dagster.ncf.footer import (
@@ -44,8 +50,6 @@ PAGE_ROWS = 1 << 18
 MAX_ROW_GROUP_BYTES = 256 << 20
 # Below this, handing work to other threads costs more than it saves.
 _MIN_PARALLEL_BYTES = 1 << 23
-
-SortingColumn = str | tuple[str, str] | tuple[str, bool, bool]
 
 
 @dataclass
@@ -87,6 +91,8 @@ class NCFWriter:
     bloom_filters
         Columns whose row groups get a Bloom filter, for filters by ``==`` and ``in``: about
         10 bits and 0.5 us per distinct value.
+    metadata
+        Texts by name, for the file's reader.
     """
 
     def __init__(
@@ -101,23 +107,20 @@ class NCFWriter:
         sorting_columns: Sequence[SortingColumn] | None = None,
         column_metadata: Mapping[str, Mapping[str, Any]] | None = None,
         bloom_filters: Sequence[str] | None = None,
+        metadata: Mapping[str, str] | None = None,
         use_threads: bool = True,
     ) -> None:
-        if row_group_size < 1 or not 1 <= page_rows <= MAX_PAGE_ROWS:
-            raise ValueError(
-                f"row_group_size and page_rows: expected at least 1 and pages of at most "
-                f"{MAX_PAGE_ROWS} rows, got {row_group_size!r} and {page_rows!r}"
-            )
+        self._row_group_rows = need_count(row_group_size, 1, None, "row_group_size")
+        self._page_rows = need_count(page_rows, 1, MAX_PAGE_ROWS, "page_rows")
+        self._metadata = checked_metadata(metadata)
         self._profile = build_profile(compression, compression_level)
         self.schema = annotate_schema(schema, column_metadata)
         encode_schema(self.schema)  # refuses what no file can hold, before there is a file
         self._given_schema = schema
-        self._sorting = [_sorting_key(key, schema) for key in sorting_columns or ()]
+        self._sorting = [sorting_key(key, schema) for key in sorting_columns or ()]
         self._blooms: dict[int, list[Bloom | None]] = {
-            _bloom_column(name, schema): [] for name in bloom_filters or ()
+            bloom_column(name, schema): [] for name in bloom_filters or ()
         }
-        self._row_group_rows = row_group_size
-        self._page_rows = page_rows
         self._use_threads = use_threads and THREADS > 1
         self._pending: list[Any] = []
         self._pending_rows = self._pending_bytes = 0
@@ -133,8 +136,9 @@ class NCFWriter:
     def write_table(self, table: Any) -> None:
         """Append a table; full row groups are written at once."""
         self._check(table.schema)
-        for batch_or_table in self._split(table):
-            self._append(batch_or_table)
+        self._check_nulls(table)
+        for part in self._split(table):
+            self._append(part)
 
     def write_batch(self, batch: Any) -> None:
         """Append a record batch."""
@@ -188,6 +192,14 @@ class NCFWriter:
                 f"got\n{schema}"
             )
 
+    def _check_nulls(self, table: Any) -> None:
+        for field, column in zip(self.schema, table.columns, strict=True):
+            if not field.nullable and column.null_count:
+                raise ValueError(
+                    f"{self._sink.name}: column {field.name!r} is not nullable, "
+                    f"{column.null_count} nulls given"
+                )
+
     def _split(self, table: Any) -> Iterable[Any]:
         """Yield slices that end where row groups end, by rows and by bytes."""
         if table.num_rows == 0:
@@ -219,26 +231,36 @@ class NCFWriter:
             Leave it to be written when the next row group has started, so that no thread waits
             for the last column of this one.
         """
-        started = self._start()
-        if self._running is not None:
+        for table in self._take_pending():
+            started = self._start(table)
+            if self._running is not None:
+                running, self._running = self._running, None
+                self._write_group(running)
+            if ahead:
+                self._running = started
+            else:
+                self._write_group(started)
+        if not ahead and self._running is not None:
             running, self._running = self._running, None
             self._write_group(running)
-        if started is not None and ahead:
-            self._running = started
-        elif started is not None:
-            self._write_group(started)
 
-    def _start(self) -> "_RunningGroup | None":
-        """Start to encode the pending rows."""
-        if not self._pending_rows:
-            return None
-        tables, rows, size = self._pending, self._pending_rows, self._pending_bytes
+    def _take_pending(self) -> list[Any]:
+        """Return the pending rows as one table, or several if dictionaries cannot be joined."""
+        tables, self._pending = self._pending, []
+        self._pending_rows = self._pending_bytes = 0
+        if not tables:
+            return []
         table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
-        self._pending, self._pending_rows, self._pending_bytes = [], 0, 0
+        encoded = [i for i, kind in enumerate(table.schema.types) if holds_dictionary(kind)]
+        return joinable_tables(table, encoded) if encoded else [table]
+
+    def _start(self, table: Any) -> "_RunningGroup":
+        """Start to encode a row group."""
         for index, blooms in self._blooms.items():
             blooms.append(build_bloom(combine(table.column(index))))
-        parallel = self._use_threads and size >= _MIN_PARALLEL_BYTES
-        return _RunningGroup(rows, self._encode(table, pool().submit if parallel else None))
+        parallel = self._use_threads and table.nbytes >= _MIN_PARALLEL_BYTES
+        jobs = self._encode(table, pool().submit if parallel else None)
+        return _RunningGroup(table.num_rows, jobs)
 
     def _write_group(self, group: "_RunningGroup") -> None:
         columns = []
@@ -275,7 +297,13 @@ class NCFWriter:
             for column, blooms in self._blooms.items()
         }
         footer = Footer(
-            self.schema, self._rows, self._groups, zones, sections, sorting=self._sorting
+            self.schema,
+            self._rows,
+            self._groups,
+            zones,
+            sections,
+            sorting=self._sorting,
+            metadata=self._metadata,
         )
         body, tail = encode_footer(footer, self._position)
         self._write([body, encode_tail(tail)])
@@ -303,34 +331,33 @@ def _price(column: Any) -> int:
     return int(column.nbytes) * (4 if pa.types.is_string(kind) else 1)
 
 
-def _sorting_key(key: SortingColumn, schema: Any) -> tuple[str, bool, bool]:
-    match key:
-        case str(name):
-            found = (name, False, False)
-        case (str(name), "ascending" | "descending" as direction):
-            found = (name, direction == "descending", False)
-        case (str(name), bool(descending), bool(nulls_first)):
-            found = (name, descending, nulls_first)
-        case _:
-            raise ValueError(
-                f"sorting_columns: expected a name, (name, direction) or (name, descending, "
-                f"nulls_first), got {key!r}"
-            )
-    if schema.get_field_index(found[0]) < 0:
-        raise ValueError(f"sorting_columns: no column {found[0]!r} in {schema.names}")
-    return found
-
-
-def _bloom_column(name: str, schema: Any) -> int:
-    index = schema.get_field_index(name)
-    if index < 0 or not supports(schema.field(index).type):
-        raise ValueError(
-            f"bloom_filters: expected columns of numbers, times, text or bytes, got {name!r}"
-        )
-    return int(index)
-
-
-def write_table(table: Any, where: Any, **options: Any) -> None:
-    """Write a table as one NCF file; options as `NCFWriter` takes them."""
-    with NCFWriter(where, table.schema, **options) as writer:
+def write_table(
+    table: Any,
+    where: Any,
+    *,
+    compression: str | None = "zstd",
+    compression_level: int | None = None,
+    row_group_size: int = ROW_GROUP_ROWS,
+    page_rows: int = PAGE_ROWS,
+    sorting_columns: Sequence[SortingColumn] | None = None,
+    column_metadata: Mapping[str, Mapping[str, Any]] | None = None,
+    bloom_filters: Sequence[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    use_threads: bool = True,
+) -> None:
+    """Write a table as one NCF file; arguments as `NCFWriter` takes them."""
+    writer = NCFWriter(
+        where,
+        table.schema,
+        compression=compression,
+        compression_level=compression_level,
+        row_group_size=row_group_size,
+        page_rows=page_rows,
+        sorting_columns=sorting_columns,
+        column_metadata=column_metadata,
+        bloom_filters=bloom_filters,
+        metadata=metadata,
+        use_threads=use_threads,
+    )
+    with writer:
         writer.write_table(table)

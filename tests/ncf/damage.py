@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from neurolake_dagster.errors import NCFError
 from neurolake_dagster.ncf import NCFFile, read_table
 from tests.ncf.forge import assemble, forge, padding_positions
-from tests.ncf.forged_files import BOMBS
+from tests.ncf.forged_files import BOMBS, FORGED
 
 HEADROOM_BYTES = 2 << 30
 SLOWEST_S = 20
@@ -113,8 +113,8 @@ def forgeries(good: bytes, count: int, seed: int) -> Iterator[Case]:
 
 
 def bombs(good: bytes, count: int, seed: int) -> Iterator[Case]:
-    """Give the files that ask for gigabytes."""
-    for name, parts in BOMBS.items():
+    """Give the files that ask for gigabytes, and those that break one rule each."""
+    for name, parts in [*BOMBS.items(), *FORGED.items()]:
         yield name, assemble(parts)
 
 

@@ -87,3 +87,22 @@ def test_joined_files_keep_their_bloom_filters() -> None:
     for row in (3, 501, 999, 1400):
         assert ncf.read_table(data, filters=[("id", "==", row)])["id"].to_pylist() == [row]
     ncf.NCFFile(data).verify()
+
+
+@pytest.mark.parametrize(
+    ("starts", "descending", "kept"),
+    [
+        ([0, 10], False, True),
+        ([10, 0], False, False),
+        ([10, 0], True, True),
+        ([0, 4], False, False),
+    ],
+)
+def test_joined_files_keep_the_order_that_their_bounds_prove(
+    starts: list[int], descending: bool, kept: bool
+) -> None:
+    step = -1 if descending else 1
+    tables = [pa.table({"a": list(range(at, at + 5))[::step]}) for at in starts]
+    key = ("a", descending, False)
+    data = joined(*(written(table, sorting_columns=[key]) for table in tables))
+    assert ncf.read_metadata(data).sorting_columns == ((key,) if kept else ())

@@ -45,7 +45,49 @@ def combine(column: Any) -> Any:
         return column
     if column.num_chunks == 1:
         return column.chunk(0)
-    return pa.concat_arrays(column.unify_dictionaries().chunks)
+    try:
+        return pa.concat_arrays(column.unify_dictionaries().chunks)
+    except pa.ArrowException:
+        if not types.is_dictionary(column.type):
+            raise
+    return _chain_dictionaries(column)
+
+
+def _chain_dictionaries(column: Any) -> Any:
+    """Join dictionary arrays whose values Arrow cannot unify, such as structs and nulls.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        If the index type cannot count the values of all dictionaries.
+    """
+    known: list[Any] = []
+    starts: list[int] = []
+    total, indices = 0, []
+    for chunk in column.chunks:
+        at = next((i for i, one in enumerate(known) if one.equals(chunk.dictionary)), len(known))
+        if at == len(known):
+            known.append(chunk.dictionary)
+            starts.append(total)
+            total += len(chunk.dictionary)
+        dtype = np.dtype(_numpy_type(chunk.indices.type))
+        if total - 1 > np.iinfo(dtype).max:
+            raise pa.ArrowInvalid(f"{column.type} cannot hold {total} values")
+        indices.append(pc.add(chunk.indices, array_of(np.array([starts[at]], dtype))[0]))
+    return pa.DictionaryArray.from_arrays(
+        pa.concat_arrays(indices), pa.concat_arrays(known), ordered=column.type.ordered, safe=False
+    )
+
+
+def holds_dictionary(kind: Any) -> bool:
+    """Whether a type is a dictionary or has one below it."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return holds_dictionary(kind.storage_type)
+    if types.is_dictionary(kind):
+        return True
+    if types.is_run_end_encoded(kind):
+        return holds_dictionary(kind.value_type)
+    return any(holds_dictionary(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def validity_of(array: Any) -> NDArray | None:
@@ -232,6 +274,27 @@ def run_decode(ends: NDArray, values: Any) -> Any:
     return pc.run_end_decode(runs)
 
 
+def keep_ascending(column: Any, rows: NDArray) -> Any:
+    """Return rows of a chunked array by ascending numbers, chunk by chunk."""
+    kept, first = [], 0
+    for chunk in column.chunks:
+        start, stop = np.searchsorted(rows, (first, first + len(chunk)))
+        if stop > start:
+            kept.append(take_rows(chunk, rows[start:stop] - first))
+        first += len(chunk)
+    return pa.chunked_array(kept, column.type)
+
+
+def take_chunked(column: Any, rows: NDArray) -> Any:
+    """Return rows of a chunked array in any order."""
+    try:
+        return pa.chunked_array([take_rows(combine(column), rows)], column.type)
+    except pa.ArrowException:
+        # Dictionaries that cannot be joined stay apart.
+        kept = [column.slice(int(row), 1) for row in rows]
+        return pa.chunked_array([chunk for one in kept for chunk in one.chunks], column.type)
+
+
 def runs_of(array: Any) -> tuple[NDArray, Any]:
     """Return ends (int64, from 0) and values of the runs of a (sliced) run-end encoded array."""
     first, count = array.find_physical_offset(), array.find_physical_length()
@@ -242,10 +305,3 @@ def runs_of(array: Any) -> tuple[NDArray, Any]:
 def cast_array(array: Any, kind: Any) -> Any:
     """Return ``array`` as another layout of the same values."""
     return array.cast(kind)
-
-
-def concat_rows(column: Any) -> Any:
-    """Return a chunked array as one array, of no rows too."""
-    if column.num_chunks == 0:
-        return pa.chunked_array([pa.nulls(0, column.type)]).chunk(0)
-    return combine(column)
