@@ -42,9 +42,11 @@ def _option(name: str) -> Any:
 class SparkResource(dg.ConfigurableResource["SparkResource"]):
     """A Spark session, started when it is first asked for.
 
-    Usable where `dagster_pyspark.PySparkResource` is. A field that is not set comes from
-    ``NEUROLAKE_SPARK__*``, then from the default; on a local master memory, cores and shuffle
-    partitions follow the machine. S3 settings that are not set are those of the storage.
+    Usable where `dagster_pyspark.PySparkResource` is, `spark_config` included. A field that is
+    not set comes from ``NEUROLAKE_SPARK__*``, then from the default; on a local master memory,
+    cores and shuffle partitions follow the machine. S3 settings that are not set are those of
+    `storage`: give it wherever the storage is given in code, so that assets and IO managers have
+    one session.
     """
 
     master: str | None = _option("master")

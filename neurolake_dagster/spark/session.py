@@ -227,8 +227,9 @@ def _begin(wanted: Wanted) -> tuple[Engine, "SparkSession"]:
         return engine, session
     theirs = classic.foreign_session()
     if theirs is not None:
-        place = Place(is_ours=False)
-        engine = Engine(place=place, root=theirs, running={})
+        if not str(theirs.sparkContext.master).startswith("local"):
+            classic.ship(theirs)
+        engine = Engine(place=Place(is_ours=False), root=theirs, running={})
         return engine, _share(engine, wanted)
     # A JVM that outlived its session keeps that session's keys.
     classic.stop_jvm()

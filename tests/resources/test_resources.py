@@ -5,8 +5,10 @@ import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster_pyspark import PySparkResource
+from pyspark.sql import DataFrame, SparkSession
 
 from neurolake_dagster.errors import SettingsError
+from neurolake_dagster.io_managers import ParquetIOManager
 from neurolake_dagster.resources import SourceResource, SparkResource, StorageResource
 from neurolake_dagster.resources.processes import PRELOADED
 from neurolake_dagster.settings import SparkSettings
@@ -72,6 +74,7 @@ def test_secrets_from_env_vars_resolve_in_a_run(monkeypatch: pytest.MonkeyPatch)
     storage = StorageResource(root="s3://b/p", access_key="id", secret_key=dg.EnvVar("MY_SECRET"))
     assert dg.materialize([uses], resources={"storage": storage}).success
     assert seen == [SECRET]
+    assert storage.storage().options.secret_key == SECRET
 
 
 def test_a_remotes_token_reaches_the_settings_and_no_text() -> None:
@@ -166,6 +169,52 @@ def test_it_stands_in_for_the_stock_resource(monkeypatch: pytest.MonkeyPatch) ->
     extras = {"spark.sql.shuffle.partitions": "7"}
     assert seen[0].extra_configs == seen[1].extra_configs == extras | {"spark.x": "1"}
     assert seen[2].extra_configs == extras | {"spark.my.token": SECRET}
+
+
+@pytest.mark.spark
+def test_its_session_is_used_as_the_stock_one(
+    spark: SparkSession, spark_resource: SparkResource
+) -> None:
+    @dg.asset
+    def counted(pyspark: PySparkResource) -> int:
+        session = pyspark.spark_session
+        assert pyspark.spark_context is session.sparkContext
+        assert session.conf.get("spark.sql.shuffle.partitions") == "6"
+        return int(session.range(12).count())
+
+    config = {
+        "spark": {"master": "local[2]", "app.name": "tests", "ui": {"enabled": False}},
+        "spark.sql.shuffle.partitions": 6,
+    }
+    stands_in = SparkResource(spark_config=config)
+    result = dg.materialize([counted], resources={"pyspark": stands_in})
+    assert result.output_for_node("counted") == 12
+
+
+@pytest.mark.spark
+def test_assets_and_io_managers_share_the_session_of_the_resources_storage(
+    spark: SparkSession, spark_resource: SparkResource, tmp_path: Path
+) -> None:
+    """A storage given in code was the IO manager's only: its session and the asset's conflicted."""
+    seen = []
+
+    @dg.asset
+    def numbers(spark: SparkResource) -> DataFrame:
+        seen.append(spark.spark_session)
+        return seen[0].range(3)
+
+    @dg.asset
+    def read(numbers: DataFrame) -> None:
+        seen.append(numbers.sparkSession)
+
+    # Its S3 settings differ from those that the run's session was started with.
+    theirs = StorageResource(root=str(tmp_path), endpoint="http://127.0.0.1:1")
+    ours = spark_resource.model_copy(update={"storage": StorageResource()})
+    manager = ParquetIOManager(storage=theirs, spark=ours)
+    resources = {"io_manager": manager, "spark": ours}
+    assert dg.materialize([numbers, read], resources=resources).success
+    assert seen[0] is spark
+    assert seen[1].sparkContext is spark.sparkContext
 
 
 def test_source_folder_is_the_field_then_the_environment(
