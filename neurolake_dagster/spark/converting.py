@@ -8,16 +8,24 @@ import json
 import time
 import urllib.parse
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from neurolake_dagster.settings import StorageSettings
+from neurolake_dagster.errors import TableError
+from neurolake_dagster.settings import SparkSettings, StorageSettings
+from neurolake_dagster.spark.conf import S3_KEYS, s3_options
+from neurolake_dagster.spark.effective import running_value
 from neurolake_dagster.spark.notebook import get_spark_session
+from neurolake_dagster.spark.saving import SaveMode, check_mode, write_ncf
+from neurolake_dagster.storage import StorageOptions
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
-Mode = Literal["append", "overwrite", "errorifexists", "ignore"]
+    from neurolake_dagster.spark.locations import Location
+
+FILES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +34,12 @@ class FileConversion:
 
     Parameters
     ----------
-    row_count, source_bytes, target_bytes
-        Of all files of either side, after the conversion.
+    row_count
+        Of the target, after the conversion.
+    source_files, source_bytes, target_files, target_bytes
+        Of all files of either side; of a table, those of its newest version.
+    seconds
+        Of reading and writing, without looking at the result.
     """
 
     source: str
@@ -50,7 +62,7 @@ def convert_parquet_to_ncf(
     target: str,
     *,
     spark: "SparkSession | None" = None,
-    mode: Mode = "errorifexists",
+    mode: SaveMode = "errorifexists",
     columns: Sequence[str] | None = None,
     partition_by: Sequence[str] = (),
 ) -> FileConversion:
@@ -61,21 +73,39 @@ def convert_parquet_to_ncf(
     source
         File, folder (its ``key=value`` folders become columns) or glob.
     spark
-        None is this process's session, see `get_spark_session`.
+        Whose S3 settings hold for both sides; None is this process's session, see
+        `get_spark_session`.
+    mode
+        What becomes of a table that is there, see `write_ncf`.
 
     Raises
     ------
     TableError
         If there is a table and the mode is ``errorifexists``.
+    StorageError
+        If one side cannot be reached; nothing was written then.
     """
-    from neurolake_dagster.spark.writing import write_ncf
-
-    started = time.perf_counter()
+    check_mode(mode)
     session = spark or get_spark_session()
+    options = _options_of(session)
+    started = time.perf_counter()
     frame = session.read.parquet(source)
+    read = _parquet_sizes(frame, options)
+    _require_reachable(target, options)
     chosen = frame if columns is None else frame.select(*columns)
     write_ncf(chosen, target, mode=mode, partition_by=partition_by)
-    return _told(frame, source, session.read.format("ncf").load(target), target, started)
+    seconds = time.perf_counter() - started
+    files = _ncf_files(target, options)
+    return FileConversion(
+        source=source,
+        target=target,
+        row_count=sum(_row_count(file) for file in files),
+        source_files=len(read),
+        source_bytes=sum(read),
+        target_files=len(files),
+        target_bytes=sum(_size(file) for file in files),
+        seconds=seconds,
+    )
 
 
 def convert_ncf_to_parquet(
@@ -83,50 +113,102 @@ def convert_ncf_to_parquet(
     target: str,
     *,
     spark: "SparkSession | None" = None,
-    mode: Mode = "errorifexists",
+    mode: SaveMode = "errorifexists",
     columns: Sequence[str] | None = None,
     partition_by: Sequence[str] = (),
     compression: str = "zstd",
 ) -> FileConversion:
-    """Write the NCF file, folder, glob or table at `source` as Parquet files at `target`."""
-    started = time.perf_counter()
+    """Write the NCF file, folder, glob or table at `source` as Parquet files at `target`.
+
+    Parameters
+    ----------
+    spark, mode
+        As of `convert_parquet_to_ncf`.
+
+    Raises
+    ------
+    TableError
+        If there is something at the target and the mode is ``errorifexists``.
+    StorageError
+        If one side cannot be reached; nothing was written then.
+    """
+    check_mode(mode)
     session = spark or get_spark_session()
+    options = _options_of(session)
+    started = time.perf_counter()
+    files = _ncf_files(source, options)
+    _require_reachable(target, options)
     reader = session.read.format("ncf")
     if columns is not None:
         reader = reader.option("columns", json.dumps(list(columns)))
-    frame = reader.load(source)
-    writer = frame.write.mode(mode).option("compression", compression)
-    writer.partitionBy(*partition_by).parquet(target)
-    return _told(frame, source, session.read.parquet(target), target, started)
-
-
-def _told(
-    read: "DataFrame", source: str, written: "DataFrame", target: str, started: float
-) -> FileConversion:
+    writer = reader.load(source).write.mode(mode).option("compression", compression)
+    _save_parquet(writer.partitionBy(*partition_by), target)
     seconds = time.perf_counter() - started
-    source_sizes, target_sizes = _sizes(read, source), _sizes(written, target)
+    written = session.read.parquet(target)
+    sizes = _parquet_sizes(written, options)
     return FileConversion(
         source=source,
         target=target,
         row_count=written.count(),
-        source_files=len(source_sizes),
-        source_bytes=sum(source_sizes),
-        target_files=len(target_sizes),
-        target_bytes=sum(target_sizes),
+        source_files=len(files),
+        source_bytes=sum(_size(file) for file in files),
+        target_files=len(sizes),
+        target_bytes=sum(sizes),
         seconds=seconds,
     )
 
 
-def _sizes(frame: "DataFrame", place: str) -> list[int]:
-    """The size of each file of a DataFrame; Spark tells no files of formats in Python."""
-    from neurolake_dagster.spark.datasource import options_of
-    from neurolake_dagster.spark.locations import find_files, place_of
+def _save_parquet(writer: "DataFrameWriter", target: str) -> None:
+    from pyspark.errors import AnalysisException
 
-    options = options_of(StorageSettings.load())
-    if files := frame.inputFiles():
-        places = [place_of(urllib.parse.unquote(uri), options) for uri in files]
-        return [storage.size(key) for storage, key in places]
-    return [
-        file.storage.size(file.key) if file.bytes is None else file.bytes
-        for file in find_files([place], options).files
-    ]
+    try:
+        writer.parquet(target)
+    except AnalysisException as exc:
+        if exc.getCondition() != "PATH_ALREADY_EXISTS":
+            raise
+        raise TableError(f"{target}: exists already, and the mode is errorifexists") from exc
+
+
+def _options_of(session: "SparkSession") -> StorageOptions:
+    """How a session reaches S3; where it has no key, as the environment says."""
+    names = ("endpoint", "access_key", "secret_key", "session_token", "region", "ssl_enabled")
+    running = {name: running_value(session, S3_KEYS[f"s3_{name}"]) for name in names}
+    if not running["access_key"]:
+        return s3_options(SparkSettings.load(), StorageSettings.load())
+    secure = running.pop("ssl_enabled") != "false"
+    return StorageOptions(secure=secure, **{name: one for name, one in running.items() if one})
+
+
+def _require_reachable(place: str, options: StorageOptions) -> None:
+    """Ask for something there, before Spark writes what could not be looked at after."""
+    from neurolake_dagster.spark.locations import place_of
+
+    storage, key = place_of(place, options)
+    # A listing: asked for a single object, S3 does not tell a missing bucket from a missing key.
+    storage.folders(key)
+
+
+def _ncf_files(place: str, options: StorageOptions) -> "tuple[Location, ...]":
+    from neurolake_dagster.spark.locations import find_files
+
+    return find_files([place], options).files
+
+
+def _size(file: "Location") -> int:
+    return file.storage.size(file.key) if file.bytes is None else file.bytes
+
+
+def _row_count(file: "Location") -> int:
+    if file.row_count is not None:
+        return file.row_count
+    with file.open() as opened:
+        return opened.num_rows
+
+
+def _parquet_sizes(frame: "DataFrame", options: StorageOptions) -> list[int]:
+    """The size of each of a frame's files; Spark tells their names only."""
+    from neurolake_dagster.spark.locations import place_of
+
+    places = [place_of(urllib.parse.unquote(uri), options) for uri in frame.inputFiles()]
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        return list(pool.map(lambda place: place[0].size(place[1]), places))

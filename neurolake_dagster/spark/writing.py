@@ -4,17 +4,13 @@ Owns nothing that stays: a failed, speculative or aborted task's files lie in th
 reader looks at and which goes with the commit.
 """
 
-import json
-import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.errors import PySparkException
 from pyspark.sql.datasource import DataSourceArrowWriter, WriterCommitMessage
 
 from neurolake_dagster.errors import PartitionError, TableError
@@ -24,47 +20,8 @@ from neurolake_dagster.tables.parts import STAGING_FOLDER
 from neurolake_dagster.tables.schemas import fit_batch
 from neurolake_dagster.tables.table import Mode
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-# Spark gives the text of a worker's error only.
-_EXISTS = re.compile(r"errors\.TableError: (.*exists already.*)")
 # Hive's own name for a partition of nulls; readers of such folders know it.
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-
-
-def write_ncf(
-    frame: "DataFrame",
-    uri: str,
-    *,
-    mode: Literal["append", "overwrite", "errorifexists", "ignore"] = "errorifexists",
-    partition_by: Sequence[str] = (),
-) -> None:
-    """Write a DataFrame as a table at `uri`, in any of Spark's modes.
-
-    Spark itself refuses ``mode("errorifexists")``, its default, ``mode("ignore")`` and
-    ``partitionBy`` for formats written in Python; the format's own options do the same.
-
-    Raises
-    ------
-    TableError
-        If the mode is ``errorifexists`` and there is a table.
-    """
-    # Executors import this module too, and need no session.
-    from neurolake_dagster.spark.session import activate
-
-    activate(frame.sparkSession)
-    writer = frame.write.format("ncf").option("partitionBy", json.dumps(list(partition_by)))
-    if mode == "overwrite":
-        writer.mode("overwrite").save(uri)
-        return
-    try:
-        writer.mode("append").option("ifExists", mode).save(uri)
-    except PySparkException as exc:
-        told = _EXISTS.search(str(exc))
-        if told is None:
-            raise
-        raise TableError(told.group(1)) from exc
 
 
 @dataclass

@@ -18,8 +18,9 @@ from neurolake_dagster.errors import PartitionError, SettingsError, TableError
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
 from neurolake_dagster.spark.filters import read_where
+from neurolake_dagster.spark.saving import write_ncf
 from neurolake_dagster.spark.types import arrow_schema
-from neurolake_dagster.spark.writing import NCFTableWriter, write_ncf
+from neurolake_dagster.spark.writing import NCFTableWriter
 from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.tables import Table
 from tests.s3_server import S3Server
