@@ -25,7 +25,13 @@ from neurolake_dagster.cli.formats import (
     open_rows,
     translated,
 )
-from neurolake_dagster.cli.render import plain, print_description, print_rows, size
+from neurolake_dagster.cli.render import (
+    plain,
+    print_description,
+    print_rows,
+    python_values,
+    size,
+)
 from neurolake_dagster.ncf import NCFFile
 
 _C = TypeVar("_C", bound=Callable[..., Any])
@@ -235,7 +241,9 @@ def _first(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBa
 def _print_json_lines(batches: Any) -> None:
     for batch in batches:
         for start in range(0, batch.num_rows, 1024):
-            for row in batch.slice(start, 1024).to_pylist():
+            columns = map(python_values, batch.slice(start, 1024).columns)
+            for values in zip(*columns, strict=True):
+                row = dict(zip(batch.schema.names, values, strict=True))
                 click.echo(json.dumps(plain(row), ensure_ascii=False))
 
 
@@ -263,7 +271,7 @@ def _in_csv(kind: pa.DataType) -> bool:
 def _as_csv(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Word nested and binary values as JSON text: CSV has no types for them."""
     columns = [
-        array if _in_csv(array.type) else pa.array(map(_as_text, array.to_pylist()), pa.string())
+        array if _in_csv(array.type) else pa.array(map(_as_text, python_values(array)), pa.string())
         for array in batch.columns
     ]
     return pa.RecordBatch.from_arrays(columns, schema=_csv_schema(batch.schema))

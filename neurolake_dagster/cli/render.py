@@ -13,6 +13,8 @@ from neurolake_dagster.cli.describe import Chunk, Description, is_pii, label
 from neurolake_dagster.cli.formats import LABELS
 
 _MAX_CELL = 40
+# Out of range; a time zone that is not known here.
+_NOT_IN_PYTHON = (ArithmeticError, LookupError, ValueError, OSError)
 
 
 def print_description(description: Description, console: Console, *, all_groups: bool) -> None:
@@ -38,10 +40,26 @@ def print_rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema, console: Co
         numeric = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
         table.add_column(Text(column.name), justify="right" if numeric else "left")
     for batch in batches:
-        columns = [values.to_pylist() for values in batch.columns]
+        columns = [python_values(array) for array in batch.columns]
         for row in zip(*columns, strict=True):
             table.add_row(*(Text(cell(value)) for value in row))
     console.print(table)
+
+
+def python_values(array: pa.Array) -> list[object]:
+    """Return an array's values; those that Python has not, such as the year 10,000, as text."""
+    try:
+        return list(array.to_pylist())
+    except _NOT_IN_PYTHON:
+        return [_python_value(scalar) for scalar in array]
+
+
+def _python_value(scalar: pa.Scalar) -> object:
+    try:
+        return scalar.as_py()
+    except _NOT_IN_PYTHON:
+        # Nested values have no number of their own.
+        return f"{getattr(scalar, 'value', '?')} ({scalar.type})"
 
 
 def size(count: float) -> str:

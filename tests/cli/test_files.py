@@ -202,6 +202,23 @@ def test_arrow_streams_are_read(tmp_path: Path) -> None:
     assert ncf.read_table(tmp_path / "t.ncf").equals(table)
 
 
+def test_values_that_python_has_not_are_shown_as_numbers(tmp_path: Path) -> None:
+    """inspect, head and cat ended in a traceback on sound files."""
+    path = tmp_path / "t.ncf"
+    seconds = pa.array([2**62, 5]).cast(pa.timestamp("s"))
+    zoned = pa.array([1, 2]).cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC"))
+    unknown = zoned.cast(pa.int64()).view(pa.timestamp("us", "No/Where"))
+    lists = pa.ListArray.from_arrays([0, 1, 2], seconds)
+    ncf.write_table(pa.table({"at": seconds, "zone": unknown, "list": lists}), path)
+    for command in ("inspect", "head", "cat", "verify"):
+        result = run(command, path)
+        assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in run("head", "--json", path).output.splitlines()]
+    assert rows[0]["at"] == "4611686018427387904 (timestamp[s])"
+    assert rows[1]["at"] == "1970-01-01 00:00:05"
+    assert rows[1]["zone"] == "2 (timestamp[us, tz=No/Where])"
+
+
 def test_a_column_with_a_comma_in_its_name_is_chosen_in_quotes(tmp_path: Path) -> None:
     ncf.write_table(pa.table({"a,b": [1], "c": [2]}), tmp_path / "t.ncf")
     result = run("head", "--json", "-c", 'c,"a,b"', tmp_path / "t.ncf")
