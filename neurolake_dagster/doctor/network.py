@@ -2,12 +2,11 @@
 
 import errno
 import socket
-from urllib.parse import urlsplit
 
 from neurolake_dagster.doctor.engine import needs_jvm
 from neurolake_dagster.doctor.finding import Finding, advise, judge, skip
 from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.settings.checks import REMOTES
+from neurolake_dagster.settings.checks import REMOTES, address_of
 from neurolake_dagster.spark.conf import build_conf, launch_environment
 from neurolake_dagster.spark.server import answers, find_server, server_service, shortened
 
@@ -20,7 +19,6 @@ PORTS = {
 }
 # Spark tries so many ports after the first.
 RETRIES = "16"
-CONNECT_PORT = 15_002
 LAST_PORT = 65_535
 
 
@@ -58,8 +56,7 @@ def check_server(settings: SparkSettings, storage: StorageSettings) -> Finding:
     if remote is None:
         return skip("spark server", "not needed: sessions start a Spark of their own", expected)
     if remote not in REMOTES:
-        address = urlsplit(remote)
-        host, port = address.hostname or "localhost", address.port or CONNECT_PORT
+        host, port = address_of(remote)
         is_up = answers(port, host)
         found = f"{'a server' if is_up else 'nothing'} answers on {host}:{port}"
         fix = "start it, or set NEUROLAKE_SPARK__REMOTE to auto, start or a server that runs"
