@@ -5,9 +5,8 @@ The one place where faults of the bytes become `NCFCorruptError`, and where they
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import xxhash
@@ -61,8 +60,7 @@ _FAULTS = (
 )
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A chunk: row group and column, by index."""
 
     group: int

@@ -4,27 +4,24 @@ A stream in a node is ``[codec, offset, stored_bytes, raw_bytes]``: codec 0 = ra
 frame that states its content size; the offset counts from the first byte of the page.
 """
 
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import zstandard
 
 from neurolake_dagster.ncf.checks import Damage, NDArray, Node, need_int, need_list
 
 RAW, ZSTD = 0, 1
-# A call of the codec costs 10 us: more than such a stream is worth.
+# A call of the codec costs 8 to 15 us on reading, most of it for a new context: more than a short
+# stream is worth, or a plane that shrinks by little.
 MIN_ZSTD_BYTES = 65
+_MIN_SAVED_BYTES = 2048
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _DICT_ID_BYTES = (0, 1, 2, 4)
+_MAX_FRAME_HEADER_BYTES = 18
 _LEVELS = range(1, 23)
-# Arrow's codec makes a new context for each call, 15 us: more than most planes take to inflate.
-# Above this the output matters more, and Arrow's pool recycles it.
-_MAX_KEPT_CONTEXT_BYTES = 1 << 18
-_local = threading.local()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,17 +34,20 @@ class Profile:
         zstd levels of byte planes and of text or interleaved words; 0 stores raw.
     raw_share
         A plane whose sample keeps more than this share of its size is stored raw.
+    min_saved_bytes
+        A plane that shrinks by less is stored raw: inflating it would cost more than its bytes.
     """
 
     plane_level: int = 1
     text_level: int = 3
     raw_share: float = 0.94
+    min_saved_bytes: int = _MIN_SAVED_BYTES
 
 
 PROFILES = {
     "zstd": Profile(),
     "fast": Profile(text_level=1, raw_share=0.87),
-    "archive": Profile(text_level=9, raw_share=0.97),
+    "archive": Profile(text_level=9, raw_share=0.97, min_saved_bytes=0),
     "none": Profile(plane_level=0, text_level=0),
 }
 
@@ -85,14 +85,14 @@ class StreamWriter:
         self.parts: list[Any] = []
         self.size = 0
 
-    def put(self, data: Any, level: int) -> Node:
+    def put(self, data: Any, level: int, min_saved: int = 0) -> Node:
         """Append ``data`` (array or buffer), by zstd ``level`` where it pays; 0 = raw."""
         raw = data if isinstance(data, pa.Buffer) else pa.py_buffer(data)
         size = raw.size
         kind, stored = RAW, raw
-        if level and size >= MIN_ZSTD_BYTES:
+        if level and size >= max(MIN_ZSTD_BYTES, min_saved):
             packed = codec(level).compress(raw)
-            if packed.size < size - (size >> 5):
+            if size - packed.size > max(size >> 5, min_saved):
                 kind, stored = ZSTD, packed
         self.parts.append(stored)
         node = [kind, self.size, stored.size, size]
@@ -101,7 +101,7 @@ class StreamWriter:
 
     def put_plane(self, data: Any) -> Node:
         """Append a byte plane at the profile's plane level."""
-        return self.put(data, self.profile.plane_level)
+        return self.put(data, self.profile.plane_level, self.profile.min_saved_bytes)
 
     def put_text(self, data: Any) -> Node:
         """Append text or interleaved words at the profile's text level."""
@@ -119,8 +119,12 @@ class StreamReader:
     def read_buffer(self, stream: object, raw_bytes: int) -> Any:
         """Return one stream as a `pyarrow.Buffer` of exactly ``raw_bytes``; raw ones are views."""
         kind, offset, stored, size = need_list(stream, 4, "stream")
-        need_int(offset, 0, self.page.size, "stream offset")
-        need_int(stored, 0, self.page.size - offset, "stream bytes")
+        limit = self.page.size
+        # The same checks as calls would take as long as the rest.
+        if type(offset) is not int or not 0 <= offset <= limit:
+            need_int(offset, 0, limit, "stream offset")
+        if type(stored) is not int or not 0 <= stored <= limit - offset:
+            need_int(stored, 0, limit - offset, "stream bytes")
         if size != raw_bytes:
             raise Damage(f"stream: expected {raw_bytes} raw bytes, got {size!r}")
         data = self.page.slice(offset, stored)
@@ -143,23 +147,13 @@ def decompress(data: Any, raw_bytes: int) -> Any:
     The codec never writes more than ``raw_bytes``, but does not tell when it wrote less: the
     frame's own content size, which zstd enforces, closes that gap.
     """
-    stated = _content_size(data.slice(0, min(data.size, 18)).to_pybytes())
+    stated = _content_size(bytes(memoryview(data)[:_MAX_FRAME_HEADER_BYTES]))
     if stated != raw_bytes:
         raise Damage(f"zstd frame: expected {raw_bytes} raw bytes, frame states {stated}")
     try:
-        if raw_bytes > _MAX_KEPT_CONTEXT_BYTES:
-            return codec(1).decompress(data, raw_bytes)
-        return pa.py_buffer(_decompressor().decompress(data, allow_extra_data=False))
-    except (pa.ArrowException, OSError, zstandard.ZstdError) as exc:
+        return codec(1).decompress(data, raw_bytes)
+    except (pa.ArrowException, OSError) as exc:
         raise Damage(f"zstd frame: {exc}") from exc
-
-
-def _decompressor() -> zstandard.ZstdDecompressor:
-    """Return the decompressor of this thread: its context serves one call at a time."""
-    if not hasattr(_local, "decompressor"):
-        _local.decompressor = zstandard.ZstdDecompressor()
-    found: zstandard.ZstdDecompressor = _local.decompressor
-    return found
 
 
 def _content_size(head: bytes) -> int | None:

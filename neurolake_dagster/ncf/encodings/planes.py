@@ -76,7 +76,9 @@ def encode_planes(streams: StreamWriter, values: NDArray, maximum: int, plan: Pl
             bits = bits_for(maximum >> (8 * at)) if at == used - 1 else 8
             packed = encode_packed(shifted.astype(np.uint8), bits)
             level = 0 if at in plan.raw else streams.profile.plane_level
-            planes.append([at, 1, bits, streams.put(packed, level)])
+            planes.append(
+                [at, 1, bits, streams.put(packed, level, streams.profile.min_saved_bytes)]
+            )
         at += width
     return planes
 
