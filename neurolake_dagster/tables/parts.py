@@ -17,6 +17,9 @@ from neurolake_dagster.tables.snapshot import DataFile
 
 STAGING_FOLDER = "_staging"
 TARGET_FILE_BYTES = 1 << 30
+# What one file may hold back, as rows of a row group and as parts on their way; and all of them.
+FILE_HOLDS_BYTES = (256 + 32) << 20
+OPEN_BYTES = 512 << 20
 
 
 @dataclass
@@ -24,6 +27,12 @@ class _Open:
     key: str
     sink: StorageWriter
     writer: PartWriter
+    taken_bytes: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of its rows may be in memory, at most."""
+        return min(self.taken_bytes, FILE_HOLDS_BYTES)
 
 
 class PartFiles:
@@ -37,6 +46,9 @@ class PartFiles:
         Rooted at the table's folder.
     folder
         Where they go below it; empty for their final place.
+    open_bytes
+        Beyond this in memory, the file that holds most is ended: many partitions at once get
+        smaller files instead of a row group each.
     """
 
     def __init__(
@@ -47,6 +59,7 @@ class PartFiles:
         *,
         folder: str = "",
         target_file_bytes: int = TARGET_FILE_BYTES,
+        open_bytes: int = OPEN_BYTES,
     ) -> None:
         self.files: list[DataFile] = []
         self.schema = schema
@@ -56,6 +69,8 @@ class PartFiles:
         self._target_file_bytes = target_file_bytes
         self._open: dict[Partition, _Open] = {}
         self._begun: set[Partition] = set()
+        self._open_bytes = open_bytes
+        self._held_bytes = 0
 
     @property
     def is_empty(self) -> bool:
@@ -65,9 +80,14 @@ class PartFiles:
     def write(self, partition: Partition, batch: pa.RecordBatch) -> None:
         """Append rows to a partition."""
         current = self._open.get(partition) or self._begin(partition)
+        before = current.held_bytes
         current.writer.write(batch)
+        current.taken_bytes += batch.nbytes
+        self._held_bytes += current.held_bytes - before
         if current.sink.tell() >= self._target_file_bytes:
             self.finish(partition)
+        while self._held_bytes > self._open_bytes and len(self._open) > 1:
+            self._finish(max(self._open, key=lambda place: self._open[place].held_bytes))
 
     def finish(self, partition: Partition) -> None:
         """End the open file of a partition, if there is one: its next rows begin another."""
@@ -119,6 +139,7 @@ class PartFiles:
 
     def _finish(self, partition: Partition) -> None:
         current = self._open[partition]
+        self._held_bytes -= current.held_bytes
         facts = current.writer.close()
         size = current.sink.tell()
         current.sink.close()

@@ -5,14 +5,13 @@ Spark's `mapInArrow` wants it, and knows nothing of Spark.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.formats import file_format
-from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.parts import PartFiles
 from neurolake_dagster.tables.schemas import fit_batch
 from neurolake_dagster.tables.scope import Scope
@@ -61,9 +60,6 @@ class WriteParts:
             parts.close()
         records = [json.dumps(file.encode()) for file in parts.files]
         yield pa.RecordBatch.from_pydict({RECORD_COLUMN: records}, schema=RECORD_SCHEMA)
-
-    def _divide(self, batch: pa.RecordBatch) -> Iterable[tuple[Partition, pa.RecordBatch]]:
-        return [((), batch)] if self.scope is None else self.scope.divide(batch)
 
 
 def read_records(records: Iterator[str]) -> list[DataFile]:

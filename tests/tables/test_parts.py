@@ -1,0 +1,45 @@
+"""Part files in the making: how much of many partitions' rows is held at once."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.formats import file_format
+from neurolake_dagster.tables.parts import PartFiles
+from neurolake_dagster.tables.snapshot import TableFormat
+
+PLACES = [(("partition_key", str(number)),) for number in range(40)]
+
+
+@pytest.mark.parametrize("name", ["ncf", "parquet"])
+def test_many_partitions_hold_no_row_group_each(name: TableFormat, tmp_path: Path) -> None:
+    """Each open partition held up to a row group of a million rows, however many were open."""
+    schema, most = pa.schema([("x", pa.float64())]), 0
+    random = np.random.default_rng(1)
+    order = pa.array(np.arange(5_000))
+    before = pa.total_allocated_bytes()
+    with PartFiles(Storage(str(tmp_path)), file_format(name), schema, open_bytes=4 << 20) as parts:
+        for _ in range(20):
+            for place in PLACES:
+                # A copy in Arrow's own memory, which tells how much of it is in use.
+                rows = pa.array(random.random(5_000)).take(order)
+                parts.write(place, pa.record_batch([rows], schema=schema))
+            most = max(most, pa.total_allocated_bytes() - before)
+        parts.close()
+        files = list(parts.files)
+    assert most < 12 << 20
+    assert sum(file.row_count for file in files) == 20 * 40 * 5_000
+    assert {file.partition for file in files} == set(PLACES)
+
+
+def test_one_partition_keeps_one_file(tmp_path: Path) -> None:
+    schema = pa.schema([("x", pa.float64())])
+    storage = Storage(str(tmp_path))
+    with PartFiles(storage, file_format("parquet"), schema, open_bytes=1 << 10) as parts:
+        for _ in range(10):
+            parts.write((), pa.record_batch({"x": np.zeros(5_000)}, schema=schema))
+        parts.close()
+        assert [file.row_count for file in parts.files] == [50_000]
