@@ -28,6 +28,8 @@ from neurolake_dagster.io_managers.plans import (
     input_name,
 )
 from neurolake_dagster.io_managers.report import Written, describe_output
+from neurolake_dagster.io_managers.spark_digest import FrameDigest
+from neurolake_dagster.io_managers.spark_rows import empty_frame
 from neurolake_dagster.io_managers.values import (
     PEEKED_ROWS,
     Peek,
@@ -69,7 +71,7 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         plan = build_write_plan(context, self.mode)
         if is_spark(obj):
             watch_step(obj.sparkSession)
-            written = replace(self._write_spark(plan, obj), preview=self._first_rows(plan))
+            written = replace(self._write_frame(plan, obj), preview=self._first_rows(plan))
         elif isinstance(obj, dict) and plan.scope is not None:
             rows = rows_by_partition(obj, plan.scope, plan.where)
             written = replace(self._write_arrow(plan, rows), preview=self._first_rows(plan))
@@ -88,11 +90,11 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         if plan.scope is None:
             raise PartitionError(f"{plan.name}: dict[str, ...] is for partitioned assets only")
         plans = {one.keys[0].name: replace(plan, scope=one) for one in plan.scope.single()}
-        return {
-            name: self._load(one, wanted)
+        found = {
+            name: self._load(replace(one, is_optional=plan.may_miss(name)), wanted)
             for name, one in plans.items()
-            if not plan.allow_missing or self._has_partition(one)
         }
+        return {name: value for name, value in found.items() if value is not None}
 
     def dataset_storage(self) -> Storage:
         """The storage that the assets lie in."""
@@ -124,14 +126,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
         """Open the rows as a Spark DataFrame."""
 
-    @abstractmethod
-    def _has_partition(self, plan: ReadPlan) -> bool:
-        """Whether the one partition in scope was written."""
-
     def _load(self, plan: ReadPlan, wanted: Wanted) -> Any:
-        """Read a value; before the first partition of an asset that reads its own past, none."""
+        """Read a value; None or no rows where nothing was written and the plan allows it."""
         is_before_first = plan.scope is not None and not plan.scope.keys
-        if is_before_first and wanted.is_optional:
+        if is_before_first and plan.is_optional:
             return None
         try:
             if wanted.is_spark:
@@ -140,11 +138,25 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
                 return self._open_lazily(plan, wanted.type)
             return from_arrow(self._read_arrow(plan), wanted.type)
         except TableNotFoundError:
-            if wanted.is_optional:
+            if plan.is_optional and plan.version is None:
                 return None
-            if is_before_first and not wanted.is_spark:
-                return from_arrow(pa.RecordBatchReader.from_batches(pa.schema([]), []), wanted.type)
-            raise
+            if not plan.may_be_first:
+                raise
+            return self._no_rows(plan, wanted)
+
+    def _write_frame(self, plan: WritePlan, frame: Any) -> Written:
+        """Write a Spark DataFrame, whose rows tell their digest on their way."""
+        if plan.mode != "overwrite":
+            return self._write_spark(plan, frame)
+        digest = FrameDigest(frame)
+        return replace(self._write_spark(plan, digest.frame), data_version=digest.result())
+
+    def _no_rows(self, plan: ReadPlan, wanted: Wanted) -> Any:
+        """No rows of a table that nobody wrote; of its columns only those asked for are known."""
+        schema = pa.schema([(name, pa.null()) for name in plan.columns or ()])
+        if wanted.is_spark:
+            return empty_frame(self._session(plan.name), schema)
+        return from_arrow(pa.RecordBatchReader.from_batches(schema, []), wanted.type)
 
     def _first_rows(self, plan: WritePlan) -> pa.Table | None:
         """The first rows of what was written, read back: a frame's own would be a Spark job."""

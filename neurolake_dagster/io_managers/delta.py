@@ -20,6 +20,12 @@ import xxhash
 from neurolake_dagster.errors import CommitConflictError, PartitionError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.delta_frames import merge_frame, write_frame
+from neurolake_dagster.io_managers.delta_partitions import (
+    facts_by_partition,
+    partition_names,
+    present_scope,
+    record_written,
+)
 from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
@@ -67,7 +73,11 @@ class DeltaIOManager(LakehouseIOManager):
         for attempt in range(ATTEMPTS):
             try:
                 dataset.write(
-                    checked.rows, **options, transaction=plan.transaction, properties=properties
+                    checked.rows,
+                    **options,
+                    transaction=plan.transaction,
+                    properties=properties,
+                    partitions=partition_names(plan),
                 )
                 break
             except CommitConflictError:
@@ -75,8 +85,7 @@ class DeltaIOManager(LakehouseIOManager):
                     raise
                 time.sleep(random.uniform(0, BACKOFF_S * (attempt + 1)))  # noqa: S311
         return replace(
-            _written(dataset, plan, mark),
-            by_partition=checked.by_partition(),
+            _written(dataset, plan, mark, checked.counts),
             data_version=checked.digest() if plan.mode == "overwrite" else None,
         )
 
@@ -88,7 +97,9 @@ class DeltaIOManager(LakehouseIOManager):
             merge_frame(dataset, plan, frame, schema, mark)
         else:
             write_frame(dataset, plan, frame, options, mark)
-        return _written(dataset, plan, mark)
+        written = _written(dataset, plan, mark)
+        record_written(dataset, plan, written)
+        return written
 
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
         dataset = self._dataset(plan.path)
@@ -101,7 +112,10 @@ class DeltaIOManager(LakehouseIOManager):
         )
 
     def _schema(self, plan: ReadPlan) -> pa.Schema:
-        return projected(_schema_of(self._dataset(plan.path), plan.version), plan)
+        dataset = self._dataset(plan.path)
+        if plan.scope is not None:
+            present_scope(plan, dataset)
+        return projected(_schema_of(dataset, plan.version), plan)
 
     def _pinned(self, plan: ReadPlan) -> ReadPlan:
         return replace(plan, version=self._dataset(plan.path).snapshot(plan.version).version)
@@ -116,12 +130,6 @@ class DeltaIOManager(LakehouseIOManager):
         if where is not None:
             frame = frame.where(where)
         return frame if plan.columns is None else frame.select(*plan.columns)
-
-    def _has_partition(self, plan: ReadPlan) -> bool:
-        dataset = self._dataset(plan.path)
-        if not dataset.exists():
-            return False
-        return any(batch.num_rows for batch in dataset.scan(where=_where(plan, dataset)))
 
 
 def _schema_of(dataset: DeltaDataset, version: int | datetime | None) -> pa.Schema:
@@ -180,6 +188,7 @@ def _merge_arrow(
         adds_columns=plan.schema_mode == "merge",
         properties={**plan.properties, MARK: mark},
         transaction=plan.transaction,
+        partitions=partition_names(plan),
     )
     return _written(dataset, plan, mark)
 
@@ -229,10 +238,6 @@ class _Checked:
         else:
             self.rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._see, rows))
 
-    def by_partition(self) -> dict[str, tuple[int, int | None]]:
-        """Rows of each partition; a Delta file may hold several, so no bytes."""
-        return {key: (count, None) for key, count in self.counts.items()}
-
     def digest(self) -> str:
         """Of the rows that went by: the same batches of the same types give the same."""
         return self._hash.hexdigest()
@@ -271,13 +276,7 @@ def _scope_sql(plan: ReadPlan, dataset: DeltaDataset) -> str | None:
     """The rows of the asked partitions."""
     if plan.scope is None:
         return None
-    if not plan.scope.columns:
-        raise PartitionError(
-            f"{plan.name}: the asset's metadata has no partition_expr to find its partitions by"
-        )
-    schema = _schema_of(dataset, plan.version)
-    plan.scope.require_columns(schema, plan.name)
-    return plan.scope.predicate(schema)
+    return present_scope(plan, dataset).predicate(_schema_of(dataset, plan.version))
 
 
 def _mark(plan: WritePlan) -> str:
@@ -285,8 +284,16 @@ def _mark(plan: WritePlan) -> str:
     return plan.transaction or uuid.uuid4().hex
 
 
-def _written(dataset: DeltaDataset, plan: WritePlan, mark: str) -> Written:
-    """What the write's commit says of itself; no Spark job and no data file is opened."""
+def _written(
+    dataset: DeltaDataset, plan: WritePlan, mark: str, counts: Mapping[str, int] | None = None
+) -> Written:
+    """What the write's commit says of itself; no Spark job runs.
+
+    Parameters
+    ----------
+    counts
+        Rows by partition, where they were seen on their way.
+    """
     commit = dataset.commit(mark)
     if commit is None:  # mode "ignore" wrote nothing, or the log was cleaned up since
         newest = dataset.open().version()
@@ -306,6 +313,7 @@ def _written(dataset: DeltaDataset, plan: WritePlan, mark: str) -> Written:
         bytes=sum(commit.added.values()),
         files=len(commit.added),
         replaced=replaced,
+        by_partition=facts_by_partition(dataset, plan, commit, counts),
         metrics=commit.merged_rows,
         statistics=snapshot.statistics,
     )

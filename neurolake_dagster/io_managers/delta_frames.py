@@ -19,8 +19,10 @@ from neurolake_dagster.errors import (
     TableError,
 )
 from neurolake_dagster.io_managers.plans import MergePlan, WritePlan
+from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.delta import DeltaDataset, merge_condition
 from neurolake_dagster.tables.delta_commit import MARK
+from neurolake_dagster.tables.scope import Scope
 
 SCHEMA_OPTIONS = {"merge": "mergeSchema", "overwrite": "overwriteSchema"}
 STRAY_ROWS = "NEUROLAKE_STRAY_ROWS"
@@ -38,6 +40,8 @@ def write_frame(
         As of `DeltaDataset.write`: ``mode``, ``where``, ``partition_by``, ``schema_mode``.
     """
     mode = {"error": "errorifexists"}.get(options["mode"], options["mode"])
+    if plan.scope is not None and options.get("where") is None:
+        frame = frame.where(_is_ours(plan.scope, column_types(frame, plan.scope.columns)))
     writer = frame.write.format("delta").mode(mode)
     writer = writer.option("userMetadata", _user_metadata(plan, mark))
     if plan.transaction is not None:
@@ -161,11 +165,18 @@ def _proven(frame: Any, plan: WritePlan, merge: MergePlan, schema: pa.Schema) ->
     count = "__neurolake_count"
     counted = frame.withColumn(count, sf.count(sf.lit(1)).over(Window.partitionBy(*keys)))
     bad = is_null | (sf.col(count) > 1)
-    test = sf.when(bad, _failing(BAD_KEYS))
+    counted = counted.where(sf.when(bad, _failing(BAD_KEYS)).otherwise(sf.lit(True)))
     if plan.scope is not None:
-        stray = ~sf.coalesce(sf.expr(plan.scope.predicate(schema)), sf.lit(False))
-        test = test.when(stray, _failing(STRAY_ROWS))
-    return counted.where(test.otherwise(sf.lit(True))).drop(count)
+        counted = counted.where(_is_ours(plan.scope, schema))
+    return counted.drop(count)
+
+
+def _is_ours(scope: Scope, schema: pa.Schema) -> Any:
+    """True for rows of the scope's partitions; others fail the job that reads them."""
+    from pyspark.sql import functions as sf
+
+    test = sf.coalesce(sf.expr(scope.predicate(schema)), sf.lit(False))
+    return sf.when(test, sf.lit(True)).otherwise(_failing(STRAY_ROWS))
 
 
 def _failing(text: str) -> Any:

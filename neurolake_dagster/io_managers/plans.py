@@ -3,7 +3,7 @@
 Owns what settings mean together, and which of them are refused. Knows no format.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -11,13 +11,14 @@ from typing import Any, Literal, get_args
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.errors import TableError
+from neurolake_dagster.errors import TableError, TableNotFoundError
 from neurolake_dagster.io_managers.asked import INPUT_KEYS, OUTPUT_KEYS, Asked
-from neurolake_dagster.io_managers.partitions import scope_of
+from neurolake_dagster.io_managers.partitions import missing_partitions, scope_of
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.values import Wanted
 from neurolake_dagster.tables.conditions import Predicate
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
+from neurolake_dagster.tables.partitions import partition_folder
 from neurolake_dagster.tables.predicate import read_predicate
 from neurolake_dagster.tables.scope import Scope
 
@@ -60,7 +61,9 @@ class WritePlan:
     schema_mode
         ``strict`` refuses rows of another schema, ``merge`` adds their new columns, ``overwrite``
         takes theirs. None is ``overwrite`` where the whole table is replaced, else ``strict``.
-    table_properties, constraints, partition_columns
+    table_properties
+        Kept with the table.
+    constraints, partition_columns
         Delta's own; constraints are SQL tests by name.
     """
 
@@ -88,7 +91,13 @@ class ReadPlan:
     scope
         None reads all.
     allow_missing
-        Partitions that were never written give no rows instead of an error.
+        Partitions, or a whole table, that were never written give no rows instead of an error.
+    reads_all
+        It asks for whatever partitions there are.
+    own
+        Partitions of an asset that reads its own past which the run itself is to write.
+    is_optional
+        Where nothing that is asked for was written, that is to be told instead of no rows.
     is_streamed
         The rows are wanted one batch after the other, in bounded memory.
     narrowed_by
@@ -102,8 +111,44 @@ class ReadPlan:
     where: Predicate | None = None
     version: int | datetime | None = None
     allow_missing: bool = False
+    reads_all: bool = False
+    own: frozenset[str] = frozenset()
+    is_optional: bool = False
     is_streamed: bool = False
     narrowed_by: Any = None
+
+    @property
+    def may_be_first(self) -> bool:
+        """Whether it is no error that the table was never written."""
+        if self.version is not None:
+            return False
+        keys = () if self.scope is None else self.scope.keys
+        before_first = self.scope is not None and all(key.name in self.own for key in keys)
+        return self.allow_missing or before_first
+
+    def may_miss(self, name: str) -> bool:
+        """Whether it is no error that a partition was never written."""
+        return self.allow_missing or self.reads_all or name in self.own
+
+    def present(self, written: Collection[str]) -> Scope:
+        """The scope of the asked partitions that were written.
+
+        Raises
+        ------
+        PartitionError
+            Naming those that must not miss.
+        TableNotFoundError
+            If that is to be told of none.
+        """
+        assert self.scope is not None
+        keys = [key for key in self.scope.keys if key.name in written]
+        missing = [key.name for key in self.scope.keys if key.name not in written]
+        refused = [name for name in missing if not self.may_miss(name)]
+        if refused:
+            raise missing_partitions(self.name, refused, len(keys))
+        if self.is_optional and not keys:
+            raise TableNotFoundError(f"{self.name}: none of the partitions was ever written")
+        return replace(self.scope, keys=tuple(keys))
 
 
 def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
@@ -121,6 +166,8 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
     if context.has_asset_partitions:
         expr = _partition_expr(asked, definition)
         scope = scope_of(context.asset_partitions_def, context.asset_partition_keys, expr)
+        for key in scope.keys:
+            partition_folder(key.place)  # refuses names that are too long, of any format
     keys = [] if scope is None else [key.name for key in scope.keys]
     step = context.step_context
     mode = _mode(asked, default_mode, is_partitioned=scope is not None)
@@ -158,6 +205,7 @@ def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
         where=None if terms is None else read_predicate(terms),
         version=_asked_version(asked),
         allow_missing=asked.flag("allow_missing_partitions") or wanted.is_optional,
+        is_optional=wanted.is_optional,
         is_streamed=wanted.type is pa.RecordBatchReader,
     )
     if not context.has_asset_partitions:
@@ -167,11 +215,9 @@ def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
     keys = _keys_of_run(context) or context.asset_partition_keys
     theirs = None if upstream is None else upstream.definition_metadata
     scope = scope_of(definition, keys, Asked(plan.name, (theirs,), ()).get("partition_expr"))
-    covers_all = len(keys) >= len(
-        definition.get_partition_keys(dynamic_partitions_store=context.instance)
+    return replace(
+        plan, scope=scope, reads_all=_reads_all(context, keys), own=_keys_to_write(context)
     )
-    allow_missing = plan.allow_missing or (covers_all and len(keys) > 1)
-    return replace(plan, scope=scope, allow_missing=allow_missing)
 
 
 def projected(schema: pa.Schema, plan: ReadPlan) -> pa.Schema:
@@ -273,6 +319,23 @@ def _asked_version(asked: Asked) -> int | datetime | None:
     if version is not None and moment is not None:
         raise TableError(f"{asked.where}: version and as_of are both given, expected one of them")
     return moment if version is None else version
+
+
+def _reads_all(context: dg.InputContext, keys: Sequence[str]) -> bool:
+    """Whether Dagster hands an unpartitioned asset all keys: it asks for what there is."""
+    if context.step_context.entity_partitions_def is not None:
+        return False
+    definition, store = context.asset_partitions_def, context.instance
+    return len(keys) >= len(definition.get_partition_keys(dynamic_partitions_store=store))
+
+
+def _keys_to_write(context: dg.InputContext) -> frozenset[str]:
+    """The partitions that this run writes of an asset that reads its own."""
+    step = context.step_context
+    if not step.has_partition_key_range or context.asset_key not in step.get_output_asset_keys():
+        return frozenset()
+    keys = context.asset_partitions_def.get_partition_keys_in_range(step.partition_key_range)
+    return frozenset(map(str, keys))
 
 
 def _keys_of_run(context: dg.InputContext) -> Sequence[str]:

@@ -41,7 +41,8 @@ class Written:
     statistics
         Of the whole table's columns, from the log.
     by_partition
-        Rows and bytes of each partition written; bytes are None where files hold several.
+        Rows and bytes of each partition written; None where that is not known without a read of
+        all of it, or where files hold several.
     spark
         What Spark did for it and for its step; None where it was not asked.
     is_by_spark
@@ -55,7 +56,7 @@ class Written:
     written_rows: int | None
     bytes: int
     files: int
-    by_partition: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    by_partition: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
     preview: pa.Table | None = None
     replaced: str = ""
     metrics: Mapping[str, int] = field(default_factory=dict)
@@ -81,8 +82,8 @@ def describe_output(
         # The whole run's numbers would hide each partition's own.
         found = {key: value for key, value in found.items() if key not in PER_PARTITION}
     context.add_output_metadata(found)
-    is_one = plan.scope is None or len(plan.scope.keys) == 1
-    if written.data_version is not None and context.has_asset_key and is_one:
+    # Dagster has one for all partitions of a run.
+    if written.data_version is not None and context.has_asset_key:
         version = dg.DataVersion(written.data_version)
         context.step_context.set_data_version(context.asset_key, version)
 

@@ -22,18 +22,51 @@ from neurolake_dagster.tables.tasks import RECORD_COLUMN, WriteParts, read_recor
 
 NUMBER_COLUMN = "__neurolake_key"
 STRAY = -1
+COLLECTED_BYTES = 4 << 30
 _OURS = re.compile(r"neurolake_dagster\.errors\.(PartitionError|SchemaMismatchError): (.*)")
 
 
 def with_key_numbers(frame: Any, scope: Scope) -> Any:
-    """The frame with a column that holds the index of each row's key, `STRAY` for none."""
-    from pyspark.sql import functions as sf
+    """The frame with a column that holds the index of each row's key, `STRAY` for none.
 
-    schema = column_types(frame, scope.columns)
-    number = sf.lit(STRAY)
-    for index, one in reversed(list(enumerate(scope.single()))):
-        number = sf.when(sf.expr(one.predicate(schema)), index).otherwise(number)
-    return frame.withColumn(NUMBER_COLUMN, number)
+    The executors look it up as for Arrow rows: an expression would grow with the keys.
+    """
+    from pyspark.sql import functions as sf
+    from pyspark.sql.pandas.functions import arrow_udf
+    from pyspark.sql.types import LongType
+
+    names = list(scope.columns)
+
+    def numbers(*columns: pa.Array) -> pa.Array:
+        return pa.array(scope.numbers(pa.RecordBatch.from_arrays([*columns], names)), pa.int64())
+
+    numbered = arrow_udf(numbers, LongType())  # type: ignore[call-overload] # of any columns
+    return frame.withColumn(NUMBER_COLUMN, numbered(*[sf.col(f"`{name}`") for name in names]))
+
+
+def collected(frame: Any, table: Table, where: str) -> pa.Table:
+    """All rows of a frame on this machine, through files of the executors, not Spark's driver.
+
+    Raises
+    ------
+    TableError
+        If they are more than `COLLECTED_BYTES`.
+    """
+    found, size = [], 0
+    with table.stage() as stage:
+        staged = write_parts(frame, table, stage, column_types(frame, tuple(frame.columns)), None)
+        for file in staged.files:
+            names = staged.schema.names
+            for batch in table.files_format.scan(table.folder, file.path, names, None):
+                size += batch.nbytes
+                if size > COLLECTED_BYTES:
+                    raise errors.TableError(
+                        f"{where}: over {COLLECTED_BYTES >> 20} MiB of rows to merge, which are "
+                        f"held by one machine for {table.format} tables; merge them in parts, or "
+                        "keep the asset as delta, whose merges Spark does"
+                    )
+                found.append(batch)
+    return pa.Table.from_batches(found, staged.schema)
 
 
 def column_types(frame: Any, columns: tuple[str, ...]) -> pa.Schema:

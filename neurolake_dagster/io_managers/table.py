@@ -17,7 +17,13 @@ from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
-from neurolake_dagster.io_managers.spark_rows import as_schema, column_types, empty_frame, narrowed
+from neurolake_dagster.io_managers.spark_rows import (
+    as_schema,
+    collected,
+    column_types,
+    empty_frame,
+    narrowed,
+)
 from neurolake_dagster.tables import (
     Commit,
     DataFile,
@@ -60,6 +66,7 @@ class TableIOManager(LakehouseIOManager):
             "properties": plan.properties,
             "transaction": plan.transaction,
             "schema_mode": plan.schema_mode,
+            "table_properties": plan.table_properties,
         }
         if plan.scope is None:
             assert not isinstance(data, Mapping)
@@ -73,10 +80,11 @@ class TableIOManager(LakehouseIOManager):
         return self._written(plan, table, before, commit)
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
-        if plan.mode == "merge":
-            return self._write_arrow(plan, frame.toArrow())
         table = self._table(plan.path)
         _refuse_delta_settings(plan)
+        if plan.mode == "merge":
+            before = table.log.try_snapshot()
+            return self._merge(plan, table, before, collected(frame, table, plan.where))
         done = table.done_before(plan.mode, plan.transaction)
         if done is not None:
             return self._written(plan, table, None, done)
@@ -95,6 +103,7 @@ class TableIOManager(LakehouseIOManager):
                 properties=plan.properties,
                 transaction=plan.transaction,
                 schema_mode=plan.schema_mode,
+                table_properties=plan.table_properties,
             )
         return self._written(plan, table, before, commit)
 
@@ -170,6 +179,7 @@ class TableIOManager(LakehouseIOManager):
             properties=plan.properties,
             transaction=plan.transaction,
             schema_mode="merge" if plan.schema_mode == "merge" else None,
+            table_properties=plan.table_properties,
         )
         return replace(self._written(plan, table, before, commit), metrics=commit.metrics)
 
@@ -218,7 +228,6 @@ def _refuse_delta_settings(plan: WritePlan) -> None:
     asked = {
         "partition_columns": plan.partition_columns,
         "constraints": plan.constraints,
-        "table_properties": plan.table_properties,
     }
     found = [name for name, value in asked.items() if value]
     if found:

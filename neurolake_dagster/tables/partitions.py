@@ -14,6 +14,7 @@ Partition = tuple[tuple[str, str], ...]
 PartitionLike = str | Mapping[str, str] | Partition
 
 DEFAULT_DIMENSION = "partition_key"
+NAME_BYTES = 255
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]|^[_-]")
 
 
@@ -45,8 +46,21 @@ def as_partitions(values: Iterable[PartitionLike]) -> list[Partition]:
 
 
 def partition_folder(partition: Partition) -> str:
-    """The folder of a partition below the table, ``name=key/...``; empty for no partition."""
-    return "/".join(f"{_escape(name)}={_escape(text)}" for name, text in partition)
+    """The folder of a partition below the table, ``name=key/...``; empty for no partition.
+
+    Raises
+    ------
+    PartitionError
+        If a name is longer than a file system takes.
+    """
+    names = [f"{_escape(name)}={_escape(text)}" for name, text in partition]
+    for name in names:
+        if len(name) > NAME_BYTES:
+            raise PartitionError(
+                f"partition {dict(partition)!r}: its folder's name has {len(name)} bytes, expected "
+                f"at most {NAME_BYTES} (all but letters, digits, - and _ take 3 a byte); shorten it"
+            )
+    return "/".join(names)
 
 
 def _escape(text: str) -> str:

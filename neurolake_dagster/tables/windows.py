@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError
 
-Numbers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 SEPARATORS = (" ", "T", "-")
 # A text is a time where it looks like a date, and where its wall time is the partitions': without

@@ -198,3 +198,18 @@ def test_the_same_rows_have_the_same_data_version(
         assert event.asset_materialization is not None
         versions.append(event.asset_materialization.tags["dagster/data_version"])
     assert versions[0] == versions[1] != versions[2]
+
+
+def test_properties_of_an_asset_are_its_tables(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """Only Delta took them: a Parquet table could not be told to keep its former files."""
+    properties = {"neurolake.keep_former_files": True, "owner": "me"}
+    for _ in range(2):
+        made = asset(people((1, "a")), table_properties=properties)
+        assert run([made], manager, instance).success
+    place = manager.dataset("people") if hasattr(manager, "dataset") else manager.table("people")
+    held = dict(place.snapshot().properties)
+    assert held == {"neurolake.keep_former_files": "true", "owner": "me"}
+    files = [key for key in manager.dataset_storage().list("people") if "part-" in key.key]
+    assert len(files) == 2

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -41,7 +42,8 @@ def made(rows: Any, **metadata: Any) -> Any:
 
 
 def of_run(context: dg.AssetExecutionContext) -> pa.Table:
-    return pa.table({"k": list(context.partition_keys)})
+    keys = list(context.partition_keys)
+    return pa.table({"k": keys, "n": [1] * len(keys)})
 
 
 @pytest.mark.parametrize("mode", ["overwrite", "append"])
@@ -50,7 +52,7 @@ def test_a_dict_whose_values_have_rows_of_other_keys_is_refused(
 ) -> None:
     """NCF and Parquet wrote a's rows as b's."""
     assert run_range(made(of_run), manager, instance, "a", "b").success
-    swapped = {"a": pa.table({"k": ["b"]}), "b": pa.table({"k": ["a"]})}
+    swapped = {"a": pa.table({"k": ["b"], "n": [1]}), "b": pa.table({"k": ["a"], "n": [1]})}
     tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}
     result = run([made(swapped, mode=mode)], manager, instance, tags=tags, raise_on_error=False)
     assert "belong to none of the asked partitions ['a']" in str(failure(result))
@@ -64,3 +66,159 @@ def test_the_order_of_keys_is_not_that_of_dagsters_sets() -> None:
     names = hours.get_partition_keys(datetime(2013, 11, 3, 4))
     assert [key.name for key in scope_of(hours, names[::-1], "at").keys] == names
     assert [key.name for key in scope_of(KEYS, ["c", "a", "b"], "k").keys] == ["a", "b", "c"]
+
+
+class Readers:
+    """Assets that read `made`, each in its own way, and what they got."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        single = dg.BackfillPolicy.single_run()
+
+        @dg.asset(partitions_def=KEYS, backfill_policy=single)
+        def table(made: pa.Table) -> None:
+            self.seen.append(made.num_rows)
+
+        @dg.asset(partitions_def=KEYS, backfill_policy=single)
+        def lazy(made: pl.LazyFrame) -> None:
+            self.seen.append(made.collect().height)
+
+        @dg.asset(partitions_def=KEYS)
+        def optional(made: pa.Table | None) -> None:
+            self.seen.append(None if made is None else made.num_rows)
+
+        @dg.asset(partitions_def=KEYS)
+        def by_key(made: dict[str, pa.Table]) -> None:
+            self.seen.append({key: rows.num_rows for key, rows in made.items()})
+
+        @dg.asset
+        def whole(made: pa.Table) -> None:
+            self.seen.append(made.num_rows)
+
+        allowed = {"made": dg.AssetIn(metadata={"allow_missing_partitions": True})}
+
+        @dg.asset(partitions_def=KEYS, ins=allowed, backfill_policy=single)
+        def allowing(made: pa.Table) -> None:
+            self.seen.append((made.num_rows, made.column_names))
+
+        self.assets = {a.key.path[0]: a for a in (table, lazy, optional, by_key, whole, allowing)}
+
+
+def none_of_b(context: dg.AssetExecutionContext) -> pa.Table:
+    keys = [key for key in context.partition_keys if key != "b"]
+    return pa.table({"k": pa.array(keys, pa.string()), "n": pa.array([1] * len(keys), pa.int64())})
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
+@pytest.mark.parametrize("at_once", [True, False], ids=["one run", "two runs"])
+def test_a_partition_is_missing_if_it_was_never_written_in_all_formats(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, mode: str, at_once: bool
+) -> None:
+    """Delta took one nobody wrote for empty; NCF and Parquet took an empty append for none, and
+    skipped a missing one if the run had all keys."""
+    asset = made(none_of_b, mode=mode)
+    if at_once:
+        assert run_range(asset, manager, instance, "a", "b").success
+    else:
+        for key in ("a", "b"):
+            assert run([asset], manager, instance, partition_key=key).success
+    readers = Readers()
+
+    def told(name: str, **options: Any) -> str:
+        asked = [asset, readers.assets[name]]
+        found = run(asked, manager, instance, selection=asked[1:], raise_on_error=False, **options)
+        return "" if found.success else str(failure(found))
+
+    for name in ("table", "lazy", "by_key"):
+        assert told(name, partition_key="b") == ""
+        assert "1 partitions were never written: c" in told(name, partition_key="c")
+    assert readers.seen == [0, 0, {"b": 0}]
+    for name in ("table", "lazy"):
+        assert "1 partitions were never written: c (2 others were)" in told(name, tags=ALL)
+    readers.seen.clear()
+    assert told("optional", partition_key="b") == told("optional", partition_key="c") == ""
+    assert told("whole") == told("allowing", tags=ALL) == ""
+    assert readers.seen == [0, None, 1, (1, ["k", "n"])]
+
+
+ALL = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "c"}
+
+
+def test_a_table_that_nobody_wrote_has_no_rows_where_that_is_allowed(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    readers, asset = Readers(), made(of_run)
+    for name in ("allowing", "optional"):
+        asked = [asset, readers.assets[name]]
+        assert run(asked, manager, instance, selection=asked[1:], partition_key="a").success
+    assert readers.seen == [(0, []), None]
+    for name in ("table", "whole"):
+        asked = [asset, readers.assets[name]]
+        options = {} if name == "whole" else {"partition_key": "a"}
+        result = run(asked, manager, instance, selection=asked[1:], raise_on_error=False, **options)
+        assert "TableNotFoundError" in str(failure(result))
+
+
+DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-06")
+BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+
+
+@pytest.mark.parametrize("wanted", [pa.Table, pl.LazyFrame, pl.DataFrame])
+def test_an_asset_reads_its_own_past_in_a_single_run(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, wanted: Any
+) -> None:
+    """The first backfill failed, for the partitions that it was to write were not there."""
+    seen: list[Any] = []
+
+    @dg.asset(
+        partitions_def=DAYS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "day"},
+        ins={"grown": dg.AssetIn(partition_mapping=BEFORE, metadata={"columns": ["day"]})},
+    )
+    def grown(context: dg.AssetExecutionContext, grown: wanted) -> pa.Table:
+        found = grown.collect() if wanted is pl.LazyFrame else grown
+        seen.append(sorted(found["day"].to_pylist() if wanted is pa.Table else found["day"]))
+        keys = list(context.partition_keys)
+        return pa.table({"day": keys, "n": [1] * len(keys)})
+
+    assert run_range(grown, manager, instance, "2013-01-01", "2013-01-03").success
+    assert run([grown], manager, instance, partition_key="2013-01-04").success
+    assert run_range(grown, manager, instance, "2013-01-04", "2013-01-05").success
+    assert seen == [[], ["2013-01-03"], ["2013-01-03", "2013-01-04"]]
+
+
+def test_a_single_run_tells_rows_bytes_and_version_of_each_partition(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """Delta told no bytes, and no single run had a data version: unchanged data went downstream."""
+    versions = []
+    for rows in (of_run, of_run, none_of_b):
+        assert run_range(made(rows), manager, instance, "a", "b").success
+        records = instance.fetch_materializations(dg.AssetKey("made"), limit=2).records
+        found = {record.partition_key: record.asset_materialization for record in records}
+        counts = {
+            key: one.metadata["dagster/partition_row_count"].value for key, one in found.items()
+        }
+        assert counts == {"a": 1, "b": 1 if rows is of_run else 0}
+        assert found["a"].metadata["bytes"].value > 0
+        versions.append({key: one.tags["dagster/data_version"] for key, one in found.items()})
+    assert versions[0] == versions[1]
+    assert versions[0]["a"] != versions[2]["a"]
+
+
+def test_keys_that_no_folder_can_be_named_by_are_refused(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """It was an OSError of the file system, after the rows were computed."""
+    long = ["k" * 241, "k" * 242]
+
+    @dg.asset(
+        partitions_def=dg.StaticPartitionsDefinition(long), metadata={"partition_expr": "key"}
+    )
+    def named(context: dg.AssetExecutionContext) -> pa.Table:
+        return pa.table({"key": [context.partition_key], "n": [1]})
+
+    assert run([named], manager, instance, partition_key=long[0]).success
+    result = run([named], manager, instance, partition_key=long[1], raise_on_error=False)
+    assert "its folder's name has 256 bytes, expected at most 255" in str(failure(result))

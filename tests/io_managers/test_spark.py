@@ -14,6 +14,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession, functions as sf
 
 from neurolake_dagster.io_managers.base import LakehouseIOManager
+from neurolake_dagster.io_managers.partitions import scope_of
+from neurolake_dagster.io_managers.spark_rows import NUMBER_COLUMN, STRAY, with_key_numbers
 from neurolake_dagster.resources import SparkResource, StorageResource
 from tests.io_managers.test_io_managers import (
     DAYS,
@@ -54,12 +56,12 @@ def jobs(spark: SparkSession) -> Iterator[Any]:
     spark.sparkContext.setLocalProperty("spark.jobGroup.id", None)
 
 
-def daily(spark: SparkSession, shift: int = 0) -> Any:
+def daily(spark: SparkSession, shift: int = 0, mode: str = "overwrite") -> Any:
     @dg.asset(
         name="events",
         partitions_def=DAYS,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        metadata={"partition_expr": "day"},
+        metadata={"partition_expr": "day", "mode": mode},
     )
     def events(context: dg.AssetExecutionContext) -> DataFrame:
         window = context.partition_time_window
@@ -175,9 +177,9 @@ def test_single_runs_of_frames_replace_exactly_their_days(
     assert sorted(stored(manager, "events")["n"].to_pylist()) == [1, 2, 3, 6]
     found = metadata_of(instance, "events")
     assert found["dagster/row_count"] == 4
-    # Delta's commit tells the rows of the run, not of each partition.
-    per_partition = type(manager) is not MANAGERS["delta"]
-    assert found["dagster/partition_row_count"] == (1 if per_partition else 3)
+    assert found["dagster/partition_row_count"] == 1
+    assert [record.data["rows"] for record in found["partitions"].records] == [1, 1, 1]
+    assert all(record.data["bytes"] > 0 for record in found["partitions"].records)
 
     seen: list[list[int]] = []
 
@@ -191,12 +193,18 @@ def test_single_runs_of_frames_replace_exactly_their_days(
     assert seen == [[3], [6]]
 
 
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
 @pytest.mark.parametrize("end", ["2013-01-01", "2013-01-02"], ids=["one day", "two days"])
 def test_frames_with_rows_of_other_days_are_refused(
-    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession, end: str
+    manager: LakehouseIOManager,
+    instance: dg.DagsterInstance,
+    spark: SparkSession,
+    end: str,
+    mode: str,
 ) -> None:
+    """Delta took them where a run appends."""
     assert run([daily(spark)], manager, instance, partition_key="2013-01-01").success
-    stray = daily(spark, shift=1)
+    stray = daily(spark, shift=1, mode=mode)
     tags = {
         "dagster/asset_partition_range_start": "2013-01-01",
         "dagster/asset_partition_range_end": end,
@@ -205,6 +213,72 @@ def test_frames_with_rows_of_other_days_are_refused(
     assert not result.success
     assert "PartitionError" in str(failure(result))
     assert stored(manager, "events")["day"].to_pylist() == [date(2013, 1, 1)]
+
+
+def test_hours_of_frames_are_counted_found_and_missed_one_by_one(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
+) -> None:
+    """Delta counted the run's rows for each hour, and took an hour nobody wrote for empty."""
+    hours = dg.HourlyPartitionsDefinition("2013-01-01-00:00", end_date="2013-01-01-06:00")
+    seen: list[int] = []
+
+    @dg.asset(
+        partitions_def=hours,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "at"},
+    )
+    def events(context: dg.AssetExecutionContext) -> DataFrame:
+        rows = [
+            (f"{key[:10]}T{key[11:]}:01",) for key in context.partition_keys if "02:" not in key
+        ]
+        return spark.createDataFrame(rows * 2, "at string")
+
+    @dg.asset(partitions_def=hours)
+    def used(events: DataFrame) -> None:
+        seen.append(events.count())
+
+    assert run_range(events, manager, instance, "2013-01-01-01:00", "2013-01-01-03:00").success
+    found = metadata_of(instance, "events")["partitions"].records
+    assert [record.data["rows"] for record in found] == [2, 0, 2]
+    for hour in ("02", "03", "05"):
+        key = f"2013-01-01-{hour}:00"
+        options = {"selection": [used], "partition_key": key, "raise_on_error": False}
+        result = run([events, used], manager, instance, **options)
+        assert result.success or "never written: 2013-01-01-05:00" in str(failure(result))
+    assert seen == [0, 2]
+
+
+def test_a_frame_asset_reads_its_own_past_from_the_first_day_on(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
+) -> None:
+    """M12 for frames: there was no table, and so no frame."""
+    seen: list[int] = []
+    before = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+
+    @dg.asset(
+        partitions_def=DAYS,
+        metadata={"partition_expr": "day"},
+        ins={"grown": dg.AssetIn(partition_mapping=before)},
+    )
+    def grown(context: dg.AssetExecutionContext, grown: DataFrame) -> DataFrame:
+        seen.append(grown.count())
+        return spark.createDataFrame([(date.fromisoformat(context.partition_key),)], "day date")
+
+    for day in ("2013-01-01", "2013-01-02"):
+        assert run([grown], manager, instance, partition_key=day).success
+    assert seen == [0, 1]
+
+
+def test_a_year_of_hours_is_told_apart_by_a_lookup(spark: SparkSession) -> None:
+    """The key's expression was nested once for each key."""
+    hours = dg.HourlyPartitionsDefinition("2013-01-01-00:00", end_date="2014-01-01-00:00")
+    scope = scope_of(hours, hours.get_partition_keys(), "at")
+    frame = spark.createDataFrame([(f"{key[:10]} {key[11:]}",) for key in KEYS], "at string")
+    found = [row[NUMBER_COLUMN] for row in with_key_numbers(frame, scope).collect()]
+    assert found == [0, 5000, 8759, STRAY]
+
+
+KEYS = ["2013-01-01-00:00", "2013-07-28-08:00", "2013-12-31-23:59", "2014-01-01-00:00"]
 
 
 def test_a_failed_frame_leaves_the_former_table(
@@ -248,6 +322,34 @@ def test_metadata_takes_no_spark_job_beyond_the_write(
     assert found["spark/jobs"] == ours
     assert found["spark/tasks"] >= found["spark/stages"] >= 1
     assert found["spark/shuffle_write_bytes"] > 0
+
+
+@pytest.mark.parametrize("end", ["2013-01-01", "2013-01-03"], ids=["one day", "three days"])
+def test_the_same_rows_of_a_frame_have_the_same_data_version(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession, end: str
+) -> None:
+    """Frames in Parquet and Delta had none: unchanged data went downstream again."""
+    versions: list[str] = []
+
+    @dg.asset(
+        partitions_def=DAYS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "day"},
+    )
+    def events(context: dg.AssetExecutionContext) -> DataFrame:
+        number = len(versions)
+        days = [date.fromisoformat(key) for key in sorted(context.partition_keys)]
+        rows = [(day, [number // 2, index]) for day in days for index in range(9)]
+        backwards = rows[:: 1 - 2 * (number % 2)]
+        return spark.createDataFrame(backwards, "day date, n array<int>").repartition(number + 1)
+
+    for _ in range(3):
+        assert run_range(events, manager, instance, "2013-01-01", end).success
+        event = instance.get_latest_materialization_event(dg.AssetKey("events"))
+        assert event is not None
+        assert event.asset_materialization is not None
+        versions.append(event.asset_materialization.tags["dagster/data_version"])
+    assert versions[0] == versions[1] != versions[2]
 
 
 def test_partitioned_parquet_of_spark_is_a_plain_folder(

@@ -1,0 +1,145 @@
+"""Partitions of Delta assets: which were written, and what a commit brought to each.
+
+Owns what Delta itself does not know: it has rows, and columns that it is partitioned by on disk,
+but no partitions of Dagster's. All is found in the log where it can be, else in the partition
+columns of the files at hand.
+"""
+
+from collections.abc import Iterator, Mapping
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+
+from neurolake_dagster.errors import PartitionError
+from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
+from neurolake_dagster.io_managers.report import Written
+from neurolake_dagster.tables.delta import DeltaDataset
+from neurolake_dagster.tables.delta_commit import DeltaCommit
+from neurolake_dagster.tables.delta_partitions import recorded_partitions
+from neurolake_dagster.tables.formats import file_format
+from neurolake_dagster.tables.schemas import plain_schema
+from neurolake_dagster.tables.scope import Scope
+from neurolake_dagster.tables.windows import Numbers
+
+Facts = Mapping[str, tuple[int | None, int | None]]
+
+
+def partition_names(plan: WritePlan) -> list[str]:
+    """The partitions that a write brings into being, with or without rows."""
+    return [] if plan.scope is None else [key.name for key in plan.scope.keys]
+
+
+def present_scope(plan: ReadPlan, dataset: DeltaDataset) -> Scope:
+    """The asked partitions that were written; the plan says of which it is an error if not.
+
+    Raises
+    ------
+    PartitionError, TableNotFoundError
+    """
+    assert plan.scope is not None
+    table = dataset.open(plan.version)
+    if not plan.scope.columns:
+        raise PartitionError(
+            f"{plan.name}: the asset's metadata has no partition_expr to find its partitions by"
+        )
+    schema = plain_schema(pa.schema(table.schema().to_arrow()))
+    plan.scope.require_columns(schema, plan.name)
+    names = [key.name for key in plan.scope.keys]
+    written = recorded_partitions(table, names)
+    others = tuple(key for key in plan.scope.keys if key.name not in written)
+    if others:
+        written |= _with_rows(plan, dataset, Scope(keys=others, columns=plan.scope.columns), schema)
+    return plan.present(written)
+
+
+def record_written(dataset: DeltaDataset, plan: WritePlan, written: Written) -> None:
+    """Let partitions count as written that Spark wrote, which cannot say so in its commit.
+
+    Where the table is partitioned by their columns on disk, the log tells of those with rows.
+    """
+    if plan.scope is None or plan.mode == "ignore":
+        return
+    names = partition_names(plan)
+    counts = {name: count for name, (count, _) in written.by_partition.items()}
+    if len(names) == 1 and plan.mode != "merge":
+        counts = {names[0]: written.written_rows}
+    columns = dataset.open().metadata().partition_columns
+    if set(plan.scope.columns) <= set(columns):
+        names = [name for name in names if not counts.get(name)]
+    if names:
+        dataset.record_partitions(names)
+
+
+def facts_by_partition(
+    dataset: DeltaDataset, plan: WritePlan, commit: DeltaCommit, counts: Mapping[str, int] | None
+) -> Facts:
+    """Rows and bytes that a commit brought to each of several partitions.
+
+    Bytes are known where the table is partitioned by their columns on disk. Rows that nobody
+    counted are read back, of no other columns than those.
+    """
+    if plan.scope is None or plan.mode == "merge" or len(plan.scope.keys) == 1:
+        return {}
+    actions = pa.table(dataset.open(commit.version).get_add_actions(flatten=True))
+    added = {unquote(path) for path in commit.added}
+    mine = actions.filter(pa.array([unquote(str(path)) in added for path in actions["path"]]))
+    numbers = _keys_of_files(mine, plan.scope)
+    if numbers is None:
+        rows = counts or _count_rows(dataset, mine, plan.scope)
+        return {key.name: (rows.get(key.name, 0), None) for key in plan.scope.keys}
+    size = np.zeros(len(plan.scope.keys), np.int64)
+    np.add.at(size, numbers, mine["size_bytes"].to_numpy())
+    if counts is None:
+        found = np.zeros(len(plan.scope.keys), np.int64)
+        np.add.at(found, numbers, mine["num_records"].to_numpy().astype(np.int64))
+        counts = {key.name: int(found[i]) for i, key in enumerate(plan.scope.keys)}
+    return {key.name: (counts[key.name], int(size[i])) for i, key in enumerate(plan.scope.keys)}
+
+
+def _with_rows(plan: ReadPlan, dataset: DeltaDataset, scope: Scope, schema: pa.Schema) -> set[str]:
+    """Those that have rows, of partitions that no commit of ours tells of."""
+    table = dataset.open(plan.version)
+    if set(scope.columns) <= set(table.metadata().partition_columns):
+        numbers = _keys_of_files(pa.table(table.get_add_actions(flatten=True)), scope)
+        assert numbers is not None
+        return {scope.keys[number].name for number in numbers if number >= 0}
+    test = scope.predicate(schema)
+    batches = dataset.scan(columns=scope.columns, where=test, version=plan.version)
+    return {name for batch in batches for name in scope.check(batch)}
+
+
+def _keys_of_files(actions: pa.Table, scope: Scope) -> Numbers | None:
+    """For each file the number of its key, by the log; None where files may hold several."""
+    names = [f"partition.{column}" for column in scope.columns]
+    if not set(names) <= set(actions.column_names):
+        return None
+    rows = actions.select(names).rename_columns(list(scope.columns)).combine_chunks()
+    parts = [scope.numbers(batch) for batch in rows.to_batches()]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _count_rows(dataset: DeltaDataset, actions: pa.Table, scope: Scope) -> dict[str, int]:
+    """Rows of each key in some files, by their partition columns."""
+    counts = {key.name: 0 for key in scope.keys}
+    for row in actions.to_pylist():
+        for batch in _columns_of(dataset, row, scope):
+            for name, count in scope.check(batch).items():
+                counts[name] += count
+    return counts
+
+
+def _columns_of(
+    dataset: DeltaDataset, action: Mapping[str, object], scope: Scope
+) -> Iterator[pa.RecordBatch]:
+    """The scope's columns of one file; those that it is partitioned by lie in the log."""
+    held = {name: action[f"partition.{name}"] for name in scope.columns
+            if f"partition.{name}" in action}  # fmt: skip
+    read = [name for name in scope.columns if name not in held]
+    folder = dataset.storage.child(dataset.path)
+    for batch in file_format("parquet").scan(folder, unquote(str(action["path"])), read, None):
+        columns = [
+            pa.array([held[name]] * batch.num_rows) if name in held else batch.column(name)
+            for name in scope.columns
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names=list(scope.columns))
