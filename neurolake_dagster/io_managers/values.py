@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 KNOWN_TYPES = (
-    "pyspark.sql.DataFrame, pyarrow.Table, pyarrow.RecordBatchReader, pyarrow.dataset.Dataset, "
-    "pandas.DataFrame, polars.DataFrame, polars.LazyFrame"
+    "pyspark.sql.DataFrame, pyarrow.Table, pyarrow.RecordBatch, pyarrow.RecordBatchReader, "
+    "pyarrow.dataset.Dataset, pandas.DataFrame, polars.DataFrame, polars.LazyFrame"
 )
 
 
@@ -106,6 +106,8 @@ def wanted_type(annotation: Any, where: str) -> Wanted:
     if origin in (Union, types.UnionType) and len(inner) == 2 and type(None) in inner:
         found = wanted_type(next(arg for arg in inner if arg is not type(None)), where)
         return Wanted(type=found.type, is_optional=True, is_by_partition=found.is_by_partition)
+    if origin is list:  # of a fan-in, whose values Dagster asks for one by one
+        return wanted_type(inner[0], where)
     if origin is dict and inner[0] is str:
         found = wanted_type(inner[1], where)
         return Wanted(type=found.type, is_by_partition=True)
@@ -186,6 +188,11 @@ def _to_pandas(reader: pa.RecordBatchReader) -> "pd.DataFrame":
     return whole
 
 
+def _to_batch(reader: pa.RecordBatchReader) -> pa.RecordBatch:
+    batches = reader.read_all().combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], reader.schema)
+
+
 def _to_dataset(reader: pa.RecordBatchReader) -> Any:
     from pyarrow.dataset import dataset
 
@@ -251,6 +258,7 @@ _NULLABLE = {
 
 _KINDS = (
     _Kind("pyarrow", "Table", lambda value: value, lambda reader: reader.read_all()),
+    _Kind("pyarrow", "RecordBatch", lambda value: pa.Table.from_batches([value]), _to_batch),
     _Kind("pyarrow", "RecordBatchReader", lambda value: value, lambda reader: reader),
     _Kind(
         "pyarrow.dataset",
