@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -25,7 +27,7 @@ from tests.io_managers.test_io_managers import (
     run_range,
     stored,
 )
-from tests.s3_server import S3Server
+from tests.s3_server import S3Server, open_client
 
 __all__ = ["instance"]
 pytestmark = [
@@ -77,6 +79,37 @@ def test_a_table_is_written_read_and_overwritten(
     uri = event.asset_materialization.metadata["dagster/uri"].value
     assert uri == manager.dataset_storage().uri("raw/big")
     assert uri.startswith("s3://lake/")
+
+
+def test_large_files_go_up_in_parts_and_come_back(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, s3_server: S3Server
+) -> None:
+    """Compressed, no other test's files were larger than one part of an upload."""
+    noise = np.random.default_rng(1).bytes(24 << 20)
+    kind, buffers = pa.binary(1 << 10), [None, pa.py_buffer(noise)]
+    rows = pa.FixedSizeBinaryArray.from_buffers(kind, 24 << 10, buffers)
+    table = pa.table({"noise": rows.cast(pa.binary())})
+
+    @dg.asset
+    def large() -> pa.RecordBatchReader:
+        return table.to_reader(1 << 10)
+
+    seen: list[pa.Table] = []
+
+    @dg.asset
+    def used(large: pa.Table) -> None:
+        seen.append(large)
+
+    assert run([large, used], manager, instance).success
+    assert seen[0].sort_by("noise").equals(table.sort_by("noise"))
+    with closing(open_client(s3_server)) as client:
+        prefix = manager.dataset_storage().root.split("/", 3)[3]
+        found = client.list_objects_v2(Bucket=s3_server.bucket, Prefix=f"{prefix}/large/")
+    parts = {
+        entry["Size"]: entry["ETag"].strip('"').rpartition("-")[2] for entry in found["Contents"]
+    }
+    # An upload in parts has their number behind its hash.
+    assert int(parts[max(parts)]) >= 3
 
 
 def test_daily_ranges_replace_exactly_their_days(
