@@ -171,7 +171,13 @@ def workers_python(settings: SparkSettings) -> str | None:
     """The Python that workers are to run; None leaves it to the cluster."""
     found = settings.python or os.environ.get("PYSPARK_PYTHON")
     # On this machine it must be this Python: another one lacks this package and pyarrow.
-    return found or (sys.executable if settings.is_here else None)
+    return found or (_this_python() if settings.is_here else None)
+
+
+def _this_python() -> str:
+    """This Python in one spelling, however it was called: servers are compared by it."""
+    found = Path(sys.prefix).resolve() / "bin" / "python3"
+    return str(found) if found.exists() else sys.executable
 
 
 def launch_environment(settings: SparkSettings) -> dict[str, str]:
