@@ -175,7 +175,7 @@ def workers_python(settings: SparkSettings) -> str | None:
 
 
 def _this_python() -> str:
-    """This Python in one spelling, however it was called: servers are compared by it."""
+    """Return this Python in one spelling, however it was called: servers are compared by it."""
     found = Path(sys.prefix).resolve() / "bin" / "python3"
     return str(found) if found.exists() else sys.executable
 

@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -193,10 +194,14 @@ def test_a_spark_of_this_machine_stays_on_loopback(
     monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
     found = launch_environment(SparkSettings.load({}, master=master))
     assert found["SPARK_LOCAL_IP"] == "127.0.0.1"
-    assert found["PYSPARK_PYTHON"] == sys.executable
+    python = Path(found["PYSPARK_PYTHON"])
+    assert python.parents[1] == Path(sys.prefix).resolve()
+    assert python.samefile(sys.executable)
     keys = conf(master=master)
     assert keys["spark.driver.host"] == keys["spark.driver.bindAddress"] == "127.0.0.1"
-    assert keys["spark.pyspark.python"] == sys.executable
+    assert keys["spark.pyspark.python"] == str(python)
+    monkeypatch.setattr(sys, "executable", sys.executable.replace("/bin/", "/./bin/"))
+    assert conf(master=master) == keys, "another spelling is another server"
 
 
 @pytest.mark.parametrize(
