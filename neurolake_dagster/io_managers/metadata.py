@@ -19,6 +19,7 @@ from neurolake_dagster.tables.statistics import ColumnStatistics
 
 PREVIEW_ROWS = 5
 PREVIEW_TEXT = 80
+SHOWN_PARTITIONS = 20
 DESCRIPTION_KEYS = (b"ncf.description", b"description", b"comment")
 SEMANTIC_KEY = b"ncf.semantic"
 TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,63}")  # what Dagster takes as a tag
@@ -142,9 +143,16 @@ def lineage_metadata(lineage: Mapping[str, Sequence[tuple[dg.AssetKey, str]]]) -
 
 
 def partitions_metadata(rows: Sequence[Mapping[str, str | int | float | None]]) -> Metadata:
-    """What one run wrote to each of its partitions, as a table under ``partitions``."""
-    records = [dg.TableRecord(dict(row)) for row in rows]
+    """What one run wrote to its partitions, as a table under ``partitions``: the first few.
+
+    It stands on the materialization of each of them, beside that partition's own numbers: all of
+    them on all would take the square of their number.
+    """
+    records = [dg.TableRecord(dict(row)) for row in rows[:SHOWN_PARTITIONS]]
     names = list(rows[0]) if rows else []
+    if len(rows) > len(records):
+        left = f"{len(rows) - len(records):,} more"
+        records.append(dg.TableRecord(dict.fromkeys(names) | {names[0]: left}))
     schema = dg.TableSchema(columns=[dg.TableColumn(name=name) for name in names])
     return {"partitions": dg.MetadataValue.table(records=records, schema=schema)}
 

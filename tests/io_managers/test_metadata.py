@@ -3,7 +3,11 @@
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.io_managers.metadata import lineage_metadata, table_metadata
+from neurolake_dagster.io_managers.metadata import (
+    lineage_metadata,
+    partitions_metadata,
+    table_metadata,
+)
 
 SCHEMA = pa.schema(
     [
@@ -117,3 +121,14 @@ def test_lineage_is_there_for_tools_and_for_people() -> None:
     deps = found["dagster/column_lineage"].value.deps_by_column
     assert {dep.column_name for dep in deps["day"]} == {"year", "day"}
     assert "| `day` | `ncf/flights`.`year`, `ncf/flights`.`day` |" in found["column_lineage"].value
+
+
+def test_of_many_partitions_the_first_are_shown() -> None:
+    """A run of 1,000 partitions put 1,000 rows on each of 1,000 materializations: a minute."""
+    rows = [{"partition": f"{number}", "rows": number} for number in range(1_000)]
+    found = materialize(partitions_metadata(rows))["partitions"].value.records
+    assert [record.data for record in found[:2]] == rows[:2]
+    assert found[-1].data == {"partition": "980 more", "rows": None}
+    assert len(found) == 21
+    few = materialize(partitions_metadata(rows[:20]))["partitions"].value.records
+    assert [record.data for record in few] == rows[:20]
