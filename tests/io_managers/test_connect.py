@@ -11,7 +11,7 @@ import pytest
 from neurolake_dagster.settings import CacheSettings
 from neurolake_dagster.spark import find_java
 
-pytestmark = [pytest.mark.spark, pytest.mark.slow]
+pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 
 
@@ -34,7 +34,7 @@ def test_connect_frames_pass_the_tests_of_classic_ones(warm: dict[str, str]) -> 
     tests = "tests/io_managers/test_spark.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
     found = subprocess.run(
-        command, env=warm, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280
+        command, env=warm, cwd=ROOT, capture_output=True, text=True, check=False, timeout=850
     )
     assert found.returncode == 0, found.stdout[-4000:]
     assert "44 passed, 3 skipped" in found.stdout
