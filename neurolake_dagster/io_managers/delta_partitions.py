@@ -120,13 +120,16 @@ def _keys_of_files(actions: pa.Table, scope: Scope) -> Numbers | None:
 
 
 def _count_rows(dataset: DeltaDataset, actions: pa.Table, scope: Scope) -> dict[str, int]:
-    """Rows of each key in some files, by their partition columns."""
-    counts = {key.name: 0 for key in scope.keys}
+    """Rows of each key in some files, by their partition columns.
+
+    Others are passed over: a file that held rows to replace beside others was written anew.
+    """
+    counts = np.zeros(len(scope.keys), np.int64)
     for row in actions.to_pylist():
         for batch in _columns_of(dataset, row, scope):
-            for name, count in scope.check(batch).items():
-                counts[name] += count
-    return counts
+            numbers = scope.numbers(batch)
+            counts += np.bincount(numbers[numbers >= 0], minlength=len(counts))
+    return {key.name: int(count) for key, count in zip(scope.keys, counts, strict=True)}
 
 
 def _columns_of(

@@ -37,4 +37,4 @@ def test_connect_frames_pass_the_tests_of_classic_ones(warm: dict[str, str]) -> 
         command, env=warm, cwd=ROOT, capture_output=True, text=True, check=False, timeout=850
     )
     assert found.returncode == 0, found.stdout[-4000:]
-    assert "44 passed, 3 skipped" in found.stdout
+    assert "47 passed, 3 skipped" in found.stdout

@@ -248,6 +248,29 @@ def test_hours_of_frames_are_counted_found_and_missed_one_by_one(
     assert seen == [0, 2]
 
 
+def test_rows_that_a_replaced_file_held_beside_are_not_counted(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
+) -> None:
+    """Delta's files of a table that is not partitioned on disk hold several days."""
+
+    @dg.asset(
+        partitions_def=DAYS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "day"},
+    )
+    def events(context: dg.AssetExecutionContext) -> DataFrame:
+        days = [(date.fromisoformat(key),) for key in context.partition_keys]
+        return spark.createDataFrame(days, "day date").coalesce(1)
+
+    for ends in (("2013-01-01", "2013-01-03"), ("2013-01-03", "2013-01-04")):
+        assert run_range(events, manager, instance, *ends).success
+    found = metadata_of(instance, "events")["partitions"].records
+    assert {record.data["partition"]: record.data["rows"] for record in found} == {
+        "2013-01-03": 1, "2013-01-04": 1,
+    }  # fmt: skip
+    assert stored(manager, "events").num_rows == 4
+
+
 def test_a_frame_asset_reads_its_own_past_from_the_first_day_on(
     manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
 ) -> None:
