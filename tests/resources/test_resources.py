@@ -193,7 +193,7 @@ def test_its_session_is_used_as_the_stock_one(
 
 @pytest.mark.spark
 def test_assets_and_io_managers_share_the_session_of_the_resources_storage(
-    spark: SparkSession, spark_resource: SparkResource, tmp_path: Path
+    spark: SparkSession, tmp_path: Path
 ) -> None:
     """A storage given in code was the IO manager's only: its session and the asset's conflicted."""
     seen = []
@@ -209,7 +209,8 @@ def test_assets_and_io_managers_share_the_session_of_the_resources_storage(
 
     # Its S3 settings differ from those that the run's session was started with.
     theirs = StorageResource(root=str(tmp_path), endpoint="http://127.0.0.1:1")
-    ours = spark_resource.model_copy(update={"storage": StorageResource()})
+    own = {"master": "local[2]", "ui_enabled": False, "app_name": "tests"}
+    ours = SparkResource(**own, storage=StorageResource())
     manager = ParquetIOManager(storage=theirs, spark=ours)
     resources = {"io_manager": manager, "spark": ours}
     assert dg.materialize([numbers, read], resources=resources).success
