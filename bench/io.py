@@ -14,7 +14,6 @@ Output: tables on the terminal and in ``bench/out/io.md``.
 import argparse
 import gc
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -313,7 +312,9 @@ def stream(name: str, folder: str, act: str, times: int) -> None:
     storage = StorageResource(root=folder)
     selection = [source] if act == "write" else [reader]
     materialize(name, storage, [source, reader], selection=selection)
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    # Not ru_maxrss: a process inherits that of the one that started it.
+    status = Path("/proc/self/status").read_text()
+    print(json.dumps(int(status.split("VmHWM:")[1].split()[0]) * 1024))
 
 
 def measure_memory() -> list[str]:
