@@ -99,6 +99,9 @@ IMPATIENCE: dict[str, str] = {
     f"{S3A}retry.limit": "2",
     f"{S3A}connection.establish.timeout": "5s",
 }
+# TCP between the JVM and its Python workers waits 40 ms for an acknowledgement at a task's start.
+# A socket's file can be written to by its owner alone, so nobody else gets in.
+WORKERS: dict[str, str] = {"spark.python.unix.domain.socket.enabled": "true"}
 # Codecs that Spark's own blocks (shuffle, broadcast) can use as well.
 BLOCK_CODECS = ("zstd", "snappy", "lz4")
 ALWAYS: dict[str, str] = {
@@ -157,6 +160,10 @@ def build_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, s
             conf[f"{S3A}aws.credentials.provider"] = provider
         if settings.profile_in_force == "local":
             conf |= IMPATIENCE
+    if settings.is_local:
+        conf |= WORKERS
+        if workers_python(settings) == _this_python():
+            conf["spark.python.daemon.module"] = "neurolake_dagster.spark.daemon"
     if conf.get("spark.driver.host") == LOOPBACK:
         conf["spark.driver.bindAddress"] = LOOPBACK
     return conf | settings.extra_configs

@@ -23,6 +23,8 @@ from neurolake_dagster.tables.bounds import encode_bound
 
 PARTITION_BYTES = 128 << 20
 OPEN_COST_BYTES = 4 << 20
+# A core's share up to this is one task: a second one costs more than an uneven end.
+ONE_TASK_BYTES = 16 << 20
 # A smaller file is one piece of work: its footer is read by its task, not by the driver.
 WHOLE_FILE_BYTES = 8 << 20
 BATCH_ROWS = 1 << 17
@@ -98,14 +100,15 @@ class NCFReader(DataSourceReader):
             yield from self._read_piece(piece)
 
     def _target(self, pieces: Sequence[Piece]) -> int:
-        """Bytes for a task: as Spark's own file formats divide, twice as fine.
+        """Bytes for a task: as Spark's own file formats divide; large shares twice as fine.
 
         Row groups cannot be divided, so finer tasks even out what they leave uneven.
         """
-        total = sum(piece.bytes for piece in pieces)
-        return min(
-            self.plan.partition_bytes, max(OPEN_COST_BYTES, total // (2 * self.plan.parallelism))
-        )
+        sizes = [piece.bytes for piece in pieces]
+        share = sum(sizes) // self.plan.parallelism
+        # Half a row group more, or what does not fit in evenly would be a task of its own.
+        target = share + max(sizes, default=0) // 2 if share <= ONE_TASK_BYTES else share // 2
+        return min(self.plan.partition_bytes, max(OPEN_COST_BYTES, target))
 
     def _pieces(self, location: Location) -> list[Piece]:
         size = location.bytes

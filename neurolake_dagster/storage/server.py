@@ -19,9 +19,11 @@ import botocore.exceptions
 from botocore.client import BaseClient
 
 from neurolake_dagster.errors import StorageUnavailableError
-from neurolake_dagster.service import STOP_TIMEOUT_S, Service, free_ports, write_private
+from neurolake_dagster.service import Service, free_ports, write_private
 
 START_TIMEOUT_S = 60
+# It closes its volumes at once, then waits on for clients of its own that are gone.
+STOP_GRACE_S = 2
 BUCKET = "lake"
 READY = ".ready"
 _PORTS = (
@@ -82,7 +84,7 @@ def start_s3_server(folder: Path) -> S3Server:
         return server
 
 
-def stop_s3_server(folder: Path, grace_s: float = STOP_TIMEOUT_S) -> bool:
+def stop_s3_server(folder: Path, grace_s: float = STOP_GRACE_S) -> bool:
     """Stop the server of a folder; whether there was one. Its data stays."""
     return s3_service(folder).stop(grace_s)
 

@@ -3,9 +3,11 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
@@ -269,3 +271,15 @@ def test_the_session_stays_or_goes_after_a_run_by_policy() -> None:
 @pytest.mark.spark
 def test_context_is_the_sessions(spark: SparkSession, spark_resource: SparkResource) -> None:
     assert spark_resource.spark_context is spark.sparkContext
+
+
+@pytest.mark.spark
+def test_workers_have_their_imports_before_they_begin(spark: SparkSession) -> None:
+    def imported(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import sys
+
+        for _ in batches:
+            yield pa.record_batch({"found": ["neurolake_dagster.spark.reading" in sys.modules]})
+
+    frame = spark.range(1, numPartitions=1).mapInArrow(imported, "found boolean")
+    assert [row.found for row in frame.collect()] == [True]
