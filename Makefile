@@ -3,6 +3,8 @@ SHELL := /bin/bash
 export DAGSTER_HOME := $(CURDIR)/.dagster_home
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
+# Many images set it; then each process compiles what it imports anew, Dagster alone for a second.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests run on all cores; those that share a Spark session or a project keep to one worker.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 .DEFAULT_GOAL := help

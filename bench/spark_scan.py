@@ -1,27 +1,17 @@
-"""Lineitem SF1 in Spark: NCF against Spark's own Parquet, side by side in one session.
-
-Beside each scan stands its floor: batches that are there already, sent again and again, with
-nothing read. What is above the floor is ours; the floor is what Spark 4.2 takes to make rows of
-the Arrow batches that a format written in Python gives it.
-"""
+"""Lineitem SF1 in Spark: NCF against Spark's own Parquet, side by side in one session."""
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.datasource import DataSourceReader, InputPartition
-from pyspark.sql.types import StructType
 
 from bench.ncf import CACHE, load
 from neurolake_dagster import ncf
 from neurolake_dagster.resources import SparkResource
-from neurolake_dagster.spark.datasource import NCFDataSource
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables import Table
 
@@ -34,13 +24,12 @@ def bench_scan(folder: Path) -> list[Row]:
     """Scan and write lineitem."""
     source = prepare(CACHE / "spark")
     spark = SparkResource(master=MASTER, ui_enabled=False, driver_memory="3g").spark_session
-    spark.dataSource.register(floor_format())
     return [*scan_rows(spark, source), *write_rows(spark, source, folder)]
 
 
 def scan_rows(spark: SparkSession, source: Path) -> list[Row]:
-    def ours(form: str, columns: list[str] | None, where: str | None) -> DataFrame:
-        reader = spark.read.format(form)
+    def ours(columns: list[str] | None, where: str | None) -> DataFrame:
+        reader = spark.read.format("ncf")
         if columns is not None:
             reader = reader.option("columns", json.dumps(columns))
         if where is not None:
@@ -57,7 +46,7 @@ def scan_rows(spark: SparkSession, source: Path) -> list[Row]:
 
     top = other(["l_orderkey"], None).selectExpr("max(l_orderkey)").collect()[0][0]
     narrow = f"l_orderkey > {int(top * 0.99)}"
-    expected, found = other(None, narrow).count(), ours("ncf", None, narrow).count()
+    expected, found = other(None, narrow).count(), ours(None, narrow).count()
     if expected != found:
         raise AssertionError(f"the filter keeps {found} rows of NCF, {expected} of Parquet")
     cases: list[tuple[str, list[str] | None, str | None, float]] = [
@@ -68,15 +57,9 @@ def scan_rows(spark: SparkSession, source: Path) -> list[Row]:
     ]
     rows: list[Row] = []
     for what, columns, where, aim in cases:
-        forms = ["ncf"] if where else ["ncf", "floor"]
-        asked = [partial(ours, form, columns, where) for form in forms]
-        its, mine, *floor = best_of(
-            4, *(partial(scan, frame) for frame in (partial(other, columns, where), *asked))
-        )
+        frames = (partial(build, columns, where) for build in (other, ours))
+        its, mine = best_of(4, *(partial(scan, frame) for frame in frames))
         rows.append((f"lineitem SF1, {what}: NCF / Spark's Parquet", mine, its, aim))
-        rows += [
-            ("its floor: batches that need no reading / the same", one, its, None) for one in floor
-        ]
     return rows
 
 
@@ -94,36 +77,6 @@ def write_rows(spark: SparkSession, source: Path, folder: Path) -> list[Row]:
         ("lineitem SF1, write: NCF / Spark's Parquet zstd", mine, its, 1.25),
         ("lineitem SF1, MB of files: NCF / Spark's Parquet zstd", held, parquet, 0.85),
     ]
-
-
-def floor_format() -> type[NCFDataSource]:
-    """NCF, but each task sends its first batch again and again; defined here, so sent by value."""
-
-    class Again(DataSourceReader):
-        def __init__(self, reader: Any) -> None:
-            self.reader = reader
-
-        def partitions(self) -> list[InputPartition]:
-            return self.reader.partitions()
-
-        def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-            pieces = partition.pieces
-            first = next(self.reader.read(partition))
-            with pieces[0].file.open() as file:
-                groups = file.metadata.row_groups
-                rows = sum(groups[index].num_rows for piece in pieces for index in piece.groups)
-            for _ in range(-(-rows // first.num_rows)):
-                yield first
-
-    class Floor(NCFDataSource):
-        @classmethod
-        def name(cls) -> str:
-            return "floor"
-
-        def reader(self, schema: StructType) -> DataSourceReader:
-            return Again(super().reader(schema))
-
-    return Floor
 
 
 def best_of(rounds: int, *actions: Callable[[], None]) -> list[float]:
