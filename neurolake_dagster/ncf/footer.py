@@ -19,7 +19,7 @@ that has one page in every row group has none: its chunk's statistics say the sa
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import xxhash
@@ -44,8 +44,7 @@ MAX_ROWS = (1 << 63) - 1
 _FOOTER_LEVEL = 3
 
 
-@dataclass(frozen=True)
-class ColumnEntry:
+class ColumnEntry(NamedTuple):
     """One chunk as the footer knows it."""
 
     offset: int
@@ -199,13 +198,23 @@ def _row_group(node: object, width: int, end: int) -> RowGroupEntry:
 
 def _column(node: object, rows: int, end: int) -> ColumnEntry:
     offset, size, meta_size, digest, raw, encodings, stats = need_list(node, 7, "column entry")
-    need_int(offset, HEADER_BYTES, end, "chunk offset")
-    need_int(size, 1, end - offset, "chunk bytes")
-    need_int(meta_size, 1, size, "chunk meta bytes")
-    need_int(digest, 0, (1 << 64) - 1, "chunk meta hash")
-    need_int(raw, 0, MAX_ROWS, "chunk raw bytes")
-    names = [_text(name, "encoding") for name in need_list(encodings, None, "encodings")]
-    return ColumnEntry(offset, size, meta_size, digest, raw, names, stats_from_node(stats, rows))
+    # Checked as one first: wide tables have many entries.
+    if not (
+        type(offset) is type(size) is type(meta_size) is type(digest) is type(raw) is int
+        and HEADER_BYTES <= offset <= offset + size <= end
+        and 1 <= meta_size <= size
+        and 0 <= digest < 1 << 64
+        and 0 <= raw <= MAX_ROWS
+    ):
+        need_int(offset, HEADER_BYTES, end, "chunk offset")
+        need_int(size, 1, end - offset, "chunk bytes")
+        need_int(meta_size, 1, size, "chunk meta bytes")
+        need_int(digest, 0, (1 << 64) - 1, "chunk meta hash")
+        need_int(raw, 0, MAX_ROWS, "chunk raw bytes")
+    for name in need_list(encodings, None, "encodings"):
+        _text(name, "encoding")
+    known = stats_from_node(stats, rows)
+    return ColumnEntry(offset, size, meta_size, digest, raw, encodings, known)
 
 
 def _section(node: object, end: int) -> Section:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -153,7 +153,7 @@ def _joined_blooms(opened: list[Chunks], column: int) -> list[Bloom | None]:
 
 def _copy_chunk(chunks: Chunks, entry: ColumnEntry, out: _Output) -> ColumnEntry:
     out.write(padding(out.position))
-    moved = replace(entry, offset=out.position)
+    moved = entry._replace(offset=out.position)
     for start in range(0, entry.size, _COPY_BYTES):
         size = min(_COPY_BYTES, entry.size - start)
         with chunks.faults():

@@ -40,6 +40,7 @@ from neurolake_dagster.ncf.checks import (
 
 types = pa.types
 Bound = int | float | bytes | None
+_BOUNDS = frozenset([int, float, bytes, type(None)])
 _EXACT = 1
 MAX_BOUND_BYTES = 32
 _TEXT_SAMPLE = 4096
@@ -64,21 +65,15 @@ class Stats:
 
 def stats_from_node(node: object, rows: int) -> Stats:
     """Check and return stored statistics of ``rows`` rows."""
-    fields = need_list(node, 5, "statistics")
-    need_int(fields[0], 0, rows, "null count")
-    if fields[1] is not None:
-        need_int(fields[1], 0, rows, "NaN count")
-    for bound in fields[2:4]:
-        if not (bound is None or type(bound) in (int, float, bytes)):
+    nulls, nans, low, high, flags = need_list(node, 5, "statistics")
+    need_int(nulls, 0, rows, "null count")
+    if nans is not None:
+        need_int(nans, 0, rows, "NaN count")
+    for bound in (low, high):
+        if type(bound) not in _BOUNDS:
             raise Damage(f"statistics: impossible bound {brief(bound)}")
-    need_int(fields[4], 0, (1 << 32) - 1, "statistics flags")
-    return Stats(
-        null_count=fields[0],
-        nan_count=fields[1],
-        min=fields[2],
-        max=fields[3],
-        exact=bool(fields[4] & _EXACT),
-    )
+    need_int(flags, 0, (1 << 32) - 1, "statistics flags")
+    return Stats(null_count=nulls, nan_count=nans, min=low, max=high, exact=bool(flags & _EXACT))
 
 
 def merge_stats(parts: Iterable[tuple[int, Stats]]) -> Stats:

@@ -5,7 +5,6 @@ Functions named ``*_of`` take an Arrow array apart without a copy where its memo
 """
 
 from neurolake_dagster.ncf.arrow.builders import (
-    accumulate,
     allocate,
     array_from,
     as_buffer,
@@ -74,7 +73,6 @@ from neurolake_dagster.ncf.arrow.views import (
 
 __all__ = [
     "EMPTY_BYTES",
-    "accumulate",
     "allocate",
     "array_from",
     "array_of",

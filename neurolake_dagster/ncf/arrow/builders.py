@@ -15,9 +15,6 @@ from neurolake_dagster.ncf.memory import Budget
 
 types = pa.types
 
-# Below this a call of Arrow's costs more than the sums.
-_MIN_ARROW_SUM = 4096
-
 
 def gather(values: NDArray, codes: NDArray) -> NDArray:
     """Return ``values[codes]``, bounds-checked, without numpy's int64 conversion of codes."""
@@ -37,18 +34,6 @@ def rows_of(values: NDArray) -> Any:
 def gather_rows(rows: Any, codes: NDArray) -> Any:
     """Return the buffer of ``rows[codes]``; a code past the rows is damage."""
     return take_texts(rows, codes).buffers()[1]
-
-
-def accumulate(values: NDArray) -> None:
-    """Replace signed integers by their running sums, wrapping.
-
-    Arrow lets other threads run meanwhile; numpy's ``cumsum`` does not, and takes as long.
-    """
-    if len(values) < _MIN_ARROW_SUM or not values.flags.c_contiguous:
-        np.cumsum(values, out=values)
-        return
-    sums = pc.cumulative_sum(array_of(values))
-    values[...] = np.frombuffer(sums.buffers()[1], values.dtype, len(values))
 
 
 def allocate(budget: Budget, count: int, dtype: str) -> tuple[Any, NDArray]:

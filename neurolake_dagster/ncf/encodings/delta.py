@@ -7,7 +7,6 @@ An arithmetic sequence is a delta without planes.
 
 import numpy as np
 
-from neurolake_dagster.ncf.arrow import accumulate
 from neurolake_dagster.ncf.checks import INT64_MAX, INT64_MIN, Damage, NDArray, Node, need_int
 from neurolake_dagster.ncf.compression import StreamReader, StreamWriter
 from neurolake_dagster.ncf.encodings.constant import wrap
@@ -50,7 +49,7 @@ def decode_delta(streams: StreamReader, node: Node, count: int, out: NDArray) ->
     residual = decode_planes(streams, node[4], count - 1)
     add_base(residual, base, gcd, out[1:])
     out[0] = first
-    accumulate(out)
+    np.add.accumulate(out, out=out)
 
 
 def decode_delta_twice(streams: StreamReader, node: Node, count: int, out: NDArray) -> None:
@@ -64,6 +63,6 @@ def decode_delta_twice(streams: StreamReader, node: Node, count: int, out: NDArr
     residual = decode_planes(streams, node[4], count - 2)
     add_base(residual, base, 1, out[2:])
     out[1] = first_delta
-    accumulate(out[1:])
+    np.add.accumulate(out[1:], out=out[1:])
     out[0] = first
-    accumulate(out)
+    np.add.accumulate(out, out=out)

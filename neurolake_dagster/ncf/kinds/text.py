@@ -21,6 +21,7 @@ from neurolake_dagster.ncf.arrow import (
 from neurolake_dagster.ncf.checks import Damage, NDArray, Node, need_int, need_list
 from neurolake_dagster.ncf.compression import StreamReader, StreamWriter
 from neurolake_dagster.ncf.encodings import constant, frame
+from neurolake_dagster.ncf.encodings.frame import add_base
 from neurolake_dagster.ncf.encodings.integers import (
     decode_integers,
     encode_integers,
@@ -28,7 +29,6 @@ from neurolake_dagster.ncf.encodings.integers import (
 )
 from neurolake_dagster.ncf.encodings.nibbles import decode_nibbles, encode_nibbles
 from neurolake_dagster.ncf.encodings.planes import decode_planes
-from neurolake_dagster.ncf.encodings.sums import write_sums
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext, Prepared
 from neurolake_dagster.ncf.kinds.flat import NULL
 from neurolake_dagster.ncf.kinds.text_table import prepare_text_table
@@ -175,7 +175,7 @@ def _check_total(found: int, total: int) -> None:
 
 
 def _sum_frame(residual: NDArray | None, base: int, total: int, offsets: NDArray) -> None:
-    """Write the sums of ``base + residual`` to ``offsets[1:]``, without widening the residuals."""
+    """Write the sums of ``base + residual`` to ``offsets``, whose first is 0."""
     count = len(offsets) - 1
     if residual is None:
         _check_total(base * count, total)
@@ -187,6 +187,5 @@ def _sum_frame(residual: NDArray | None, base: int, total: int, offsets: NDArray
         if highest > total:
             raise Damage(f"lengths: {highest} is more than all {total}")
         _check_total(int(residual.sum(dtype=np.uint64)) + base * count, total)
-    write_sums(residual, offsets[1:])
-    if base:
-        offsets[1:] += np.arange(1, count + 1, dtype=offsets.dtype) * offsets.dtype.type(base)
+    add_base(residual, base, 1, offsets[1:])
+    np.add.accumulate(offsets, out=offsets)

@@ -40,7 +40,6 @@ from neurolake_dagster.ncf.encodings.integers import (
 )
 from neurolake_dagster.ncf.encodings.packing import decode_packed, packed_bytes
 from neurolake_dagster.ncf.encodings.planes import single_plane
-from neurolake_dagster.ncf.encodings.sums import add_group_sums
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
 from neurolake_dagster.ncf.kinds.flat import NULL
 from neurolake_dagster.ncf.kinds.validity import Validity, decode_validity, encode_validity
@@ -48,7 +47,7 @@ from neurolake_dagster.ncf.planning.integers import plan_integers
 from neurolake_dagster.ncf.statistics import Ranking, Stats, build_ranking
 
 TEXT_TABLE = 9
-# Sums of a group's lengths fit in a byte below this.
+# Longer groups would make a table that no cache holds.
 _MAX_GROUP_BYTES = 255
 _IMPOSSIBLE_LENGTH = 255
 _MAX_NIBBLE_BASE = 9
@@ -181,25 +180,26 @@ def _decode_groups(
     longest = _longest(context, number, table)
     if (bits == 4 and base > _MAX_NIBBLE_BASE) or longest * per >= _MAX_GROUP_BYTES:
         return None
-    if longest * count >= 1 << 31:
+    if _IMPOSSIBLE_LENGTH * count >= 1 << 31:
         return None
     raw = context.streams.read(stream, packed_bytes(count, bits))
-    groups, group_sums = context.tables.keep(
+    groups, group_lengths = context.tables.keep(
         ("groups", number, bits), lambda: super_table(table, base, per)
     )
     whole = count // per
     keys = _group_keys(raw, bits, base, whole)
-    sums = gather(group_sums, keys)
+    lengths = gather(group_lengths, keys)
     rest = decode_packed(raw, bits, count)[whole * per :] if count % per else None
     fixed = _fixed_table(context, number, table)
     if fixed is not None:
-        if (sums != group_sums[0]).any():
+        if (lengths != group_lengths[0]).any():
             raise Damage(f"codes: one is not below the {len(table)} strings of the table")
         wide = context.tables.keep(("wide", number, bits), lambda: fixed_text_of(groups))
         return _take_groups(context, wide, keys, fixed, rest, table.type, validity)
     offsets = np.empty(count + 1, offset_dtype(table.type))
     offsets[0] = 0
-    add_group_sums(sums, per, offsets[1 : whole * per + 1])
+    offsets[1 : whole * per + 1] = lengths.view(np.uint8)
+    np.add.accumulate(offsets[: whole * per + 1], out=offsets[: whole * per + 1])
     context.budget.debit(offsets.nbytes + int(offsets[whole * per]))
     data = take_texts(groups, keys).buffers()[2]
     if (data.size if data else 0) != int(offsets[whole * per]):
@@ -267,9 +267,9 @@ def _nibble_keys(base: int) -> NDArray:
 
 
 def super_table(table: Any, base: int, per: int) -> tuple[Any, NDArray]:
-    """Return all concatenations of ``per`` strings, and the running sums of their lengths.
+    """Return all concatenations of ``per`` strings, and their lengths.
 
-    The sums of a group are the bytes of one word. Codes from ``len(table)`` to ``base`` have no
+    The lengths of a group are the bytes of one word. Codes from ``len(table)`` to ``base`` have no
     string. Their groups state lengths that no group has, so the total gives them away.
     """
     keys = np.arange(base**per)
@@ -281,5 +281,5 @@ def super_table(table: Any, base: int, per: int) -> tuple[Any, NDArray]:
         known = np.minimum(digit, len(table) - 1)
         columns.append(take_texts(table, known))
         lengths[:, place] = np.where(digit < len(table), own[known], _IMPOSSIBLE_LENGTH)
-    sums = np.minimum(np.cumsum(lengths, axis=1), _IMPOSSIBLE_LENGTH).astype(np.uint8)
-    return join_texts(columns, table.type), sums.view(f"<u{per}").ravel()
+    words = lengths.astype(np.uint8).view(f"<u{per}")
+    return join_texts(columns, table.type), words.ravel()
