@@ -36,7 +36,8 @@ from neurolake_dagster.ncf.memory import Budget
 from neurolake_dagster.ncf.pool import THREADS, run_all
 from neurolake_dagster.ncf.statistics import Stats
 
-# One request for the end of the file: on S3 latency dwarfs 64 KiB, and most footers fit.
+# One request for the end of the file, or all of a small one: on S3 latency dwarfs 64 KiB, and most
+# footers fit.
 _SUFFIX_BYTES = 64 << 10
 # Ranges closer than this are read in one request, unless the source says otherwise.
 _COALESCE_BYTES = 1 << 20
@@ -119,7 +120,13 @@ class Chunks:
             ) from exc
 
     def read_at(self, offset: int, length: int) -> Any:
-        """Return exactly ``length`` bytes as a buffer."""
+        """Return exactly ``length`` bytes as a buffer; of a small file no second read is made."""
+        at = offset - self._suffix_at
+        if at >= 0 and at + length <= self._suffix.size:
+            return self._suffix.slice(at, length)
+        return self._fetch(offset, length)
+
+    def _fetch(self, offset: int, length: int) -> Any:
         try:
             found = self.source.read_at(offset, length)
             data = found if isinstance(found, pa.Buffer) else pa.py_buffer(found)
@@ -313,19 +320,16 @@ class Chunks:
 
     def _open(self) -> tuple[Footer, Tail]:
         if self.size < MIN_FILE_BYTES:
-            head = self.read_at(0, min(4, self.size)).to_pybytes()
+            head = self._fetch(0, min(4, self.size)).to_pybytes()
             if head != MAGIC[: len(head)] or not head:
                 raise NotNCFError(f"{self.name}: not an NCF file, it begins with {head!r}")
             raise Damage(f"{self.size} bytes are too few for an NCF file")
+        self._suffix_at = max(0, self.size - _SUFFIX_BYTES)
+        self._suffix = self._fetch(self._suffix_at, self.size - self._suffix_at)
         decode_header(self.read_at(0, HEADER_BYTES).to_pybytes(), self.name)
-        suffix_at = max(HEADER_BYTES, self.size - _SUFFIX_BYTES)
-        suffix = self.read_at(suffix_at, self.size - suffix_at)
-        raw_tail = suffix.slice(suffix.size - TAIL_BYTES).to_pybytes()
-        tail = decode_tail(raw_tail, self.size, self.name)
-        if tail.footer_offset >= suffix_at:
-            body = suffix.slice(tail.footer_offset - suffix_at, tail.footer_bytes)
-        else:
-            body = self.read_at(tail.footer_offset, tail.footer_bytes)
+        tail_at = self.size - TAIL_BYTES
+        tail = decode_tail(self.read_at(tail_at, TAIL_BYTES).to_pybytes(), self.size, self.name)
+        body = self.read_at(tail.footer_offset, tail.footer_bytes)
         return decode_footer(body, tail, self.name), tail
 
 

@@ -122,6 +122,14 @@ def test_memory_in_any_form_is_a_source(data: bytes, tmp_path: Path) -> None:
         del sources, source
 
 
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """A file that is not read whole when it is opened."""
+    sink = io.BytesIO()
+    ncf.write_table(pa.table({"n": np.random.default_rng(1).integers(0, 1 << 60, 20_000)}), sink)
+    return sink.getvalue()
+
+
 class Failing:
     """A source that fails after it was opened."""
 
@@ -139,15 +147,15 @@ class Failing:
 
 
 @pytest.mark.parametrize("error", [ValueError("closed"), TypeError("no"), IndexError(), OSError()])
-def test_errors_of_the_source_are_no_damage(data: bytes, error: Exception) -> None:
+def test_errors_of_the_source_are_no_damage(large: bytes, error: Exception) -> None:
     for use in ("read", "verify"):
-        with ncf.NCFFile(Failing(data, error)) as file, pytest.raises(type(error)) as caught:
+        with ncf.NCFFile(Failing(large, error)) as file, pytest.raises(type(error)) as caught:
             getattr(file, use)()
         assert caught.value is error
 
 
-def test_a_file_that_was_closed_says_so(data: bytes) -> None:
-    source = io.BytesIO(data)
+def test_a_file_that_was_closed_says_so(large: bytes) -> None:
+    source = io.BytesIO(large)
     with ncf.NCFFile(source) as file:
         source.close()
         with pytest.raises(ValueError, match="closed file"):

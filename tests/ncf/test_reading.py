@@ -46,13 +46,14 @@ class Counting:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.bytes = 0
+        self.bytes = self.requests = 0
 
     def size(self) -> int:
         return len(self.data)
 
     def read_at(self, offset: int, length: int) -> memoryview:
         self.bytes += length
+        self.requests += 1
         return memoryview(self.data)[offset : offset + length]
 
 
@@ -105,13 +106,25 @@ def test_filter_on_an_unknown_column_is_refused(data: bytes) -> None:
         ncf.read_table(data, filters=pc.field("nowhere") == 1)
 
 
-def test_projection_reads_only_its_chunks(data: bytes) -> None:
-    source = Counting(data)
+def test_projection_reads_only_its_chunks() -> None:
+    noise = np.random.default_rng(3).integers(0, 1 << 60, 30_000)
+    sink = io.BytesIO()
+    ncf.write_table(pa.table({"id": range(30_000), "noise": noise}), sink, row_group_size=9000)
+    source = Counting(sink.getvalue())
     with ncf.NCFFile(source) as file:
         opening = source.bytes
-        stored = sum(group.columns[0].compressed_bytes for group in file.metadata.row_groups)
-        file.read(["sorted"])
+        stored = sum(group.columns[0].compressed_bytes for group in file.metadata.row_groups[:2])
+        assert sum(len(b) for b in file.iter_batches(columns=["id"], row_groups=[0, 1])) == 18_000
     assert source.bytes - opening == stored
+
+
+def test_a_small_file_is_one_request() -> None:
+    sink = io.BytesIO()
+    ncf.write_table(pa.table({"id": range(1000), "text": ["x"] * 1000}), sink)
+    source = Counting(sink.getvalue())
+    with ncf.NCFFile(source) as file:
+        assert file.read().num_rows == 1000
+    assert (source.requests, source.bytes) == (1, len(sink.getvalue()))
 
 
 @pytest.mark.parametrize("batch_size", [1, 999, 1000, 1 << 20])
