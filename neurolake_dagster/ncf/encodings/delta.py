@@ -11,7 +11,7 @@ from neurolake_dagster.ncf.checks import INT64_MAX, INT64_MIN, Damage, NDArray, 
 from neurolake_dagster.ncf.compression import StreamReader, StreamWriter
 from neurolake_dagster.ncf.encodings.constant import wrap
 from neurolake_dagster.ncf.encodings.frame import add_base, divide_exactly
-from neurolake_dagster.ncf.encodings.planes import PlanePlan, decode_planes, encode_planes
+from neurolake_dagster.ncf.encodings.planes import PlanePlan, decode_planes, encode_planes, word_bytes
 
 CODE = 2
 CODE_TWICE = 3
@@ -24,7 +24,8 @@ def encode_delta(streams: StreamWriter, values: NDArray, gcd: int, planes: Plane
     base = int(deltas.min()) if len(deltas) else 0
     residual = (deltas - np.int64(base)).view(np.uint64)
     maximum = int(residual.max()) if len(deltas) else 0
-    residual, gcd = divide_exactly(residual, gcd) if maximum else (residual, 1)
+    words = residual.astype(f"<u{word_bytes(maximum)}", copy=False)
+    residual, gcd = divide_exactly(words, gcd) if maximum else (words, 1)
     return [CODE, int(wide[0]), base, gcd, encode_planes(streams, residual, maximum // gcd, planes)]
 
 

@@ -28,20 +28,24 @@ def encode_frame(
     spread = high - low
     if spread == 0:
         return encode_constant(low)
-    if gcd == 1 and spread < 1 << 32:
+    if spread < 1 << 32:
         residual = np.empty(len(values), f"<u{word_bytes(spread)}")
         np.subtract(values, values.dtype.type(low), out=residual, casting="unsafe")
     else:
         residual = (values.astype(np.int64, copy=False) - np.int64(low)).view(np.uint64)
-        residual, gcd = divide_exactly(residual, gcd)
+    residual, gcd = divide_exactly(residual, gcd)
     return [CODE, low, gcd, encode_planes(streams, residual, spread // gcd, planes)]
 
 
 def divide_exactly(residual: NDArray, gcd: int) -> tuple[NDArray, int]:
-    """Divide uint64 residuals by ``gcd``, or return them with 1 if one does not divide."""
-    if gcd > 1:
-        quotient = residual // np.uint64(gcd)
-        if not (quotient * np.uint64(gcd) != residual).any():
+    """Divide unsigned residuals by ``gcd``, or return them with 1 if one does not divide.
+
+    In the narrowest words: those of eight bytes take ten times as long.
+    """
+    if 1 < gcd <= np.iinfo(residual.dtype).max:
+        divisor = residual.dtype.type(gcd)
+        quotient = residual // divisor
+        if not (quotient * divisor != residual).any():
             return quotient, gcd
     return residual, 1
 
