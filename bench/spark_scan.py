@@ -58,7 +58,7 @@ def scan_rows(spark: SparkSession, source: Path) -> list[Row]:
     rows: list[Row] = []
     for what, columns, where, aim in cases:
         frames = (partial(build, columns, where) for build in (other, ours))
-        its, mine = best_of(4, *(partial(scan, frame) for frame in frames))
+        its, mine = best_of(6, *(partial(scan, frame) for frame in frames))
         rows.append((f"lineitem SF1, {what}: NCF / Spark's Parquet", mine, its, aim))
     return rows
 

@@ -11,7 +11,12 @@ from neurolake_dagster.ncf.checks import INT64_MAX, INT64_MIN, Damage, NDArray, 
 from neurolake_dagster.ncf.compression import StreamReader, StreamWriter
 from neurolake_dagster.ncf.encodings.constant import wrap
 from neurolake_dagster.ncf.encodings.frame import add_base, divide_exactly
-from neurolake_dagster.ncf.encodings.planes import PlanePlan, decode_planes, encode_planes, word_bytes
+from neurolake_dagster.ncf.encodings.planes import (
+    PlanePlan,
+    decode_planes,
+    encode_planes,
+    word_bytes,
+)
 
 CODE = 2
 CODE_TWICE = 3

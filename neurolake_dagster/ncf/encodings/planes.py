@@ -85,7 +85,7 @@ def encode_planes(streams: StreamWriter, values: NDArray, maximum: int, plan: Pl
 
 def _raw_width(raw: frozenset[int], at: int, full: int) -> int:
     """Return how many adjacent raw bytes from ``at`` on, below ``full``, may stay together."""
-    for width in (4, 2):
+    for width in (8, 4, 2):
         if at % width == 0 and at + width <= full and all(at + i in raw for i in range(width)):
             return width
     return 1

@@ -38,7 +38,7 @@ from neurolake_dagster.ncf.encodings.integers import (
     need_integers,
 )
 from neurolake_dagster.ncf.encodings.packing import decode_packed, packed_bytes
-from neurolake_dagster.ncf.encodings.planes import single_plane
+from neurolake_dagster.ncf.encodings.planes import PlanePlan, single_plane
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
 from neurolake_dagster.ncf.kinds.flat import NULL, WideChunk, prepare_wide
 from neurolake_dagster.ncf.kinds.validity import (
@@ -56,6 +56,8 @@ from neurolake_dagster.ncf.statistics import Stats, float_stats
 
 INT, FLOAT, DECIMAL, NUMBER_TABLE = 2, 3, 4, 6
 _MIN_DICTIONARY_ROWS = 1024
+_TINY_TABLE = 256
+_PLAIN = IntPlan(planes=PlanePlan(raw=frozenset(range(8))))
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,7 @@ def prepare_integers(context: PrepareContext, array: Any, *, half: bool = False)
     """Prepare an integer-like array."""
     values, mask = words_of(array), validity_of(array)
     if not context.share_values and mask is None:
-        # A table of numbers is sorted and small: not worth a plan.
-        return NumberChunk(INT, values, None, DELTA, half)
+        return NumberChunk(INT, values, None, _table_plan(values), half)
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_integers(_signed(values), mask, context.profile, dictionary=dictionary)
     return _with_table(context, array, NumberChunk(INT, values, mask, plan, half))
@@ -193,10 +194,18 @@ def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
     values = fixed_of(array, f"<f{array.type.bit_width // 8}")
     mask = validity_of(array)
     if not context.share_values and mask is None:
-        return NumberChunk(FLOAT, values, None, FloatPlan(integers=DELTA))
+        return NumberChunk(FLOAT, values, None, FloatPlan(integers=_table_plan(values)))
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_floats(values, mask, context.profile, dictionary=dictionary)
     return _with_table(context, array, NumberChunk(FLOAT, values, mask, plan))
+
+
+def _table_plan(values: NDArray) -> IntPlan:
+    """Return the plan of a table, which is sorted and not worth a sample: plain while it is tiny.
+
+    Each plane of its own would cost a read as much as the values.
+    """
+    return _PLAIN if len(values) <= _TINY_TABLE else DELTA
 
 
 def prepare_decimals(context: PrepareContext, array: Any) -> NumberChunk | WideChunk:

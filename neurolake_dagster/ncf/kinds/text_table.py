@@ -134,16 +134,19 @@ def decode_text_table(context: DecodeContext, node: Node, kind: Any, count: int)
     decoded = _decode_groups(context, number, table, codes, validity)
     if decoded is not None:
         return decoded
+    fixed = _fixed_table(context, number, table)
     if codes[0] == runs.CODE and type(codes[1]) is int and codes[1] * _MIN_ROWS_PER_RUN <= count:
         ends, values = decode_runs(context.streams, codes, count, np.dtype(np.int32))
         context.budget.debit(count * _longest(context, number, table))
+        if fixed is not None:
+            data = run_decode(ends, take_texts(fixed, values)).buffers()[1]
+            return _build_fixed_texts(data, fixed.type.byte_width, kind, validity)
         texts = run_decode(ends, take_texts(table, values))
         return with_validity(texts, validity.buffer, validity.nulls)
     flat = np.empty(count, _code_dtype(len(table)))
     decode_integers(context.streams, codes, count, flat)
     unsigned = flat.view(f"<u{flat.itemsize}")
     context.budget.debit(count * (_longest(context, number, table) + offset_dtype(kind).itemsize))
-    fixed = _fixed_table(context, number, table)
     if fixed is not None:
         data = take_texts(fixed, unsigned).buffers()[1]
         return _build_fixed_texts(data, fixed.type.byte_width, kind, validity)
