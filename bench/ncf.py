@@ -300,7 +300,7 @@ def plot(found: dict[str, list[float]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", nargs="*", default=list(TWO), choices=list(TWO))
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
