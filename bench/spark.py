@@ -48,7 +48,7 @@ else:
 spark = SparkResource(**options).spark_session
 spark.range(10).count()
 seconds = []
-for turn in range(3):
+for turn in range(5):
     table = f"{folder}-{turn}"
     started = time.perf_counter()
     rows = spark.range(100_000).selectExpr("id", "id % 100 as k", "cast(id as string) as name")
@@ -127,13 +127,13 @@ def bench_chain(folder: Path) -> list[Row]:
 
 
 def bench_delta(folder: Path) -> list[Row]:
-    def three(kind: str) -> list[float]:
+    def five(kind: str) -> list[float]:
         out = run(sys.executable, "-c", DELTA, kind, str(folder / kind))[1]
         return [float(seconds) for seconds in json.loads(out)]
 
     with warm_server():
-        warm = three("warm")
-    ours, stock = three("ours"), three("stock")
+        warm = five("warm")
+    ours, stock = five("ours"), five("stock")
     return [
         (
             "Delta write + count + merge, first in a JVM: ours / its settings",
@@ -141,7 +141,7 @@ def bench_delta(folder: Path) -> list[Row]:
             stock[0],
             0.6,
         ),
-        ("the same, best of 3", min(ours), min(stock), 0.6),
+        ("the same, best of 5", min(ours), min(stock), 0.6),
         ("the same, first of a process on the warm server", warm[0], stock[0], 0.6),
     ]
 

@@ -70,7 +70,7 @@ def write_rows(spark: SparkSession, source: Path, folder: Path) -> list[Row]:
         writer = writer.option("compression", "zstd") if form == "parquet" else writer
         return lambda: writer.save(str(folder / form))
 
-    mine, its = best_of(2, write("ncf"), write("parquet"))
+    mine, its = best_of(3, write("ncf"), write("parquet"))
     held = Table(Storage(str(folder)), "ncf", "ncf").snapshot().bytes / 1e6
     parquet = sum(path.stat().st_size for path in (folder / "parquet").glob("*.parquet")) / 1e6
     return [

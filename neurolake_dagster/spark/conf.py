@@ -162,7 +162,7 @@ def build_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, s
             conf |= IMPATIENCE
     if settings.is_local:
         conf |= WORKERS
-        if workers_python(settings) == _this_python():
+        if _can_preload(settings):
             conf["spark.python.daemon.module"] = "neurolake_dagster.spark.daemon"
     if conf.get("spark.driver.host") == LOOPBACK:
         conf["spark.driver.bindAddress"] = LOOPBACK
@@ -185,6 +185,14 @@ def _this_python() -> str:
     """Return this Python in one spelling, however it was called: servers are compared by it."""
     found = Path(sys.prefix).resolve() / "bin" / "python3"
     return str(found) if found.exists() else sys.executable
+
+
+def _can_preload(settings: SparkSettings) -> bool:
+    """Whether workers may be forked from `daemon`: they run this Python, and forks are safe."""
+    python = Path(workers_python(settings) or "")
+    is_ours = python.is_absolute() and python.parent.resolve() == Path(_this_python()).parent
+    # macOS's own libraries do not survive a fork.
+    return is_ours and sys.platform == "linux"
 
 
 def launch_environment(settings: SparkSettings) -> dict[str, str]:

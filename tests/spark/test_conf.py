@@ -232,6 +232,16 @@ def test_the_workers_python_is_the_option_then_sparks_variable(
     assert launch_environment(own)["PYSPARK_PYTHON"] == "/own"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="forks after imports are safe on Linux only")
+def test_workers_that_run_this_python_are_forked_from_our_daemon() -> None:
+    key = "spark.python.daemon.module"
+    here = conf(master="local[2]", python=str(Path(sys.prefix) / "bin" / "python"))
+    assert here[key] == conf(master="local[2]")[key] == "neurolake_dagster.spark.daemon"
+    assert key not in conf(master="local[2]", python="/opt/python")
+    assert key not in conf(master="spark://there:7077", python="/opt/python")
+    assert conf(master="local[2]", extra_configs={key: "own.daemon"})[key] == "own.daemon"
+
+
 @pytest.mark.parametrize("profile", ["local", "cluster", "production"])
 def test_a_profiles_options_can_be_shown_without_a_session(profile: str) -> None:
     options = {"profile": profile, "s3_access_key": "id", "s3_secret_key": "hidden"}
