@@ -11,6 +11,7 @@ import xxhash
 
 # The write is over when it is asked; what it observed comes a little later, or not at all.
 WAIT_S = 10
+_LOW = (1 << 32) - 1
 
 
 class FrameDigest:
@@ -31,7 +32,9 @@ class FrameDigest:
         self.frame = frame.observe(
             self._observation,
             sf.count(sf.lit(1)).alias("count"),
-            sf.sum(row.cast("decimal(20, 0)")).alias("sum"),
+            # In halves: the sum needs more than 64 bits, and of decimals it takes thrice as long.
+            sf.try_sum(row.bitwiseAND(sf.lit(_LOW))).alias("low"),
+            sf.try_sum(sf.shiftright(row, 32)).alias("high"),
             sf.bit_xor(row).alias("xor"),
         )
 
@@ -44,7 +47,11 @@ class FrameDigest:
         waiting.join(WAIT_S)
         if not found:
             return None
-        told = [*self._names, *(f"{name}={found[0][name]}" for name in ("count", "sum", "xor"))]
+        values = found[0]
+        # Of more than 2**31 rows the low half is not known; the rest of the digest is.
+        low, high = values["low"], values["high"]
+        known = values | {"sum": None if None in (low, high) else (high << 32) + low}
+        told = [*self._names, *(f"{name}={known[name]}" for name in ("count", "sum", "xor"))]
         return xxhash.xxh3_128_hexdigest("\n".join(told).encode())
 
 
