@@ -42,16 +42,16 @@ test-all: ## Run the long tests too
 lint: setup ## Check style, types and the rooms' import rules
 	ruff check . && ruff format --check . && mypy && lint-imports
 
-bench-ncf: setup ## Measure NCF against Parquet (about 5 minutes)
+bench-ncf: setup ## Measure NCF against Parquet (about 2 minutes)
 	python -m bench.ncf
 
-bench-io: setup ## Measure the IO managers against the bare libraries (about 6 minutes)
+bench-io: setup ## Measure the IO managers against the bare libraries (about 2 minutes)
 	python -m bench.io
 
 fuzz: setup ## Fuzz the NCF reader for a minute (make fuzz DURATION_S=600)
 	python tests/ncf/fuzz_reader.py -max_total_time=$(or $(DURATION_S),60)
 
-bench-spark: setup ## Measure the warm server and NCF in Spark (about 10 minutes)
+bench-spark: setup ## Measure the warm server and NCF in Spark (about 9 minutes)
 	python -m bench.spark
 
 clean: ## Remove the demo's data, Dagster's home and caches; keep .venv and jars
