@@ -115,10 +115,10 @@ def bench_chain(folder: Path) -> list[Row]:
         return run(*command, DAGSTER_HOME=str(home), NEUROLAKE_STORAGE__ROOT=data)[0]
 
     with warm_server():
-        ours = min(execute("ours", "chain") for _ in range(3))
-        ours_inside = min(execute("ours", "in_process") for _ in range(2))
+        ours = min(execute("ours", "chain") for _ in range(6))
+        ours_inside = min(execute("ours", "in_process") for _ in range(3))
     stock = execute("stock", "chain")
-    inside = min(execute("stock", "in_process") for _ in range(2))
+    inside = min(execute("stock", "in_process") for _ in range(3))
     return [
         ("4 assets, multiprocess: warm server / stock dagster_pyspark", ours, stock, 0.25),
         ("the same / stock in one process", ours, inside, 0.5),
