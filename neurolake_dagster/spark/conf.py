@@ -100,7 +100,7 @@ IMPATIENCE: dict[str, str] = {
     f"{S3A}connection.establish.timeout": "5s",
 }
 # TCP between the JVM and its Python workers waits 40 ms for an acknowledgement at a task's start.
-# A socket's file can be written to by its owner alone, so nobody else gets in.
+# Who may write to a socket's file gets in: with a umask of 022 or stricter its owner alone.
 WORKERS: dict[str, str] = {"spark.python.unix.domain.socket.enabled": "true"}
 # Codecs that Spark's own blocks (shuffle, broadcast) can use as well.
 BLOCK_CODECS = ("zstd", "snappy", "lz4")
