@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
@@ -76,10 +77,11 @@ def facts_by_partition(
 ) -> Facts:
     """Rows and bytes that a commit brought to each of several partitions.
 
-    Bytes are known where the table is partitioned by their columns on disk. Rows that nobody
-    counted are read back, of no other columns than those.
+    Files of a table that is partitioned on disk by other columns may hold rows of several, and
+    kept rows beside: each gets its rows' share of their bytes. Rows that nobody counted are read
+    back, of no other columns than the partitions'.
     """
-    if plan.scope is None or plan.mode == "merge" or len(plan.scope.keys) == 1:
+    if plan.scope is None or len(plan.scope.keys) == 1:
         return {}
     actions = pa.table(dataset.open(commit.version).get_add_actions(flatten=True))
     added = {unquote(path) for path in commit.added}
@@ -87,14 +89,24 @@ def facts_by_partition(
     numbers = _keys_of_files(mine, plan.scope)
     if numbers is None:
         rows = counts or _count_rows(dataset, mine, plan.scope)
-        return {key.name: (rows.get(key.name, 0), None) for key in plan.scope.keys}
-    size = np.zeros(len(plan.scope.keys), np.int64)
+        return {
+            key.name: (rows.get(key.name, 0), _share(mine, rows.get(key.name, 0)))
+            for key in plan.scope.keys
+        }
+    size, found = np.zeros((2, len(plan.scope.keys)), np.int64)
     np.add.at(size, numbers, mine["size_bytes"].to_numpy())
     if counts is None:
-        found = np.zeros(len(plan.scope.keys), np.int64)
         np.add.at(found, numbers, mine["num_records"].to_numpy().astype(np.int64))
         counts = {key.name: int(found[i]) for i, key in enumerate(plan.scope.keys)}
     return {key.name: (counts[key.name], int(size[i])) for i, key in enumerate(plan.scope.keys)}
+
+
+def _share(files: pa.Table, row_count: int) -> int | None:
+    """The bytes of some rows of files, as if all rows were equally long; None if not told."""
+    if files["num_records"].null_count:
+        return None
+    rows, size = (pc.sum(files[name]).as_py() or 0 for name in ("num_records", "size_bytes"))
+    return int(size * row_count // rows) if rows else 0
 
 
 def _with_rows(plan: ReadPlan, dataset: DeltaDataset, scope: Scope, schema: pa.Schema) -> set[str]:

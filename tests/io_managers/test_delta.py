@@ -1,17 +1,26 @@
 """Delta assets: the same settings and rows give the same table by Arrow and by Spark."""
 
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from neurolake_dagster.io_managers import DeltaIOManager
 from neurolake_dagster.resources import SparkResource, StorageResource
-from tests.io_managers.test_io_managers import DAYS, failure, instance, metadata_of, run, stored
+from tests.io_managers.test_io_managers import (
+    DAYS,
+    failure,
+    instance,
+    metadata_of,
+    run,
+    run_range,
+    stored,
+)
 
 __all__ = ["instance"]
 
@@ -46,8 +55,19 @@ def rows(*ids: int, day: date = DAY, **more: Any) -> pa.Table:
     return pa.table(columns | {name: [one] * len(ids) for name, one in more.items()})
 
 
-def made(returned: Returned, table: pa.Table, partitions: Any = None, **metadata: Any) -> Any:
-    @dg.asset(name="made", partitions_def=partitions, metadata=metadata)
+def made(
+    returned: Returned,
+    table: pa.Table,
+    partitions: Any = None,
+    backfill_policy: dg.BackfillPolicy | None = None,
+    **metadata: Any,
+) -> Any:
+    @dg.asset(
+        name="made",
+        partitions_def=partitions,
+        backfill_policy=backfill_policy,
+        metadata=metadata,
+    )
     def asset() -> Any:
         return returned(table)
 
@@ -153,6 +173,37 @@ def test_a_merge_touches_only_the_partitions_of_the_run(
     result = run([stray], manager, instance, partition_key=f"{DAY}", raise_on_error=False)
     assert "errors.PartitionError" in str(failure(result))
     assert stored(manager, "made").num_rows == 4
+
+
+@pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`:dagster.BetaWarning")
+@pytest.mark.parametrize("mode", ["overwrite", "merge"])
+def test_partitions_that_share_files_get_their_rows_share_of_the_bytes(
+    manager: DeltaIOManager, instance: dg.DagsterInstance, returned: Returned, mode: str
+) -> None:
+    """A partition of a table that is partitioned on disk by nothing was told no bytes."""
+    hours = dg.HourlyPartitionsDefinition("2013-01-01-00:00", end_date="2013-01-02-00:00")
+    moments = [datetime(2013, 1, 1, hour, tzinfo=UTC) for hour in (0, 1, 1, 1)]
+    table = pa.table({"id": range(4), "at": pa.array(moments, pa.timestamp("us", "UTC"))})
+    options: dict[str, Any] = {"partition_expr": "at", "mode": mode}
+    if mode == "merge":
+        options["merge_keys"] = ["id"]
+    asset = made(returned, table, hours, backfill_policy=dg.BackfillPolicy.single_run(), **options)
+    assert run_range(asset, manager, instance, "2013-01-01-00:00", "2013-01-01-02:00").success
+    records = instance.fetch_materializations(dg.AssetKey("made"), limit=3).records
+    told = {
+        str(record.partition_key)[-5:]: record.asset_materialization.metadata for record in records
+    }
+    counts = {key: one["dagster/partition_row_count"].value for key, one in told.items()}
+    assert counts == {"00:00": 1, "01:00": 3, "02:00": 0}
+    dataset = manager.dataset("made")
+    files = pa.table(dataset.open().get_add_actions(flatten=True))
+    size = pc.sum(files["size_bytes"]).as_py()
+    assert {key: one["bytes"].value for key, one in told.items()} == {
+        "00:00": size // 4,
+        "01:00": size * 3 // 4,
+        "02:00": 0,
+    }
+    assert {one["version"].value for one in told.values()} == {dataset.open().version()}
 
 
 @pytest.mark.parametrize("twice", [(5, 5), (5, None)], ids=["repeated", "null"])

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession, functions as sf
 
+from neurolake_dagster.io_managers import spark_rows
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import scope_of
 from neurolake_dagster.io_managers.spark_rows import NUMBER_COLUMN, STRAY, with_key_numbers
@@ -165,6 +166,30 @@ def test_merging_a_frame_updates_and_inserts(
         assert run([made(rows)], manager, instance).success
     found = {row["id"]: row["name"] for row in stored(manager, "made").to_pylist()}
     assert found == {1: "a", 2: "B", 3: "c"}
+
+
+@pytest.mark.parametrize("manager", ["ncf", "parquet"], indirect=True)
+def test_merging_more_than_one_machine_is_to_hold_is_refused(
+    manager: LakehouseIOManager,
+    instance: dg.DagsterInstance,
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The rows to merge are held by one machine, unless the table is Delta's."""
+    monkeypatch.setattr(spark_rows, "COLLECTED_BYTES", 1 << 20)
+
+    def made(count: int) -> Any:
+        @dg.asset(name="made", metadata={"mode": "merge", "merge_keys": ["id"]})
+        def frame() -> DataFrame:
+            return spark.range(count)
+
+        return frame
+
+    assert run([made(10)], manager, instance).success
+    refused = run([made(1 << 18)], manager, instance, raise_on_error=False)
+    assert "over 1 MiB of rows to merge" in str(failure(refused))
+    assert stored(manager, "made").num_rows == 10
+    assert not list(Path(manager.storage.root).rglob("*staging*/*/*"))
 
 
 def test_single_runs_of_frames_replace_exactly_their_days(
