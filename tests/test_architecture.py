@@ -33,7 +33,7 @@ def test_the_rooms_import_only_what_lies_below() -> None:
         ("neurolake_dagster.cli", {"dagster", "pyspark", "pyarrow"}),
         # Steps of Spark, in processes of their own, need neither.
         ("neurolake_dagster.io_managers", {"pandas", "polars"}),
-        ("neurolake_dagster.spark.preload", {"dagster", "pandas", "polars"}),
+        ("neurolake_dagster.preload", {"pandas", "polars"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -4,29 +4,31 @@ Owns the executor for runs whose steps share a warm Spark server: with a Spark s
 own, each step's process would start a JVM.
 """
 
+import atexit
+import functools
+import gc
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 # Imported once, in a process that has no thread, session or channel yet; each step's process is
-# forked from it. By name: Dagster has no public way to these, and a name that it drops costs time,
-# nothing else. The assets' own module is not among them: polars does not survive a fork.
-PRELOADED = (
-    "dagster._cli",
-    "dagster._core.storage.base_storage",
-    "dagster._core.storage.sqlite_storage",
-    "dagster._core.storage.migration.utils",
-    "upath.implementations.local",
-    "watchdog.observers.polling",
-    "grpc._channel",
-    "neurolake_dagster.io_managers",
-    "neurolake_dagster.spark.preload",
-)
+# forked from it.
+PRELOADED = "neurolake_dagster.preload"
+
+
+@functools.cache
+def _end_at_once() -> None:
+    """Spare this process a last search for garbage: over a second of each command.
+
+    It runs no asset, only starts the processes that do.
+    """
+    atexit.register(gc.freeze)
 
 
 def _preloading(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config, "start_method": {"forkserver": {"preload_modules": list(PRELOADED)}}}
+    _end_at_once()
+    return {**config, "start_method": {"forkserver": {"preload_modules": [PRELOADED]}}}
 
 
 step_processes = dg.multiprocess_executor.configured(
