@@ -100,7 +100,6 @@ IMPATIENCE: dict[str, str] = {
     f"{S3A}connection.establish.timeout": "5s",
 }
 # TCP between the JVM and its Python workers waits 40 ms for an acknowledgement at a task's start.
-# Who may write to a socket's file gets in: with a umask of 022 or stricter its owner alone.
 WORKERS: dict[str, str] = {"spark.python.unix.domain.socket.enabled": "true"}
 # Codecs that Spark's own blocks (shuffle, broadcast) can use as well.
 BLOCK_CODECS = ("zstd", "snappy", "lz4")
@@ -161,7 +160,8 @@ def build_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, s
         if settings.profile_in_force == "local":
             conf |= IMPATIENCE
     if settings.is_local:
-        conf |= WORKERS
+        if _is_umask_private():
+            conf |= WORKERS
         if _can_preload(settings):
             conf["spark.python.daemon.module"] = "neurolake_dagster.spark.daemon"
     if conf.get("spark.driver.host") == LOOPBACK:
@@ -193,6 +193,13 @@ def _can_preload(settings: SparkSettings) -> bool:
     is_ours = python.is_absolute() and python.parent.resolve() == Path(_this_python()).parent
     # macOS's own libraries do not survive a fork.
     return is_ours and sys.platform == "linux"
+
+
+def _is_umask_private() -> bool:
+    """Whether nobody else may write to a new file, and so get into a new socket."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask & 0o022 == 0o022
 
 
 def launch_environment(settings: SparkSettings) -> dict[str, str]:

@@ -1,3 +1,4 @@
+import os
 import sys
 from pathlib import Path
 
@@ -221,6 +222,20 @@ def test_a_clusters_driver_is_not_bound_to_loopback(
     own = conf(master=master, driver_host="driver.lan", python="/opt/python")
     assert own["spark.driver.host"] == "driver.lan"
     assert own["spark.pyspark.python"] == "/opt/python"
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, "true"), (0o077, "true"), (0o002, None)])
+def test_workers_have_sockets_that_others_of_the_machine_cannot_write_to(
+    mask: int, expected: str | None
+) -> None:
+    """Unlike Spark's TCP, they ask for no secret."""
+    former = os.umask(mask)
+    try:
+        found = conf().get("spark.python.unix.domain.socket.enabled")
+        kept = os.umask(mask)
+    finally:
+        os.umask(former)
+    assert (found, kept) == (expected, mask)
 
 
 def test_the_workers_python_is_the_option_then_sparks_variable(
