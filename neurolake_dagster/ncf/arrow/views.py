@@ -176,17 +176,21 @@ def decimals_fit_int64(low: NDArray, high: NDArray, mask: NDArray | None) -> boo
     return True
 
 
-def sorted_dictionary_of(array: Any) -> tuple[NDArray, NDArray]:
-    """Return the code of each row of a fixed-width array and the distinct values.
+def number_dictionary_of(array: Any) -> tuple[NDArray, NDArray]:
+    """Return the code of each row of a fixed-width array and the distinct bit patterns.
 
     Returns
     -------
-    int32, those of null slots anything; the bit patterns, ascending as the words they are.
+    uint8 and in order of appearance up to 256, else int32 and ascending as the words they are;
+    the codes of null slots are anything.
     """
     kind = pa.from_numpy_dtype(words_of(array).dtype)
     words = pa.Array.from_buffers(kind, len(array), array.buffers(), array.null_count, array.offset)
     encoded = words.dictionary_encode()
     table = numbers_of(encoded.dictionary)
+    codes = fixed_of(encoded.indices, "<i4")
+    if len(table) <= 1 << 8:
+        return codes.astype(np.uint8), table
     order = np.argsort(table)
     ranks = np.empty(len(table), np.int32)
     ranks[order] = np.arange(len(table), dtype=np.int32)

@@ -21,8 +21,8 @@ from neurolake_dagster.ncf.arrow import (
     fixed_of,
     gather,
     gather_rows,
+    number_dictionary_of,
     rows_of,
-    sorted_dictionary_of,
     validity_of,
     words_of,
 )
@@ -51,7 +51,7 @@ from neurolake_dagster.ncf.kinds.validity import (
 from neurolake_dagster.ncf.memory import scratch
 from neurolake_dagster.ncf.planning.floats import plan_floats
 from neurolake_dagster.ncf.planning.integers import MAX_NUMBER_DICTIONARY, plan_integers
-from neurolake_dagster.ncf.planning.sample import fill_nulls
+from neurolake_dagster.ncf.planning.sample import PLANNED_ROWS, fill_nulls, has_few
 from neurolake_dagster.ncf.statistics import Stats, float_stats
 
 INT, FLOAT, DECIMAL, NUMBER_TABLE = 2, 3, 4, 6
@@ -73,7 +73,8 @@ class NumberChunk:
     half
         Whether the integers are the bits of half floats.
     table
-        Number of the chunk's table and the code of each row, where the plan is a dictionary.
+        Number of the chunk's table, the code of each row and the distinct words, where the plan
+        is a dictionary.
     """
 
     kind: int
@@ -81,13 +82,14 @@ class NumberChunk:
     mask: NDArray | None
     plan: IntPlan | FloatPlan
     half: bool = False
-    table: tuple[int, NDArray] | None = None
+    table: tuple[int, NDArray, NDArray] | None = None
     _known: dict[tuple[int, int], Stats] = field(default_factory=dict, repr=False)
     _rows: dict[tuple[int, int], "_Rows"] = field(default_factory=dict, repr=False)
 
     def encode(self, streams: StreamWriter, start: int, stop: int) -> Node:
         """Encode rows as one array node."""
-        rows = self._rows.pop((start, stop), None) or _store(self.values, self.mask, start, stop)
+        values = self.values if self.table is None else self.table[1]
+        rows = self._rows.pop((start, stop), None) or _store(values, self.mask, start, stop)
         validity = None
         if rows.mask is not None:
             if not len(rows.values):
@@ -95,9 +97,7 @@ class NumberChunk:
             mode = DENSE if rows.filled else SPARSE
             validity = encode_validity(streams, rows.mask, rows.nulls, mode)
         if self.table is not None:
-            number, codes = self.table
-            stored = _store(codes, self.mask, start, stop).values
-            return [NUMBER_TABLE, validity, number, encode_integers(streams, stored)]
+            return [NUMBER_TABLE, validity, self.table[0], encode_integers(streams, rows.values)]
         if isinstance(self.plan, FloatPlan):
             return [self.kind, validity, encode_floats(streams, rows.values, self.plan)]
         integers, bounds = _signed(rows.values), self._bounds(start, stop)
@@ -114,11 +114,24 @@ class NumberChunk:
     def stats(self, start: int, stop: int) -> Stats:
         """Return bounds of the valid rows in physical values."""
         if (start, stop) not in self._known:
-            rows = _store(self.values, self.mask, start, stop)
+            self._known[start, stop] = self._of_table(start, stop) or self._of_rows(start, stop)
+        return self._known[start, stop]
+
+    def _of_table(self, start: int, stop: int) -> Stats | None:
+        """Return the bounds of all rows from the distinct values; None where they do not tell."""
+        if self.table is None or self.half or (start, stop) != (0, len(self.values)):
+            return None
+        distinct = _Rows(self.table[2].view(self.values.dtype))
+        found = self._measure(distinct)
+        nulls = 0 if self.mask is None else stop - int(np.count_nonzero(self.mask))
+        return None if found.nan_count else replace(found, null_count=nulls)
+
+    def _of_rows(self, start: int, stop: int) -> Stats:
+        rows = _store(self.values, self.mask, start, stop)
+        if self.table is None:
             # The encoder needs the same rows next.
             self._rows[start, stop] = rows
-            self._known[start, stop] = self._measure(rows)
-        return self._known[start, stop]
+        return self._measure(rows)
 
     def _measure(self, rows: "_Rows") -> Stats:
         values, nulls = rows.values, rows.nulls
@@ -196,6 +209,11 @@ def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
     if not context.share_values and mask is None:
         return NumberChunk(FLOAT, values, None, FloatPlan(integers=_table_plan(values)))
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
+    if dictionary and len(array) <= PLANNED_ROWS and has_few(values.view(f"<u{values.itemsize}")):
+        codes, distinct = number_dictionary_of(array)
+        if len(distinct) <= _TINY_TABLE:
+            chunk = NumberChunk(FLOAT, values, mask, FloatPlan(kind="dictionary"))
+            return _add_table(context, array, chunk, codes, distinct)
     plan = plan_floats(values, mask, context.profile, dictionary=dictionary)
     return _with_table(context, array, NumberChunk(FLOAT, values, mask, plan))
 
@@ -222,11 +240,17 @@ def _with_table(context: PrepareContext, array: Any, chunk: NumberChunk) -> Numb
     """Add the table of values that a dictionary plan needs, or fall back from it."""
     if chunk.plan.kind != "dictionary":
         return chunk
-    codes, distinct = sorted_dictionary_of(array)
+    codes, distinct = number_dictionary_of(array)
     if len(distinct) > MAX_NUMBER_DICTIONARY:
         return replace(chunk, plan=FloatPlan() if chunk.kind == FLOAT else IntPlan())
+    return _add_table(context, array, chunk, codes, distinct)
+
+
+def _add_table(
+    context: PrepareContext, array: Any, chunk: NumberChunk, codes: NDArray, distinct: NDArray
+) -> NumberChunk:
     number = context.tables.add(array_from(distinct, array.type))
-    return replace(chunk, table=(number, codes))
+    return replace(chunk, table=(number, codes, distinct))
 
 
 def decode_numbers(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:

@@ -11,6 +11,7 @@ from neurolake_dagster.ncf.encodings.planes import PlanePlan
 from neurolake_dagster.ncf.planning.sample import (
     BYTES_PER_NS,
     NO_JOINTS,
+    PLANNED_ROWS,
     Sample,
     codes_size,
     estimate_distinct,
@@ -38,6 +39,10 @@ def plan_integers(
     dictionary
         Whether the caller can store a table of values beside the chunk.
     """
+    if mask is None and 0 < len(values) <= PLANNED_ROWS:
+        low, high = int(values.min()), int(values.max())
+        if high - low < 1 << 8:
+            return FRAME
     found = sample_runs(values, mask)
     sample = Sample(found.values.astype(np.int64, copy=False), found.joints)
     return choose_integers(sample, len(values), profile, dictionary=dictionary)[1]

@@ -16,6 +16,8 @@ from neurolake_dagster.ncf.compression import Profile, compressed_size
 from neurolake_dagster.ncf.encodings.packing import bits_for, encode_packed, packed_bytes
 
 RUNS = 8
+# Up to so many rows, a plan costs as much as the dictionary that it would mostly choose.
+PLANNED_ROWS = 65536
 # One ns per value of decode time is worth this many bytes per value.
 BYTES_PER_NS = 0.012
 _FEW = 256
@@ -123,6 +125,13 @@ def may_repeat(sample: NDArray) -> bool:
     few = np.sort(sample[:: max(1, len(sample) // _FEW)])
     distinct = int(np.count_nonzero(few[1:] != few[:-1])) + 1
     return len(few) < _FEW or 4 * distinct <= 3 * len(few)
+
+
+def has_few(values: NDArray) -> bool:
+    """Whether a look at some values lets 2 to 256 distinct ones in all seem likely: cheap."""
+    few = np.sort(values[:: max(1, len(values) // _FEW)])
+    distinct = int(np.count_nonzero(few[1:] != few[:-1])) + 1
+    return 1 < distinct <= _FEW // 2
 
 
 def planes_size(residual: NDArray, maximum: int, profile: Profile) -> tuple[int, frozenset[int]]:

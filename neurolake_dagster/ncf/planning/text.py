@@ -5,7 +5,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from neurolake_dagster.ncf.arrow import bytes_of, distinct_counts, sample_rows
+from neurolake_dagster.ncf.arrow import (
+    bytes_of,
+    distinct_counts,
+    sample_rows,
+    take_texts,
+)
 from neurolake_dagster.ncf.checks import NDArray
 from neurolake_dagster.ncf.compression import Profile, compressed_size
 from neurolake_dagster.ncf.encodings.integers import FRAME, IntPlan
@@ -17,6 +22,7 @@ _SAMPLE_RUN = 256
 # A higher level must save this share: on noise it only costs time.
 _LEVEL_GAIN = 0.96
 _MAX_TEMPLATE = 64
+_LOOKED_AT = 256
 # A dictionary below this share of the characters leaves the other ways no chance.
 _GOOD_SHARE = 0.1
 
@@ -43,6 +49,12 @@ class TextPlan:
 
 
 Candidate = tuple[float, TextPlan]
+
+
+def has_few_texts(array: Any) -> bool:
+    """Whether a look at some rows lets a dictionary seem sure to pay: cheap."""
+    places = np.arange(0, len(array), max(1, len(array) // _LOOKED_AT))
+    return len(take_texts(array, places).unique()) * 4 <= len(places)
 
 
 def plan_text(array: Any, profile: Profile, *, dictionary: bool) -> TextPlan:
