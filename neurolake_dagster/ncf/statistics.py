@@ -82,6 +82,8 @@ def merge_stats(parts: Iterable[tuple[int, Stats]]) -> Stats:
     A bound that one page does not know, though it has values, is not known of all of them.
     """
     pages = list(parts)
+    if len(pages) == 1:
+        return pages[0][1]
     nans = [page.nan_count for _, page in pages if page.nan_count is not None]
     valued = [page for rows, page in pages if page.null_count + (page.nan_count or 0) < rows]
     lows: list[Any] = [page.min for page in valued]

@@ -137,8 +137,8 @@ class NCFWriter:
         """Append a table; full row groups are written at once."""
         self._check(table.schema)
         self._check_nulls(table)
-        for part in self._split(table):
-            self._append(part)
+        for part, size in self._split(table):
+            self._append(part, size)
 
     def write_batch(self, batch: Any) -> None:
         """Append a record batch."""
@@ -200,23 +200,28 @@ class NCFWriter:
                     f"{column.null_count} nulls given"
                 )
 
-    def _split(self, table: Any) -> Iterable[Any]:
-        """Yield slices that end where row groups end, by rows and by bytes."""
+    def _split(self, table: Any) -> Iterable[tuple[Any, int]]:
+        """Yield slices that end where row groups end, by rows and by bytes, and their bytes."""
         if table.num_rows == 0:
             return
-        row_bytes = max(table.nbytes / table.num_rows, 1e-9)
+        size = table.nbytes
+        row_bytes = max(size / table.num_rows, 1e-9)
         start = 0
         while start < table.num_rows:
             free_rows = self._row_group_rows - self._pending_rows
             free_bytes = MAX_ROW_GROUP_BYTES - self._pending_bytes
             rows = min(free_rows, max(int(free_bytes / row_bytes), 1), table.num_rows - start)
-            yield table.slice(start, rows)
+            if rows == table.num_rows:
+                yield table, size
+            else:
+                part = table.slice(start, rows)
+                yield part, part.nbytes
             start += rows
 
-    def _append(self, table: Any) -> None:
+    def _append(self, table: Any, size: int) -> None:
         self._pending.append(table)
         self._pending_rows += table.num_rows
-        self._pending_bytes += table.nbytes
+        self._pending_bytes += size
         full = self._pending_rows >= self._row_group_rows
         if full or self._pending_bytes >= MAX_ROW_GROUP_BYTES:
             # Rows that the caller holds anyway may wait for the next row group to start.
@@ -231,8 +236,9 @@ class NCFWriter:
             Leave it to be written when the next row group has started, so that no thread waits
             for the last column of this one.
         """
+        size = self._pending_bytes
         for table in self._take_pending():
-            started = self._start(table)
+            started = self._start(table, size)
             if self._running is not None:
                 running, self._running = self._running, None
                 self._write_group(running)
@@ -254,11 +260,11 @@ class NCFWriter:
         encoded = [i for i, kind in enumerate(table.schema.types) if holds_dictionary(kind)]
         return joinable_tables(table, encoded) if encoded else [table]
 
-    def _start(self, table: Any) -> "_RunningGroup":
-        """Start to encode a row group."""
+    def _start(self, table: Any, size: int) -> "_RunningGroup":
+        """Start to encode a row group; of so many bytes, with those that are joined to it."""
         for index, blooms in self._blooms.items():
             blooms.append(build_bloom(combine(table.column(index))))
-        parallel = self._use_threads and table.nbytes >= _MIN_PARALLEL_BYTES
+        parallel = self._use_threads and size >= _MIN_PARALLEL_BYTES
         jobs = self._encode(table, pool().submit if parallel else None)
         return _RunningGroup(table.num_rows, jobs)
 
@@ -269,10 +275,10 @@ class NCFWriter:
             for index, job in enumerate(group.jobs):
                 group.jobs[index] = None
                 chunk = (job.result() if isinstance(job, Future) else job).finish()
-                self._write([padding(self._position)])
-                columns.append(column_entry(chunk, self._position))
+                gap = padding(self._position)
+                columns.append(column_entry(chunk, self._position + len(gap)))
                 self._zones[index].append(chunk.page_stats)
-                self._write(chunk.parts)
+                self._write([gap, *chunk.parts])
             failed.pop_all()
         self._groups.append(RowGroupEntry(group.rows, columns))
         self._rows += group.rows

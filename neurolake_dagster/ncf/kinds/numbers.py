@@ -209,12 +209,13 @@ def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
     if not context.share_values and mask is None:
         return NumberChunk(FLOAT, values, None, FloatPlan(integers=_table_plan(values)))
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
-    if dictionary and len(array) <= PLANNED_ROWS and has_few(values.view(f"<u{values.itemsize}")):
+    is_small = len(array) <= PLANNED_ROWS
+    if dictionary and is_small and has_few(values.view(f"<u{values.itemsize}")):
         codes, distinct = number_dictionary_of(array)
         if len(distinct) <= _TINY_TABLE:
             chunk = NumberChunk(FLOAT, values, mask, FloatPlan(kind="dictionary"))
             return _add_table(context, array, chunk, codes, distinct)
-    plan = plan_floats(values, mask, context.profile, dictionary=dictionary)
+    plan = plan_floats(values, mask, context.profile, dictionary=dictionary and not is_small)
     return _with_table(context, array, NumberChunk(FLOAT, values, mask, plan))
 
 
@@ -321,15 +322,27 @@ def _decimals_of_byte(base: int, gcd: int, per: int) -> Any:
     return rows_of(np.stack([low, low >> 63], axis=2))
 
 
+def _codes_of(context: DecodeContext, node: object, count: int) -> NDArray:
+    """Return codes: one byte each as they lie in the page, else int32."""
+    integers = need_integers(node)
+    if integers[0] == frame.CODE and integers[1:3] == [0, 1]:
+        plane = single_plane(integers[3])
+        if plane is not None:
+            bits, stream = plane
+            packed = context.streams.read(stream, packed_bytes(count, bits))
+            return decode_packed(packed, bits, count)
+    codes = scratch(count, np.int32)
+    decode_integers(context.streams, integers, count, codes)
+    return codes
+
+
 def decode_number_table(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:
     """Decode codes and look them up in the chunk's table; Arrow checks their bounds."""
     need_list(node, 4, "number table node")
     validity = decode_validity(context.streams, node[1], count)
     table = words_of(context.tables.get(node[2], kind))
-    codes = scratch(validity.stored, np.int32)
-    decode_integers(context.streams, node[3], len(codes), codes)
     context.budget.debit(count * table.dtype.itemsize)
-    values = gather(table, codes)
+    values = gather(table, _codes_of(context, node[3], validity.stored))
     if validity.sparse:
         out = np.empty(count, table.dtype)
         scatter(values, validity, out)

@@ -52,7 +52,7 @@ _MAX_GROUP_BYTES = 255
 _IMPOSSIBLE_LENGTH = 255
 _MAX_NIBBLE_BASE = 9
 _MAX_GROUPED = 16
-_MIN_SUPER_ROWS = 4096
+_MIN_SUPER_ROWS = 65536
 _MIN_ROWS_PER_RUN = 16
 
 
@@ -89,6 +89,9 @@ class TextTableChunk:
         codes, nulls = valid_codes(self.codes, self.mask, start, stop)
         if not len(codes) or self.ranking is None:
             return Stats(null_count=nulls)
+        if (start, stop) == (0, len(self.codes)):
+            # The table was made of these rows: they use all of it.
+            codes = np.arange(len(self.ranking.ranks))
         return self.ranking.stats(codes, nulls)
 
     def names(self) -> list[str]:
