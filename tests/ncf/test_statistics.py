@@ -240,3 +240,35 @@ def test_reading_and_metadata_leave_pandas_alone(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "t.ncf")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+@pytest.mark.parametrize("page_rows", [512, 131072], ids=["several pages", "one page"])
+@pytest.mark.parametrize("nulls", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize("kind", ["<f4", "<f8"])
+def test_small_columns_of_few_floats_keep_their_bits_and_bounds(
+    kind: str, nulls: float, page_rows: int
+) -> None:
+    """They become a dictionary at sight, and their bounds come from its values."""
+    generator = np.random.default_rng(5)
+    word = np.dtype(kind.replace("f", "u"))
+    odd = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.5, -2.25], kind).view(word)
+    # A NaN of another payload is another value.
+    known = np.concatenate([odd, odd[4:5] | word.type(3)])
+    for values in (known, known[5:7], np.arange(1, 300).astype(kind).view(word)):
+        rows = values[generator.integers(0, len(values), 3001)]
+        rows[: len(values)] = values
+        mask = generator.random(len(rows)) < nulls
+        array = pa.array(rows.view(kind), mask=mask, from_pandas=False)
+        data = written(pa.table({"c": array}).slice(1), page_rows=page_rows)
+        got, kept = ncf.read_table(data)["c"].combine_chunks(), ~mask[1:]
+        assert got.is_valid().to_numpy(False).tolist() == kept.tolist()
+        found = np.frombuffer(got.buffers()[1], word, len(got), got.offset * word.itemsize)
+        assert (found[kept] == rows[1:][kept]).all()
+        chunk = ncf.read_metadata(data).row_groups[0].columns[0]
+        assert (chunk.encodings[0] == "dictionary") is (len(values) < 256)
+        valid = rows[1:][kept].view(kind)
+        assert chunk.statistics.null_count == int(mask[1:].sum())
+        assert chunk.statistics.nan_count == int(np.isnan(valid).sum())
+        bounds = chunk.statistics.min, chunk.statistics.max
+        assert bounds == (np.nanmin(valid), np.nanmax(valid))
+        ncf.NCFFile(data).verify()

@@ -207,7 +207,9 @@ def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
     values = fixed_of(array, f"<f{array.type.bit_width // 8}")
     mask = validity_of(array)
     if not context.share_values and mask is None:
-        return NumberChunk(FLOAT, values, None, FloatPlan(integers=_table_plan(values)))
+        is_tiny = len(values) <= _TINY_TABLE
+        plan = FloatPlan(kind="words") if is_tiny else FloatPlan(integers=DELTA)
+        return NumberChunk(FLOAT, values, None, plan)
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     is_small = len(array) <= PLANNED_ROWS
     if dictionary and is_small and has_few(values.view(f"<u{values.itemsize}")):
