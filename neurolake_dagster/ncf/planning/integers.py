@@ -24,6 +24,7 @@ Candidate = tuple[float, IntPlan]
 # ns per value that each way to decode costs, measured.
 _FRAME_NS, _WORDS_NS, _DELTA_NS, _DELTA2_NS, _DICTIONARY_NS, _RUNS_NS = 1.2, 1.5, 2.0, 3.5, 2.2, 0.6
 _MIN_ROWS_PER_RUN = 2.5
+_LONG_RUN_ROWS = 24
 # Repeats of whole words need room to show.
 _MIN_WORDS = 2048
 MAX_NUMBER_DICTIONARY = 65536
@@ -41,8 +42,12 @@ def plan_integers(
     """
     if mask is None and 0 < len(values) <= PLANNED_ROWS:
         low, high = int(values.min()), int(values.max())
-        if high - low < 1 << 8:
+        if low == high:
             return FRAME
+        if high - low < 1 << 8:
+            # One plane, whose repeats zstd finds but for a few bytes each.
+            runs = int(np.count_nonzero(values[1:] != values[:-1])) + 1
+            return IntPlan(kind="runs") if len(values) >= _LONG_RUN_ROWS * runs else FRAME
     found = sample_runs(values, mask)
     sample = Sample(found.values.astype(np.int64, copy=False), found.joints)
     return choose_integers(sample, len(values), profile, dictionary=dictionary)[1]
