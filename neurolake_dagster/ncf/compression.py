@@ -22,6 +22,8 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _DICT_ID_BYTES = (0, 1, 2, 4)
 _MAX_FRAME_HEADER_BYTES = 18
 _LEVELS = range(1, 23)
+_GLANCED_ROWS = 65536
+_PATIENT_LEVEL = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,13 @@ class Profile:
     raw_share: float = 0.94
     min_saved_bytes: int = _MIN_SAVED_BYTES
 
+    def plans_at_sight(self, row_count: int) -> bool:
+        """Whether a chunk is planned at a glance: where a sample would cost as much as its rows.
+
+        Not where size is worth time.
+        """
+        return row_count <= _GLANCED_ROWS and self.text_level < _PATIENT_LEVEL
+
 
 PROFILES = {
     "zstd": Profile(),
@@ -61,7 +70,7 @@ def build_profile(compression: str | None, level: int | None) -> Profile:
         return PROFILES[name]
     if name == "none" or isinstance(level, bool) or level not in _LEVELS:
         raise ValueError(f"compression_level: expected 1..22 with zstd, got {level!r} with {name}")
-    return Profile(text_level=level, raw_share=0.97 if level >= 7 else 0.94)
+    return Profile(text_level=level, raw_share=0.97 if level >= _PATIENT_LEVEL else 0.94)
 
 
 @lru_cache

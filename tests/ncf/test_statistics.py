@@ -272,3 +272,13 @@ def test_small_columns_of_few_floats_keep_their_bits_and_bounds(
         bounds = chunk.statistics.min, chunk.statistics.max
         assert bounds == (np.nanmin(valid), np.nanmax(valid))
         ncf.NCFFile(data).verify()
+
+
+def test_small_columns_are_planned_at_sight_but_where_size_is_worth_time() -> None:
+    steps = np.random.default_rng(3).integers(-1, 2, 20_000).cumsum() % 200
+    table = pa.table({"c": steps / 10})
+    quick, patient = written(table), written(table, compression="archive")
+    assert ncf.read_metadata(quick).row_groups[0].columns[0].encodings[0] == "dictionary"
+    assert ncf.read_metadata(patient).row_groups[0].columns[0].encodings[0] == "decimals"
+    assert len(patient) < len(quick)
+    assert ncf.read_table(patient).equals(table)

@@ -51,7 +51,7 @@ from neurolake_dagster.ncf.kinds.validity import (
 from neurolake_dagster.ncf.memory import scratch
 from neurolake_dagster.ncf.planning.floats import plan_floats
 from neurolake_dagster.ncf.planning.integers import MAX_NUMBER_DICTIONARY, plan_integers
-from neurolake_dagster.ncf.planning.sample import PLANNED_ROWS, fill_nulls, has_few
+from neurolake_dagster.ncf.planning.sample import fill_nulls, has_few
 from neurolake_dagster.ncf.statistics import Stats, float_stats
 
 INT, FLOAT, DECIMAL, NUMBER_TABLE = 2, 3, 4, 6
@@ -211,13 +211,13 @@ def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
         plan = FloatPlan(kind="words") if is_tiny else FloatPlan(integers=DELTA)
         return NumberChunk(FLOAT, values, None, plan)
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
-    is_small = len(array) <= PLANNED_ROWS
-    if dictionary and is_small and has_few(values.view(f"<u{values.itemsize}")):
+    at_sight = context.profile.plans_at_sight(len(array))
+    if dictionary and at_sight and has_few(values.view(f"<u{values.itemsize}")):
         codes, distinct = number_dictionary_of(array)
         if len(distinct) <= _TINY_TABLE:
             chunk = NumberChunk(FLOAT, values, mask, FloatPlan(kind="dictionary"))
             return _add_table(context, array, chunk, codes, distinct)
-    plan = plan_floats(values, mask, context.profile, dictionary=dictionary and not is_small)
+    plan = plan_floats(values, mask, context.profile, dictionary=dictionary and not at_sight)
     return _with_table(context, array, NumberChunk(FLOAT, values, mask, plan))
 
 

@@ -33,7 +33,6 @@ from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext, P
 from neurolake_dagster.ncf.kinds.flat import NULL
 from neurolake_dagster.ncf.kinds.text_table import prepare_text_table
 from neurolake_dagster.ncf.kinds.validity import decode_validity, encode_validity
-from neurolake_dagster.ncf.planning.sample import PLANNED_ROWS
 from neurolake_dagster.ncf.planning.text import TextPlan, has_few_texts, plan_text
 from neurolake_dagster.ncf.statistics import Stats, text_stats
 
@@ -98,7 +97,8 @@ class TextChunk:
 
 def prepare_text(context: PrepareContext, array: Any) -> Prepared:
     """Prepare a (large) string or binary array."""
-    if context.share_values and len(array) <= PLANNED_ROWS and has_few_texts(array):
+    at_sight = context.share_values and context.profile.plans_at_sight(len(array))
+    if at_sight and has_few_texts(array):
         table = prepare_text_table(context, array)
         if table is not None:
             return table

@@ -11,7 +11,6 @@ from neurolake_dagster.ncf.encodings.planes import PlanePlan
 from neurolake_dagster.ncf.planning.sample import (
     BYTES_PER_NS,
     NO_JOINTS,
-    PLANNED_ROWS,
     Sample,
     codes_size,
     estimate_distinct,
@@ -40,7 +39,7 @@ def plan_integers(
     dictionary
         Whether the caller can store a table of values beside the chunk.
     """
-    if mask is None and 0 < len(values) <= PLANNED_ROWS:
+    if mask is None and len(values) and profile.plans_at_sight(len(values)):
         low, high = int(values.min()), int(values.max())
         if low == high:
             return FRAME

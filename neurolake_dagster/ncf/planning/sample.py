@@ -16,8 +16,6 @@ from neurolake_dagster.ncf.compression import Profile, compressed_size
 from neurolake_dagster.ncf.encodings.packing import bits_for, encode_packed, packed_bytes
 
 RUNS = 8
-# Up to so many rows, a plan costs as much as the dictionary that it would mostly choose.
-PLANNED_ROWS = 65536
 # One ns per value of decode time is worth this many bytes per value.
 BYTES_PER_NS = 0.012
 _FEW = 256
