@@ -39,8 +39,7 @@ from neurolake_dagster.storage.server import start_s3_server, stop_s3_server
 TABLE_BYTES = 300e6
 PARTITIONS = 200
 STORED_PARTITIONS = 1000
-# Three row groups of NCF: fewer are no stream yet.
-STREAMED_ROWS = 3_000_000
+STREAMED_ROWS = 1_000_000
 BATCH_ROWS = 65_536
 
 # The aims of the project's issue 6.

@@ -50,10 +50,8 @@ def table_metadata(
 
     Parameters
     ----------
-    row_count
-        Rows of the whole table.
-    partition_row_count
-        Rows of the partitions just written.
+    row_count, partition_row_count
+        Rows of the whole table; of the partitions just written.
     source_bytes
         Size of what it was made of: adds ``compression_ratio``, source by target.
     preview
