@@ -139,7 +139,8 @@ def _check_limits(schema: Any) -> None:
     if len(schema) > MAX_COLUMNS:
         raise ValueError(f"schema: {len(schema)} columns, at most {MAX_COLUMNS}")
     for column in schema:
-        _check_nesting(column.type, 1, column.name)
+        if not pa.types.is_primitive(column.type):
+            _check_nesting(column.type, 1, column.name)
 
 
 def _check_nesting(kind: Any, depth: int, name: str) -> None:

@@ -1,7 +1,6 @@
 """Where bytes come from: paths, buffers, file objects, ranged objects. Owns the opening."""
 
 import os
-from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,7 +36,7 @@ class _PathSource:
 
     def __init__(self, path: str) -> None:
         self.name = path
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._file = os.open(path, os.O_RDONLY)
         self._size = os.fstat(self._file).st_size
         self._whole: Any = None
         if self._size <= _WHOLE_BYTES:
@@ -146,7 +145,7 @@ def local_path(path: Any) -> str:
             f"{text}: expected a local path; open it first, by neurolake_dagster.storage, "
             f"pyarrow.fs or fsspec, and give the file"
         )
-    return str(Path(os.fsdecode(text)))
+    return os.fsdecode(text)
 
 
 def _has_buffer(source: Any) -> bool:

@@ -225,7 +225,11 @@ class NCFWriter:
         full = self._pending_rows >= self._row_group_rows
         if full or self._pending_bytes >= MAX_ROW_GROUP_BYTES:
             # Rows that the caller holds anyway may wait for the next row group to start.
-            self._flush(ahead=len(self._pending) == 1)
+            ahead = len(self._pending) == 1
+            self._flush(ahead=ahead)
+            if not ahead:
+                # A stream's memory is not to grow by what the pool keeps of each thread's pages.
+                pa.default_memory_pool().release_unused()
 
     def _flush(self, *, ahead: bool = False) -> None:
         """Encode the pending rows as one row group and write it.

@@ -67,7 +67,8 @@ def decode_validity(streams: StreamReader, node: object, rows: int) -> Validity:
     bits = streams.read(stream, packed_bytes(rows, 1))
     if rows % 8 and int(bits[-1]) >> (rows % 8):
         raise Damage("validity: bits set after the last row")
-    valid = int(np.bitwise_count(bits).sum())
+    # By Python's own integers: numpy's two calls cost more in a cold cache, 2 us else.
+    valid = int.from_bytes(bits, "little").bit_count()
     if valid != rows - nulls:
         raise Damage(f"validity: {valid} rows valid of {rows}, {nulls} nulls stated")
     return Validity(rows, nulls, mode == SPARSE, bits)
