@@ -74,31 +74,30 @@ def record_written(dataset: DeltaDataset, plan: WritePlan, written: Written) -> 
 
 def facts_by_partition(
     dataset: DeltaDataset, plan: WritePlan, commit: DeltaCommit, counts: Mapping[str, int] | None
-) -> Facts:
-    """Rows and bytes that a commit brought to each of several partitions.
+) -> tuple[Facts, bool]:
+    """Rows and bytes that a commit brought to each of several partitions; whether by share.
 
     Files of a table that is partitioned on disk by other columns may hold rows of several, and
     kept rows beside: each gets its rows' share of their bytes. Rows that nobody counted are read
     back, of no other columns than the partitions'.
     """
     if plan.scope is None or len(plan.scope.keys) == 1:
-        return {}
+        return {}, False
     actions = pa.table(dataset.open(commit.version).get_add_actions(flatten=True))
     added = {unquote(path) for path in commit.added}
     mine = actions.filter(pa.array([unquote(str(path)) in added for path in actions["path"]]))
     numbers = _keys_of_files(mine, plan.scope)
     if numbers is None:
         rows = counts or _count_rows(dataset, mine, plan.scope)
-        return {
-            key.name: (rows.get(key.name, 0), _share(mine, rows.get(key.name, 0)))
-            for key in plan.scope.keys
-        }
+        counted = [(key.name, rows.get(key.name, 0)) for key in plan.scope.keys]
+        return {name: (count, _share(mine, count)) for name, count in counted}, True
     size, found = np.zeros((2, len(plan.scope.keys)), np.int64)
     np.add.at(size, numbers, mine["size_bytes"].to_numpy())
     if counts is None:
         np.add.at(found, numbers, mine["num_records"].to_numpy().astype(np.int64))
         counts = {key.name: int(found[i]) for i, key in enumerate(plan.scope.keys)}
-    return {key.name: (counts[key.name], int(size[i])) for i, key in enumerate(plan.scope.keys)}
+    names = [key.name for key in plan.scope.keys]
+    return {name: (counts[name], int(size[i])) for i, name in enumerate(names)}, False
 
 
 def _share(files: pa.Table, row_count: int) -> int | None:

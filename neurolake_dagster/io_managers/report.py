@@ -24,6 +24,7 @@ from neurolake_dagster.tables.statistics import ColumnStatistics
 
 # Metadata that differs between the partitions of a single run: rows and bytes of each.
 PER_PARTITION = ("dagster/partition_row_count", "bytes")
+SHARED_BYTES = "by rows: files of this run hold rows of several partitions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class Written:
     by_partition
         Rows and bytes of each partition written; None where that is not known without a read of
         all of it, or where files hold several.
+    are_bytes_shares
+        Whether files hold several partitions, and each got its rows' share of their bytes.
     spark
         What Spark did for it and for its step; None where it was not asked.
     is_by_spark
@@ -57,6 +60,7 @@ class Written:
     bytes: int
     files: int
     by_partition: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
+    are_bytes_shares: bool = False
     preview: pa.Table | None = None
     replaced: str = ""
     metrics: Mapping[str, int] = field(default_factory=dict)
@@ -81,6 +85,8 @@ def describe_output(
         _describe_partitions(context, written)
         # The whole run's numbers would hide each partition's own.
         found = {key: value for key, value in found.items() if key not in PER_PARTITION}
+        if written.are_bytes_shares:
+            found["bytes_told"] = dg.MetadataValue.text(SHARED_BYTES)
     context.add_output_metadata(found)
     # Dagster has one for all partitions of a run.
     if written.data_version is not None and context.has_asset_key:

@@ -203,6 +203,7 @@ def test_partitions_that_share_files_get_their_rows_share_of_the_bytes(
         "01:00": size * 3 // 4,
         "02:00": 0,
     }
+    assert all(one["bytes_told"].value.startswith("by rows") for one in told.values())
     (version,) = {one["version"].value for one in told.values()}
     assert dataset.snapshot(version).row_count == 4
 
