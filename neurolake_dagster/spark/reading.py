@@ -6,7 +6,7 @@ opened inside `NCFReader.read`.
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import and_
 
@@ -76,9 +76,20 @@ class Piece:
 
 @dataclass
 class NCFPartition(InputPartition):
-    """What one task reads."""
+    """What one task reads.
+
+    Parameters
+    ----------
+    input_bytes
+        Stored bytes of the chunks it reads, as text that `jvm/BatchReaders.java` finds in the
+        pickled partition: Spark counts what its own file systems read, not what Python does.
+    """
 
     pieces: tuple[Piece, ...]
+    input_bytes: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.input_bytes = f"neurolake:input_bytes={sum(piece.bytes for piece in self.pieces)};"
 
 
 class NCFReader(DataSourceReader):

@@ -50,7 +50,8 @@ class SparkWork:
         None where the UI is off or not known.
     counts
         ``jobs``, ``stages`` and the fields of `SUMS`. What was spilled is told as its size in
-        memory and its size on disk.
+        memory and its size on disk. ``input_bytes`` of NCF are those of the chunks that tasks
+        read, before pages are left out; of a file below 8 MiB those of the file.
     missing
         Why there are no counts; empty where there are.
     """

@@ -1,9 +1,12 @@
 import threading
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
+from neurolake_dagster import ncf
 from neurolake_dagster.spark import Watch, measured
 
 pytestmark = pytest.mark.spark
@@ -27,6 +30,25 @@ def test_work_of_the_block_is_counted_without_a_job(spark: SparkSession, tmp_pat
     assert counts["shuffle_write_bytes"] == counts["shuffle_read_bytes"] > 0
     assert counts["failed_tasks"] == 0
     assert counts["spilled_memory_bytes"] == counts["spilled_disk_bytes"] == 0
+
+
+def test_bytes_of_ncf_are_those_of_the_row_groups_and_columns_read(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Spark counts what its own file systems read: NCF tasks, which read in Python, read none."""
+    path = tmp_path / "large.ncf"
+    noise = np.random.default_rng(1).random(1_500_000)
+    table = pa.table({"at": np.arange(len(noise)), "noise": noise})
+    ncf.write_table(table, path, row_group_size=300_000)
+    groups = ncf.read_metadata(path).row_groups
+    assert path.stat().st_size > 8 << 20
+    with measured(spark) as found:
+        frame = spark.read.format("ncf").load(str(path))
+        frame.where("at >= 1300000").agg({"noise": "sum"}).collect()
+    assert found.work is not None
+    read = sum(column.compressed_bytes for column in groups[-1].columns)
+    assert found.work.counts["input_bytes"] == read
+    assert found.work.counts["input_rows"] == 200_000
 
 
 def test_a_block_without_jobs_counts_nothing(spark: SparkSession) -> None:

@@ -1,5 +1,7 @@
 package neurolake.spark;
 
+import org.apache.hadoop.fs.FileSystem;
+import org.apache.hadoop.fs.LocalFileSystem;
 import org.apache.spark.TaskContext;
 import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.GenericInternalRow;
@@ -19,6 +21,8 @@ import org.apache.spark.sql.vectorized.ArrowColumnVector;
 import org.apache.spark.sql.vectorized.ColumnVector;
 import org.apache.spark.sql.vectorized.ColumnarBatch;
 
+import java.nio.charset.StandardCharsets;
+
 import scala.collection.Iterator;
 
 /**
@@ -28,6 +32,9 @@ import scala.collection.Iterator;
  * rows that takes twice as long as its whole scan of Parquet.
  */
 public class BatchReaders implements PartitionReaderFactory {
+    /** Written by `reading.py`. */
+    private static final String INPUT_BYTES = "neurolake:input_bytes=";
+
     private final PythonPartitionReaderFactory python;
 
     BatchReaders(PythonPartitionReaderFactory python) {
@@ -56,7 +63,19 @@ public class BatchReaders implements PartitionReaderFactory {
             python.org$apache$spark$sql$execution$datasources$v2$python$PythonPartitionReaderFactory$$jobArtifactUUID,
             python.org$apache$spark$sql$execution$datasources$v2$python$PythonPartitionReaderFactory$$sessionUUID
         );
-        return new Reader(batches(map, (PythonInputPartition) partition), schema);
+        PythonInputPartition planned = (PythonInputPartition) partition;
+        // Spark's input bytes are what Hadoop's file systems count for the task's thread.
+        FileSystem.getStatistics("file", LocalFileSystem.class)
+            .incrementBytesRead(inputBytes(planned.pickedPartition()));
+        return new Reader(batches(map, planned), schema);
+    }
+
+    /** The stored bytes that a partition of ours says it reads, 0 of any other. */
+    static long inputBytes(byte[] pickled) {
+        String text = new String(pickled, StandardCharsets.ISO_8859_1);
+        int start = text.indexOf(INPUT_BYTES);
+        int end = text.indexOf(';', Math.max(start, 0));
+        return start < 0 ? 0 : Long.parseLong(text.substring(start + INPUT_BYTES.length(), end));
     }
 
     /** Runs the read function in a Python worker, as `MapInBatchEvaluatorFactory` does. */
