@@ -27,6 +27,7 @@ from neurolake_dagster.ncf.layout import (
     MAGIC,
     MAJOR,
     MIN_FILE_BYTES,
+    MINOR,
     TAIL_BYTES,
     Tail,
     decode_header,
@@ -111,6 +112,10 @@ class Chunks:
             if any(exc is foreign for foreign in self._foreign):
                 raise
             reason = str(exc) if isinstance(exc, Damage) else f"{type(exc).__name__}: {exc}"
+            if place is not None and self.tail.minor > MINOR:
+                reason += (
+                    f"; version {MAJOR}.{self.tail.minor} is newer than this reader, update it"
+                )
             raise NCFCorruptError(
                 self.name,
                 reason,

@@ -17,6 +17,7 @@ only. A node is an array node::
     [4, validity, integers]                      decimal128 within int64      kinds/numbers.py
     [5, validity, transposed, stream]            opaque fixed width           kinds/flat.py
     [6, validity, table, integers]               number through a table       kinds/numbers.py
+    [17, validity, values, integers]             the same, table in the node  kinds/numbers.py
     [7, validity, integers, bytes, stream]       text                         kinds/text.py
     [8, validity, integers, bytes, nibbles]      text of <= 16 letters        kinds/text.py
     [9, validity, table, integers]               text through a table         kinds/text_table.py
@@ -36,7 +37,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -172,8 +173,9 @@ def encode_chunk(array: Any, profile: Profile, page_rows: int, submit: Submit | 
         Starts a page on another thread; None encodes here.
     """
     tables = _TableWriter(profile)
-    prepared = prepare_array(PrepareContext(profile, tables, prepare_array), array)
     spans = _page_spans(len(array), page_rows)
+    context = PrepareContext(profile, tables, prepare_array, is_one_page=len(spans) == 1)
+    prepared = prepare_array(context, array)
     pages: list[Future[EncodedPage] | EncodedPage]
     if submit is None or len(spans) == 1:
         pages = [_encode_page(prepared, profile, *span) for span in spans]
@@ -194,8 +196,7 @@ def _page_spans(rows: int, page_rows: int) -> list[tuple[int, int]]:
     return [(at, min(at + step, rows)) for at in range(0, rows, step)]
 
 
-@dataclass(frozen=True)
-class PageEntry:
+class PageEntry(NamedTuple):
     """Where a table or page lies in its chunk, and its node."""
 
     rows: int

@@ -23,7 +23,7 @@ from neurolake_dagster.ncf.checks import Damage
 MAGIC = b"NCF\x02"
 V1_MAGIC = b"NCF\x01"
 TAIL_MAGIC = b"2FCN"
-MAJOR, MINOR = 2, 0
+MAJOR, MINOR = 2, 1
 CHUNK_ALIGNMENT = 64
 
 # magic, major, minor, flags, crc32 of the 12 bytes before it

@@ -68,7 +68,7 @@ def craft(
     nulls = 0
     if node == [0]:
         nulls = rows
-    elif isinstance(node, list) and len(node) > 2 and isinstance(node[1], list) and node[0] < 14:
+    elif isinstance(node, list) and len(node) > 2 and isinstance(node[1], list) and node[0] != 14:
         nulls = node[1][1]
     entry = [AUTO, AUTO, AUTO, AUTO, 0, ["by hand"], [nulls, None, None, None, 0]]
     footer = {
@@ -81,7 +81,7 @@ def craft(
         "metadata": {},
     }
     chunk = Chunk([*(raw for _, _, raw in tables), body], meta, entry)
-    return Parts({"major": 2, "minor": 0, "flags": 0}, [[chunk]], [None], {}, footer)
+    return Parts({"major": 2, "minor": 1, "flags": 0}, [[chunk]], [None], {}, footer)
 
 
 def raw(offset: int, size: int) -> list[int]:
@@ -152,7 +152,8 @@ def assemble(parts: Parts) -> bytes:
     body = bytes(pa.Codec("zstd", compression_level=3).compress(raw))
     tail = {
         "offset": len(out), "size": len(body), "raw": len(raw),
-        "hash": xxhash.xxh3_64_intdigest(body), "major": 2, "minor": 0, "flags": 0,
+        "hash": xxhash.xxh3_64_intdigest(body), "major": 2,
+        "minor": parts.header["minor"], "flags": 0,
     } | parts.tail  # fmt: skip
     out += body
     packed = TAIL.pack(*tail.values())

@@ -101,6 +101,23 @@ SOUND: dict[str, tuple[Parts, list[Any]]] = {
         ),
         [95, 5, 95],
     ),
+    "table in the node": (
+        craft(INT, 4, [17, [2, 1, [1]], packed(95, 5), ints(b"\1\0\0\1")[0]], b"\1\0\0\1"),
+        [5, None, 95, 5],
+    ),
+    "table of floats in the node": (
+        craft(
+            pa.float32(),
+            3,
+            [17, None, struct.pack("<2f", 0.5, -2), ints(b"\1\0\1")[0]],
+            b"\1\0\1",
+        ),
+        [-2.0, 0.5, -2.0],
+    ),
+    "few nulls": (
+        craft(INT, 9, [2, [2, 3, [0, 7, 8]], [2, 1, 1, 1, []]]),
+        [None, 2, 3, 4, 5, 6, 7, None, None],
+    ),
     "text": (
         craft(TEXT, 3, [7, None, [1, 1, 1, [[0, 1, 1, raw(0, 1)]]], 4, raw(1, 4)], b"\2abcd"),
         ["a", "bc", "d"],
@@ -240,6 +257,15 @@ FORGED: dict[str, Parts] = {
         b"\0" * 2048 + b"\x0c",
         ((3, [7, None, [0, 1], 3, raw(0, 3)], b"xyz"),),
     ),
+    "code past the table in the node": craft(
+        INT, 3, [17, None, packed(1, 2), ints(b"\0\1\2")[0]], b"\0\1\2"
+    ),
+    "code below the table in the node": craft(INT, 3, [17, None, packed(1, 2), [0, -1]]),
+    "table in the node of no values": craft(INT, 3, [17, None, b"", [0, 0]]),
+    "table in the node of half a value": craft(INT, 3, [17, None, packed(1, 2)[:12], [0, 0]]),
+    "table in the node of 257 values": craft(INT, 3, [17, None, bytes(257 * 8), [0, 0]]),
+    "table in the node is a list": craft(INT, 3, [17, None, [1, 2], [0, 0]]),
+    "table of text in the node": craft(TEXT, 3, [17, None, b"abcd", [0, 0]]),
     "no such table": craft(INT, 3, [6, None, 1, [0, 0]], b"", ((2, [2, None, [0, 1]], b""),)),
     "table of itself": craft(INT, 3, [6, None, 0, [0, 0]], b"", ((2, [6, None, 0, [0, 0]], b""),)),
     "text table with nulls": craft(TEXT, 3, [9, None, 0, [0, 0]], b"", ((1, [0], b""),)),
@@ -274,7 +300,13 @@ FORGED: dict[str, Parts] = {
     "nulls miscounted": craft(INT, 3, [2, [0, 2, raw(0, 1)], [0, 1]], b"\x03"),
     "as many nulls as rows": craft(INT, 3, [2, [0, 3, raw(0, 1)], [0, 1]], b"\x00"),
     "validity after the last row": craft(INT, 3, [2, [0, 1, raw(0, 1)], [0, 1]], b"\x83"),
-    "validity of another mode": craft(INT, 3, [2, [2, 1, raw(0, 1)], [0, 1]], b"\x03"),
+    "validity of another mode": craft(INT, 3, [2, [3, 1, raw(0, 1)], [0, 1]], b"\x03"),
+    "fewer null rows than nulls": craft(INT, 3, [2, [2, 2, [1]], [0, 1]]),
+    "null row past the rows": craft(INT, 3, [2, [2, 1, [3]], [0, 1]]),
+    "null row below the rows": craft(INT, 3, [2, [2, 1, [-1]], [0, 1]]),
+    "null rows twice": craft(INT, 3, [2, [2, 2, [1, 1]], [0, 1]]),
+    "null rows descend": craft(INT, 3, [2, [2, 2, [2, 1]], [0, 1]]),
+    "null rows are a stream": craft(INT, 9, [2, [2, 4, raw(0, 2)], [0, 1]], b"\x03\0"),
     "exception past the rows": craft(
         pa.float64(), 3, [3, None, [1, 0, [0, 4], [1, [0, [0, 3]], [0, ONES]]]]
     ),

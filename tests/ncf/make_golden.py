@@ -18,7 +18,7 @@ from tests.ncf.forge import assemble
 from tests.ncf.forged_files import SOUND
 
 GOLDEN = Path(__file__).parent / "golden"
-VERSION = "2.0"
+VERSION = "2.1"
 
 
 def tables() -> dict[str, tuple[pa.Table, dict[str, Any]]]:
@@ -34,6 +34,8 @@ def tables() -> dict[str, tuple[pa.Table, dict[str, Any]]]:
     for profile in ("fast", "archive", "none"):
         found[f"texts-{profile}"] = (pa.table(texts(150)), {"compression": profile})
         found[f"numbers-{profile}"] = (pa.table(numbers(150)), {"compression": profile})
+    floats = pa.array([index % 7 / 3 for index in range(2000)] + [None])
+    found["few-floats"] = (pa.table({"few": floats, "single": floats.cast(pa.float32())}), {})
     few = pa.array(["red", "green", "blue"] * 2000 + [None])
     found["few-words"] = (pa.table({"few": few, "two": few.cast(pa.large_string())}), {})
     found["forms"] = (pa.table(forms(600)), {})

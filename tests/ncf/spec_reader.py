@@ -101,8 +101,8 @@ def array(part: Part, node: Node, kind: pa.DataType, n: int) -> list[Any]:
         values = integers(part, node[2], stored, 64)
     elif code == 5:
         values = wide(part, node, kind.bit_width // 8, n)
-    elif code == 6:
-        table = part.table(node[2], kind)
+    elif code in (6, 17):
+        table = part.table(node[2], kind) if code == 6 else own_table(node[2], kind)
         values = [table[place] for place in integers(part, node[3], stored, 64)]
     else:
         values = _VALUES[code](part, node, kind, n)
@@ -116,10 +116,23 @@ def validity(part: Part, node: Node, n: int) -> tuple[list[int], int]:
     """Section 6.2: which rows are valid, and how many values are stored."""
     if node is None:
         return [1] * n, n
-    mode, nulls, stream = node
-    valid = part.bits(stream, n)
+    mode, nulls, where = node
+    if mode == 2:
+        assert where == sorted(set(where))
+        assert len(where) == nulls
+        return [int(row not in where) for row in range(n)], n
+    valid = part.bits(where, n)
     assert valid.count(0) == nulls
     return valid, n if mode == 0 else n - nulls
+
+
+def own_table(raw: bytes, kind: pa.DataType) -> list[Any]:
+    """Kind 17: the values of kind 6's table, one after the other."""
+    width = kind.bit_width // 8
+    if pa.types.is_float32(kind) or pa.types.is_float64(kind):
+        return list(struct.unpack(f"<{len(raw) // width}{'f' if width == 4 else 'd'}", raw))
+    words = [raw[at : at + width] for at in range(0, len(raw), width)]
+    return [unsigned(int.from_bytes(word, "little", signed=True), kind) for word in words]
 
 
 def unsigned(value: int, kind: pa.DataType) -> int:

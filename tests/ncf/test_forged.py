@@ -201,3 +201,6 @@ def test_an_unknown_encoding_hurts_only_the_columns_that_have_it() -> None:
     assert read_table(data, columns=["c"])["c"].to_pylist() == [97, 98, 99]
     with pytest.raises(NCFCorruptError, match="column 'd'"):
         read_table(data)
+    parts.header["minor"] = 7
+    with pytest.raises(NCFCorruptError, match=r"version 2\.7 is newer than this reader, update it"):
+        read_table(assemble(parts))

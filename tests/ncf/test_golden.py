@@ -57,7 +57,7 @@ def nodes() -> Iterator[Any]:
 
 
 # Where an array node has its integer node, its validity and its children.
-INTEGERS = {2: 2, 4: 2, 6: 3, 7: 2, 8: 2, 9: 3, 11: 2, 13: 2, 14: 1, 15: 2, 16: 3}
+INTEGERS = {2: 2, 4: 2, 6: 3, 7: 2, 8: 2, 9: 3, 11: 2, 13: 2, 14: 1, 15: 2, 16: 3, 17: 3}
 CHILD = {11: 4, 12: 2, 13: 4, 15: 3}
 
 
@@ -101,8 +101,8 @@ def float_details(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 EVERYTHING: dict[str, set[Any]] = {
-    "array": set(range(17)),
-    "validity": {None, 0, 1},
+    "array": set(range(18)),
+    "validity": {None, 0, 1, 2},
     "transposed": {0, 1},
     "template": {False, True},
     "integer": set(range(5)),

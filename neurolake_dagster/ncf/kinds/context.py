@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from neurolake_dagster.ncf.checks import MAX_CHILD_ROWS, Damage, Node
 from neurolake_dagster.ncf.compression import Profile, StreamReader, StreamWriter
@@ -40,12 +40,15 @@ class PrepareContext:
         Prepares a child of any type.
     share_values
         Whether numbers and text may use tables; not within a table.
+    is_one_page
+        Whether the chunk is one page, which needs to share nothing.
     """
 
     profile: Profile
     tables: Tables
     prepare_array: Callable[["PrepareContext", Any], Prepared]
     share_values: bool = True
+    is_one_page: bool = False
 
     def prepare(self, array: Any) -> Prepared:
         """Prepare a child array."""
@@ -62,8 +65,7 @@ class TableReader(Protocol):
         """Return what ``build`` made for ``key`` the first time it was asked for."""
 
 
-@dataclass(frozen=True)
-class DecodeContext:
+class DecodeContext(NamedTuple):
     """What decoding a page needs."""
 
     streams: StreamReader

@@ -67,6 +67,7 @@ _DECODERS: dict[int, tuple[Callable[[Any], Any], Decoder]] = {
     numbers.DECIMAL: (types.is_decimal128, numbers.decode_decimals),
     flat.WIDE: (is_wide, flat.decode_wide),
     numbers.NUMBER_TABLE: (_is_number, numbers.decode_number_table),
+    numbers.OWN_TABLE: (_is_number, numbers.decode_number_table),
     text.TEXT: (is_text, text.decode_text),
     text.NIBBLES: (is_text, text.decode_text),
     text_table.TEXT_TABLE: (is_text, text_table.decode_text_table),

@@ -2,7 +2,8 @@
 
 Kind 2 holds every integer-like type (integers, dates, times, timestamps, durations, 32- and
 64-bit decimals, half floats as their bits), kind 4 decimal128 whose values fit in int64. Kind 6
-is any of them through a table of the chunk: ``[6, validity, table, codes]``.
+is any of them through a table of the chunk: ``[6, validity, table, codes]``. Kind 17 is the same
+with a table of at most 256 values in the node: ``[17, validity, values, codes]``.
 """
 
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from neurolake_dagster.ncf.arrow import (
     validity_of,
     words_of,
 )
-from neurolake_dagster.ncf.checks import NDArray, Node, need_list
+from neurolake_dagster.ncf.checks import Damage, NDArray, Node, need_bytes, need_list
 from neurolake_dagster.ncf.compression import StreamWriter
 from neurolake_dagster.ncf.encodings import frame
 from neurolake_dagster.ncf.encodings.floats import FloatPlan, decode_floats, encode_floats
@@ -54,7 +55,7 @@ from neurolake_dagster.ncf.planning.integers import MAX_NUMBER_DICTIONARY, plan_
 from neurolake_dagster.ncf.planning.sample import fill_nulls, has_few
 from neurolake_dagster.ncf.statistics import Stats, float_stats
 
-INT, FLOAT, DECIMAL, NUMBER_TABLE = 2, 3, 4, 6
+INT, FLOAT, DECIMAL, NUMBER_TABLE, OWN_TABLE = 2, 3, 4, 6, 17
 _MIN_DICTIONARY_ROWS = 1024
 _TINY_TABLE = 256
 _PLAIN = IntPlan(planes=PlanePlan(raw=frozenset(range(8))))
@@ -73,8 +74,8 @@ class NumberChunk:
     half
         Whether the integers are the bits of half floats.
     table
-        Number of the chunk's table, the code of each row and the distinct words, where the plan
-        is a dictionary.
+        Number of the chunk's table (None: the node is to hold it), the code of each row and the
+        distinct words, where the plan is a dictionary.
     """
 
     kind: int
@@ -82,7 +83,7 @@ class NumberChunk:
     mask: NDArray | None
     plan: IntPlan | FloatPlan
     half: bool = False
-    table: tuple[int, NDArray, NDArray] | None = None
+    table: tuple[int | None, NDArray, NDArray] | None = None
     _known: dict[tuple[int, int], Stats] = field(default_factory=dict, repr=False)
     _rows: dict[tuple[int, int], "_Rows"] = field(default_factory=dict, repr=False)
 
@@ -97,7 +98,11 @@ class NumberChunk:
             mode = DENSE if rows.filled else SPARSE
             validity = encode_validity(streams, rows.mask, rows.nulls, mode)
         if self.table is not None:
-            return [NUMBER_TABLE, validity, self.table[0], encode_integers(streams, rows.values)]
+            number, _, distinct = self.table
+            codes = encode_integers(streams, rows.values)
+            if number is None:
+                return [OWN_TABLE, validity, distinct.tobytes(), codes]
+            return [NUMBER_TABLE, validity, number, codes]
         if isinstance(self.plan, FloatPlan):
             return [self.kind, validity, encode_floats(streams, rows.values, self.plan)]
         integers, bounds = _signed(rows.values), self._bounds(start, stop)
@@ -252,7 +257,9 @@ def _with_table(context: PrepareContext, array: Any, chunk: NumberChunk) -> Numb
 def _add_table(
     context: PrepareContext, array: Any, chunk: NumberChunk, codes: NDArray, distinct: NDArray
 ) -> NumberChunk:
-    number = context.tables.add(array_from(distinct, array.type))
+    number = None
+    if not context.is_one_page or len(distinct) > _TINY_TABLE:
+        number = context.tables.add(array_from(distinct, array.type))
     return replace(chunk, table=(number, codes, distinct))
 
 
@@ -339,10 +346,13 @@ def _codes_of(context: DecodeContext, node: object, count: int) -> NDArray:
 
 
 def decode_number_table(context: DecodeContext, node: Node, kind: Any, count: int) -> Any:
-    """Decode codes and look them up in the chunk's table; Arrow checks their bounds."""
+    """Decode codes and look them up in the chunk's or the node's table, bounds-checked."""
     need_list(node, 4, "number table node")
     validity = decode_validity(context.streams, node[1], count)
-    table = words_of(context.tables.get(node[2], kind))
+    if node[0] == OWN_TABLE:
+        table = _own_table(node[2], kind.bit_width // 8)
+    else:
+        table = words_of(context.tables.get(node[2], kind))
     context.budget.debit(count * table.dtype.itemsize)
     values = gather(table, _codes_of(context, node[3], validity.stored))
     if validity.sparse:
@@ -350,3 +360,11 @@ def decode_number_table(context: DecodeContext, node: Node, kind: Any, count: in
         scatter(values, validity, out)
         values = out
     return build_fixed(kind, count, validity.buffer, validity.nulls, pa.py_buffer(values))
+
+
+def _own_table(stored: object, width: int) -> NDArray:
+    """Return the words of the values in a node of kind 17."""
+    raw = need_bytes(stored, width, _TINY_TABLE * width, "table in the node")
+    if len(raw) % width:
+        raise Damage(f"table in the node: {len(raw)} bytes are no whole values of {width}")
+    return np.frombuffer(raw, f"<i{width}")

@@ -1,11 +1,11 @@
-"""Nulls of a page: nil without any, else ``[mode, null_count, stream]``.
+"""Nulls of a page: nil without any, else ``[mode, null_count, where]``.
 
-The stream has one bit per row, 1 = valid. Mode 0: null slots hold some valid value and values
-are as many as rows. Mode 1 (more than half null): only the valid values are stored.
+Mode 0: null slots hold some valid value and values are as many as rows; ``where`` is a stream of
+one bit per row, 1 = valid. Mode 1 (more than half null): the same, but only the valid values are
+stored. Mode 2 (few nulls): as mode 0, ``where`` is the list of the null rows.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,16 +14,19 @@ from neurolake_dagster.ncf.checks import Damage, NDArray, Node, need_int, need_l
 from neurolake_dagster.ncf.compression import StreamReader, StreamWriter
 from neurolake_dagster.ncf.encodings.packing import packed_bytes
 
-DENSE, SPARSE = 0, 1
+DENSE, SPARSE, FEW = 0, 1, 2
+# So many row numbers take no more bytes than the bitmap does, and no call of the codec.
+_FEW_NULLS = 8
 
 
 def encode_validity(streams: StreamWriter, mask: NDArray, nulls: int, mode: int = DENSE) -> Node:
-    """Encode the mask of a page that has nulls."""
+    """Encode the mask of a page that has nulls; `DENSE` or `SPARSE` says what is stored of them."""
+    if mode == DENSE and nulls <= _FEW_NULLS:
+        return [FEW, nulls, np.flatnonzero(~mask).tolist()]
     return [mode, nulls, streams.put_plane(np.packbits(mask, bitorder="little"))]
 
 
-@dataclass(frozen=True)
-class Validity:
+class Validity(NamedTuple):
     """The nulls of a decoded page; ``buffer`` is an Arrow bitmap or None without nulls."""
 
     rows: int
@@ -61,10 +64,12 @@ def decode_validity(streams: StreamReader, node: object, rows: int) -> Validity:
     """Read and check the nulls of ``rows`` rows: the bitmap must agree with the count."""
     if node is None:
         return Validity(rows)
-    mode, nulls, stream = need_list(node, 3, "validity")
-    need_int(mode, DENSE, SPARSE, "validity mode")
+    mode, nulls, where = need_list(node, 3, "validity")
+    need_int(mode, DENSE, FEW, "validity mode")
     need_int(nulls, 1, rows - 1, "null count")
-    bits = streams.read(stream, packed_bytes(rows, 1))
+    if mode == FEW:
+        return Validity(rows, nulls, bits=_bits_without(need_list(where, nulls, "null rows"), rows))
+    bits = streams.read(where, packed_bytes(rows, 1))
     if rows % 8 and int(bits[-1]) >> (rows % 8):
         raise Damage("validity: bits set after the last row")
     # By Python's own integers: numpy's two calls cost more in a cold cache, 2 us else.
@@ -72,3 +77,15 @@ def decode_validity(streams: StreamReader, node: object, rows: int) -> Validity:
     if valid != rows - nulls:
         raise Damage(f"validity: {valid} rows valid of {rows}, {nulls} nulls stated")
     return Validity(rows, nulls, mode == SPARSE, bits)
+
+
+def _bits_without(null_rows: Node, rows: int) -> NDArray:
+    """Return the bitmap of ``rows`` rows, all valid but some; nothing is set after the last."""
+    bits = bytearray(b"\xff") * packed_bytes(rows, 1)
+    bits[-1] = 255 >> (-rows % 8)
+    free_from = 0
+    for row in null_rows:
+        need_int(row, free_from, rows - 1, "null row")
+        bits[row >> 3] ^= 1 << (row & 7)
+        free_from = row + 1
+    return np.frombuffer(bits, np.uint8)
