@@ -54,8 +54,8 @@ from neurolake_dagster.ncf.statistics import Stats, merge_stats
 
 Submit = Callable[..., "Future[Any]"]
 MAX_TABLE_ROWS = (1 << 31) - 1
-# Lists that so few bytes can claim, one within the other, take 3 MiB at most.
-_TRUSTED_SIZE = 1024
+# Lists that so few bytes can claim, one within the other, take 16 MiB at most.
+_TRUSTED_SIZE = 4096
 # Fewer rows of a page than one in so many are made alone.
 _FEW = 16
 

@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -51,10 +50,11 @@ class NCFFile:
     ) -> None:
         self._given = source
         self._source = open_source(source)
-        with ExitStack() as failed:
-            failed.callback(self.close)
+        try:
             self._chunks = open_chunks(self._source, verify=verify)
-            failed.pop_all()
+        except BaseException:
+            self.close()
+            raise
         default = max(DECODE_LIMIT_BYTES, DECODE_LIMIT_RATIO * self._chunks.size)
         self._limit = default if decode_limit_bytes is None else decode_limit_bytes
 
@@ -252,12 +252,12 @@ class NCFFile:
             groups = self._chunks.footer.row_groups
             count = sum(groups[g].rows if rows is None else len(rows) for g, rows in wanted)
             return rowless_table(count, schema)
+        pages = [
+            [page for g, _ in wanted for page in arrays[Place(g, column)]] for column in selected
+        ]
         columns = [
-            pa.chunked_array(
-                [page for g, _ in wanted for page in arrays[Place(g, column)]],
-                self.schema.field(column).type,
-            )
-            for column in selected
+            found[0] if len(found) == 1 else pa.chunked_array(found, self.schema.field(column).type)
+            for column, found in zip(selected, pages, strict=True)
         ]
         return pa.Table.from_arrays(columns, schema=schema)
 

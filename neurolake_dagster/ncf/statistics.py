@@ -11,7 +11,7 @@ Statistics are hints: a reader survives wrong ones.
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -48,8 +48,7 @@ _TEXT_SAMPLE = 4096
 _MAX_RANKED = 65536
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stats:
+class Stats(NamedTuple):
     """Statistics in physical values; `NCFFile.metadata` shows them typed."""
 
     null_count: int

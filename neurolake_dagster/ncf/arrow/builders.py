@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from neurolake_dagster.ncf.arrow.texts import take_texts
 from neurolake_dagster.ncf.arrow.views import array_of
 from neurolake_dagster.ncf.checks import Damage, NDArray
-from neurolake_dagster.ncf.memory import Budget
+from neurolake_dagster.ncf.memory import Budget, scratch
 
 types = pa.types
 # In a cold cache a call of Arrow's kernels costs 100 us more than one of numpy's.
@@ -21,16 +21,26 @@ _FEW_ROWS = 1 << 16
 def gather(values: NDArray, codes: NDArray) -> NDArray:
     """Return ``values[codes]``, bounds-checked.
 
-    By numpy where the call costs more than the rows; Arrow does not widen the codes first. Codes
-    with a sign are Arrow's: numpy counts negative ones from the end.
+    By numpy where Arrow's call costs more than the rows; more of them Arrow need not widen first.
     """
+    if 0 < len(codes) <= _FEW_ROWS and codes.dtype == np.uint8:
+        return _gather_few(values, codes)
     try:
-        if len(codes) <= _FEW_ROWS and codes.dtype == np.uint8:
-            return values.take(codes)
         taken = pc.take(array_of(values), array_of(codes))
-    except (pa.ArrowInvalid, IndexError) as exc:
+    except (pa.ArrowInvalid, pa.ArrowIndexError) as exc:
         raise Damage(f"dictionary: {exc}") from exc
     return np.frombuffer(taken.buffers()[1], values.dtype, len(codes))
+
+
+def _gather_few(values: NDArray, codes: NDArray) -> NDArray:
+    """Return ``values[codes]``, in memory that was used before: fresh pages cost as much again."""
+    if codes.max() >= len(values):
+        raise Damage(f"dictionary: code {codes.max()} of {len(values)} values")
+    places = scratch(len(codes), np.intp)
+    places[...] = codes
+    found = np.frombuffer(pa.allocate_buffer(len(codes) * values.itemsize), values.dtype)
+    values.take(places, out=found, mode="clip")
+    return found
 
 
 def rows_of(values: NDArray) -> Any:

@@ -129,7 +129,7 @@ class NumberChunk:
         distinct = _Rows(self.table[2].view(self.values.dtype))
         found = self._measure(distinct)
         nulls = 0 if self.mask is None else stop - int(np.count_nonzero(self.mask))
-        return None if found.nan_count else replace(found, null_count=nulls)
+        return None if found.nan_count else found._replace(null_count=nulls)
 
     def _of_rows(self, start: int, stop: int) -> Stats:
         rows = _store(self.values, self.mask, start, stop)
@@ -149,7 +149,7 @@ class NumberChunk:
         found = float_stats(values, nulls)
         if found.nan_count and rows.filled and rows.mask is not None:
             filler = values[int(np.argmin(rows.mask))]
-            return replace(found, nan_count=found.nan_count - nulls * int(np.isnan(filler)))
+            return found._replace(nan_count=found.nan_count - nulls * int(np.isnan(filler)))
         return found
 
     def names(self) -> list[str]:
