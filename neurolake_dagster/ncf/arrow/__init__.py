@@ -18,6 +18,7 @@ from neurolake_dagster.ncf.arrow.builders import (
     gather,
     gather_rows,
     offset_dtype,
+    repeat_rows,
     rows_of,
     with_validity,
 )
@@ -114,6 +115,7 @@ __all__ = [
     "plain_of",
     "plain_schema",
     "plain_type",
+    "repeat_rows",
     "rows_of",
     "run_decode",
     "run_encode",

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurolake_dagster.ncf.arrow.texts import take_texts
-from neurolake_dagster.ncf.arrow.views import array_of
+from neurolake_dagster.ncf.arrow.views import array_of, fixed_of
 from neurolake_dagster.ncf.checks import Damage, NDArray
 from neurolake_dagster.ncf.memory import Budget, scratch
 
@@ -52,6 +52,17 @@ def rows_of(values: NDArray) -> Any:
 def gather_rows(rows: Any, codes: NDArray) -> Any:
     """Return the buffer of ``rows[codes]``; a code past the rows is damage."""
     return take_texts(rows, codes).buffers()[1]
+
+
+def repeat_rows(rows: Any, codes: NDArray, lengths: NDArray) -> Any:
+    """Return the buffer of ``rows[codes]``, each as often as ``lengths`` says.
+
+    By numpy: in a cold cache Arrow's kernels for it cost more than some ten thousand rows.
+    """
+    if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < len(rows):
+        raise Damage(f"codes: {codes.min()} to {codes.max()} of {len(rows)} values")
+    values = fixed_of(rows, f"V{rows.type.byte_width}")
+    return pa.py_buffer(np.repeat(values[codes], lengths))
 
 
 def allocate(budget: Budget, count: int, dtype: str) -> tuple[Any, NDArray]:

@@ -79,7 +79,8 @@ def distinct_counts(array: Any) -> tuple[NDArray, NDArray]:
 def lengths_of(texts: Any) -> NDArray:
     """Return the lengths in bytes of a string or binary array without nulls, int64."""
     offsets, _ = bytes_of(texts)
-    return np.diff(offsets).astype(np.int64)
+    lengths: NDArray = np.subtract(offsets[1:], offsets[:-1], dtype=np.int64)
+    return lengths
 
 
 def take_texts(texts: Any, codes: NDArray) -> Any:

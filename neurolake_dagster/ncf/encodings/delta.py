@@ -25,7 +25,7 @@ CODE_TWICE = 3
 def encode_delta(streams: StreamWriter, values: NDArray, gcd: int, planes: PlanePlan) -> Node:
     """Encode at least one integer by its neighbour's difference."""
     wide = values.astype(np.int64, copy=False)
-    deltas = np.diff(wide)
+    deltas = wide[1:] - wide[:-1]
     base = int(deltas.min()) if len(deltas) else 0
     residual = (deltas - np.int64(base)).view(np.uint64)
     maximum = int(residual.max()) if len(deltas) else 0

@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 
-from neurolake_dagster.ncf.arrow import array_of, numbers_of, run_decode
 from neurolake_dagster.ncf.checks import Damage, NDArray, Node, brief, need_list
 from neurolake_dagster.ncf.compression import StreamReader, StreamWriter
 from neurolake_dagster.ncf.encodings import constant, delta, frame, runs
@@ -99,14 +98,14 @@ def decode_integers(
     elif code == delta.CODE_TWICE:
         delta.decode_delta_twice(streams, fields, count, out)
     else:
-        ends, values = decode_runs(streams, fields, count, np.dtype(np.int64), depth)
-        out[...] = numbers_of(run_decode(ends, array_of(values)))
+        lengths, values = decode_runs(streams, fields, count, np.dtype(np.int64), depth)
+        out[...] = np.repeat(values, lengths)
 
 
 def decode_runs(
     streams: StreamReader, node: Node, count: int, dtype: np.dtype[np.signedinteger], depth: int = 0
 ) -> tuple[NDArray, NDArray]:
-    """Return run ends (int32) and run values (``dtype``) of a runs node."""
+    """Return lengths (int64, they fill ``count`` rows) and values (``dtype``) of a runs node."""
     if depth >= MAX_RUN_DEPTH:
         raise Damage("runs: nested too deep")
     run_count = runs.decode_run_count(node[1], count)
@@ -114,7 +113,8 @@ def decode_runs(
     decode_integers(streams, node[2], run_count, lengths, depth + 1)
     values = np.empty(run_count, dtype)
     decode_integers(streams, node[3], run_count, values, depth + 1)
-    return runs.decode_run_ends(lengths, count), values
+    runs.decode_run_ends(lengths, count)
+    return lengths, values
 
 
 def encoding_name(node: Node) -> str:
