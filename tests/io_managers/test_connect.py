@@ -1,6 +1,7 @@
 """Frames of Spark Connect through all IO managers: the tests of `test_spark` on a warm server."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from neurolake_dagster.spark import find_java
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
+LEAST_PASSED = 49
 
 
 @pytest.fixture
@@ -37,4 +39,6 @@ def test_connect_frames_pass_the_tests_of_classic_ones(warm: dict[str, str]) -> 
         command, env=warm, cwd=ROOT, capture_output=True, text=True, check=False, timeout=850
     )
     assert found.returncode == 0, found.stdout[-4000:]
-    assert "47 passed, 3 skipped" in found.stdout
+    counted = re.search(r"(\d+) passed, 3 skipped", found.stdout)
+    assert counted is not None, found.stdout[-4000:]
+    assert int(counted[1]) >= LEAST_PASSED
