@@ -118,7 +118,7 @@ def _encode_flag(name: str, value: object) -> bytes:
 
 def encode_schema(schema: Any) -> bytes:
     """Return the Arrow IPC schema message."""
-    _check_limits(schema)
+    check_schema(schema)
     message: bytes = schema.serialize().to_pybytes()
     return message
 
@@ -135,13 +135,14 @@ def decode_schema(raw: bytes) -> Any:
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as exc:
         raise Damage(f"schema: {exc}") from exc
     try:
-        _check_limits(schema)
+        check_schema(schema)
     except ValueError as exc:
         raise Damage(str(exc)) from exc
     return schema
 
 
-def _check_limits(schema: Any) -> None:
+def check_schema(schema: Any) -> None:
+    """Refuse what no file can hold: too many columns, or one nested too deep."""
     if len(schema) > MAX_COLUMNS:
         raise ValueError(f"schema: {len(schema)} columns, at most {MAX_COLUMNS}")
     for column in schema:

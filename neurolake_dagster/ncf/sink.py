@@ -30,11 +30,12 @@ class PathSink:
     def __init__(self, path: str) -> None:
         self.name = path
         self._temporary: Path | None = None
-        mode = _mode_of(path)
+        given = Path(path).absolute()
+        mode = _mode_of(given)
         if mode is not None and not stat.S_ISREG(mode):
-            self.file: IO[bytes] = Path(path).open("wb", buffering=_BUFFER_BYTES)  # noqa: SIM115
+            self.file: IO[bytes] = given.open("wb", buffering=_BUFFER_BYTES)
             return
-        self._target = Path(path).resolve()
+        self._target = given.resolve() if given.is_symlink() else given
         # Not `tempfile`: its files are private, these get the rights any new file gets.
         name = f".{self._target.name[:_KEPT_NAME]}.{secrets.token_hex(8)}.tmp"
         self._temporary = self._target.with_name(name)
@@ -67,9 +68,9 @@ class PathSink:
                 self._temporary.unlink(missing_ok=True)
 
 
-def _mode_of(path: str) -> int | None:
+def _mode_of(path: Path) -> int | None:
     try:
-        return Path(path).stat().st_mode
+        return path.stat().st_mode
     except FileNotFoundError:
         return None
 

@@ -40,7 +40,7 @@ from neurolake_dagster.ncf.footer import (
 )
 from neurolake_dagster.ncf.layout import encode_header, encode_tail, padding
 from neurolake_dagster.ncf.pool import THREADS, pool
-from neurolake_dagster.ncf.schema import annotate_schema, encode_schema
+from neurolake_dagster.ncf.schema import annotate_schema, check_schema
 from neurolake_dagster.ncf.sink import open_sink
 from neurolake_dagster.ncf.statistics import Stats
 
@@ -115,7 +115,7 @@ class NCFWriter:
         self._metadata = checked_metadata(metadata)
         self._profile = build_profile(compression, compression_level)
         self.schema = annotate_schema(schema, column_metadata)
-        encode_schema(self.schema)  # refuses what no file can hold, before there is a file
+        check_schema(self.schema)
         self._given_schema = schema
         self._sorting = [sorting_key(key, schema) for key in sorting_columns or ()]
         self._blooms: dict[int, list[Bloom | None]] = {

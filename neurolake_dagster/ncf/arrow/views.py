@@ -135,12 +135,6 @@ def list_offsets_of(array: Any) -> NDArray:
     return np.frombuffer(buffer, width, len(array) + 1, array.offset * width.itemsize)
 
 
-def run_encode(values: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the exclusive ends (int64) and values of the runs in ``values``."""
-    encoded = pc.run_end_encode(array_of(values), run_end_type=pa.int32())
-    return numbers_of(encoded.run_ends).astype(np.int64), numbers_of(encoded.values)
-
-
 def fixed_bytes_of(array: Any) -> NDArray:
     """Return the values of a fixed-width array as bytes, shape ``(n, width)``."""
     width = array.type.bit_width // 8

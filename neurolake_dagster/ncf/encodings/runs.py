@@ -5,7 +5,6 @@ Lengths are at least 1 and add up to the rows.
 
 import numpy as np
 
-from neurolake_dagster.ncf.arrow import run_encode
 from neurolake_dagster.ncf.checks import Damage, NDArray, need_int
 
 CODE = 4
@@ -15,10 +14,11 @@ MIN_ROWS_PER_RUN = 2
 
 def encode_runs(values: NDArray) -> tuple[NDArray, NDArray] | None:
     """Return the lengths and values of the runs; None when there are too many."""
-    ends, firsts = run_encode(values)
-    if len(ends) * MIN_ROWS_PER_RUN > len(values):
+    changed = values[1:] != values[:-1]
+    if (int(np.count_nonzero(changed)) + 1) * MIN_ROWS_PER_RUN > len(values):
         return None
-    return np.diff(ends, prepend=0), firsts
+    bounds = np.concatenate([[0], np.flatnonzero(changed) + 1, [len(values)]])
+    return bounds[1:] - bounds[:-1], values[bounds[:-1]]
 
 
 def decode_run_count(value: object, count: int) -> int:
