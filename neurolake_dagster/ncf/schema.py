@@ -145,9 +145,10 @@ def check_schema(schema: Any) -> None:
     """Refuse what no file can hold: too many columns, or one nested too deep."""
     if len(schema) > MAX_COLUMNS:
         raise ValueError(f"schema: {len(schema)} columns, at most {MAX_COLUMNS}")
-    for column in schema:
-        if not pa.types.is_primitive(column.type):
-            _check_nesting(column.type, 1, column.name)
+    # All names are looked at: one that is not UTF-8 fails here.
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if not pa.types.is_primitive(kind):
+            _check_nesting(kind, 1, name)
 
 
 def _check_nesting(kind: Any, depth: int, name: str) -> None:

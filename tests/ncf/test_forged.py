@@ -164,6 +164,14 @@ def test_wrong_statistics_crash_nothing() -> None:
         assert read_table(data, filters=pc.field("c") > 97).num_rows in (0, 2)
 
 
+def test_a_column_name_that_is_not_utf8_is_refused() -> None:
+    parts = good()
+    named = pa.schema([("cafe", INT)]).serialize().to_pybytes()
+    parts.footer["schema"] = named.replace(b"cafe", b"caf\xe9")
+    with pytest.raises(NCFCorruptError, match="utf-8"):
+        read_schema(assemble(parts))
+
+
 def test_an_unknown_section_is_skipped() -> None:
     parts = good()
     parts.sections["future.index"] = b"whatever"
