@@ -36,7 +36,7 @@ def test_bytes_of_ncf_are_those_of_the_row_groups_and_columns_read(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     """Spark counts what its own file systems read: NCF tasks, which read in Python, read none."""
-    path = tmp_path / "large.ncf"
+    path = tmp_path / "neurolake:input_bytes=many;large.ncf"
     noise = np.random.default_rng(1).random(1_500_000)
     table = pa.table({"at": np.arange(len(noise)), "noise": noise})
     ncf.write_table(table, path, row_group_size=300_000)

@@ -72,7 +72,7 @@ def decode_validity(streams: StreamReader, node: object, rows: int) -> Validity:
     bits = streams.read(where, packed_bytes(rows, 1))
     if rows % 8 and int(bits[-1]) >> (rows % 8):
         raise Damage("validity: bits set after the last row")
-    # By Python's own integers: numpy's two calls cost more in a cold cache, 2 us else.
+    # A Python integer: 30 us less than numpy in a cold cache, 10 us more in a large page.
     valid = int.from_bytes(bits, "little").bit_count()
     if valid != rows - nulls:
         raise Damage(f"validity: {valid} rows valid of {rows}, {nulls} nulls stated")

@@ -73,7 +73,8 @@ public class BatchReaders implements PartitionReaderFactory {
     /** The stored bytes that a partition of ours says it reads, 0 of any other. */
     static long inputBytes(byte[] pickled) {
         String text = new String(pickled, StandardCharsets.ISO_8859_1);
-        int start = text.indexOf(INPUT_BYTES);
+        // The last: a file's name, pickled before it, may hold the same words.
+        int start = text.lastIndexOf(INPUT_BYTES);
         int end = text.indexOf(';', Math.max(start, 0));
         return start < 0 ? 0 : Long.parseLong(text.substring(start + INPUT_BYTES.length(), end));
     }
