@@ -6,13 +6,16 @@ from typing import Self
 
 import obstore
 import xxhash
+from obstore.store import LocalStore
 from typing_extensions import Buffer
 
 from neurolake_dagster.errors import StorageError
 from neurolake_dagster.storage.failures import translated
 from neurolake_dagster.storage.options import ObjectStore
 
-PART_BYTES = 8 << 20
+# A part is held until it is full: on disk it only has to be worth a write, on S3 a request.
+LOCAL_PART_BYTES = 1 << 20
+S3_PART_BYTES = 8 << 20
 PARTS_IN_FLIGHT = 4
 # Up to this size an object is read whole: its time is that of the request, not of the bytes.
 SMALL_BYTES = 256 << 10
@@ -111,9 +114,10 @@ class StorageWriter:
         self.closed = False
         self._position = 0
         self._digest = xxhash.xxh3_64()
+        part_bytes = LOCAL_PART_BYTES if isinstance(store, LocalStore) else S3_PART_BYTES
         with translated(name):
             self._writer = obstore.open_writer(
-                store, key, buffer_size=PART_BYTES, max_concurrency=PARTS_IN_FLIGHT
+                store, key, buffer_size=part_bytes, max_concurrency=PARTS_IN_FLIGHT
             )
 
     def writable(self) -> bool:
