@@ -304,7 +304,7 @@ def _written(
         before = snapshot.file_count - len(commit.added) + len(commit.removed)
         size = sum(commit.removed.values())
         replaced = f"replaced {len(commit.removed)} of {before} files, {size:,} bytes"
-    facts, are_shares = facts_by_partition(dataset, plan, commit, counts)
+    facts = facts_by_partition(dataset, plan, commit, counts)
     return Written(
         uri=dataset.uri,
         version=snapshot.version,
@@ -314,8 +314,8 @@ def _written(
         bytes=sum(commit.added.values()),
         files=len(commit.added),
         replaced=replaced,
-        by_partition=facts,
-        are_bytes_shares=are_shares,
+        by_partition=facts.by_key,
+        are_bytes_shares=facts.are_bytes_shares,
         metrics=commit.merged_rows,
         statistics=snapshot.statistics,
     )

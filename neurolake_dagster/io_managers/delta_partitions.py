@@ -6,6 +6,7 @@ columns of the files at hand.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 import numpy as np
@@ -23,7 +24,21 @@ from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.windows import Numbers
 
-Facts = Mapping[str, tuple[int | None, int | None]]
+
+@dataclass(frozen=True)
+class PartitionFacts:
+    """What a commit brought to each of several partitions; empty for a single one.
+
+    Parameters
+    ----------
+    by_key
+        Rows and bytes by partition key; None where nothing tells them.
+    are_bytes_shares
+        Whether the bytes are shares, by rows, of files that partitions have in common.
+    """
+
+    by_key: Mapping[str, tuple[int | None, int | None]]
+    are_bytes_shares: bool
 
 
 def partition_names(plan: WritePlan) -> list[str]:
@@ -74,15 +89,15 @@ def record_written(dataset: DeltaDataset, plan: WritePlan, written: Written) -> 
 
 def facts_by_partition(
     dataset: DeltaDataset, plan: WritePlan, commit: DeltaCommit, counts: Mapping[str, int] | None
-) -> tuple[Facts, bool]:
-    """Rows and bytes that a commit brought to each of several partitions; whether by share.
+) -> PartitionFacts:
+    """Rows and bytes that a commit brought to each of several partitions.
 
     Files of a table that is partitioned on disk by other columns may hold rows of several, and
     kept rows beside: each gets its rows' share of their bytes. Rows that nobody counted are read
     back, of no other columns than the partitions'.
     """
     if plan.scope is None or len(plan.scope.keys) == 1:
-        return {}, False
+        return PartitionFacts({}, are_bytes_shares=False)
     actions = pa.table(dataset.open(commit.version).get_add_actions(flatten=True))
     added = {unquote(path) for path in commit.added}
     mine = actions.filter(pa.array([unquote(str(path)) in added for path in actions["path"]]))
@@ -90,14 +105,16 @@ def facts_by_partition(
     if numbers is None:
         rows = counts or _count_rows(dataset, mine, plan.scope)
         counted = [(key.name, rows.get(key.name, 0)) for key in plan.scope.keys]
-        return {name: (count, _share(mine, count)) for name, count in counted}, True
+        shares = {name: (count, _share(mine, count)) for name, count in counted}
+        return PartitionFacts(shares, are_bytes_shares=True)
     size, found = np.zeros((2, len(plan.scope.keys)), np.int64)
     np.add.at(size, numbers, mine["size_bytes"].to_numpy())
     if counts is None:
         np.add.at(found, numbers, mine["num_records"].to_numpy().astype(np.int64))
         counts = {key.name: int(found[i]) for i, key in enumerate(plan.scope.keys)}
     names = [key.name for key in plan.scope.keys]
-    return {name: (counts[name], int(size[i])) for i, name in enumerate(names)}, False
+    facts = {name: (counts[name], int(size[i])) for i, name in enumerate(names)}
+    return PartitionFacts(facts, are_bytes_shares=False)
 
 
 def _share(files: pa.Table, row_count: int) -> int | None:

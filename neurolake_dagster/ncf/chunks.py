@@ -59,8 +59,7 @@ _FAULTS = (
     MemoryError,
     RecursionError,
 )
-
-
+# Errors that say where already.
 _PUBLIC = (NCFCorruptError, NotNCFError, NCFVersionError)
 
 

@@ -265,9 +265,8 @@ def build_runs(kind: Any, ends: NDArray, values: Any, count: int) -> Any:
     return pa.Array.from_buffers(kind, count, [None], 0, children=[run_ends, values])
 
 
-def run_decode(lengths: NDArray, values: Any) -> Any:
-    """Return the flat array of an Arrow array's runs of checked lengths."""
-    ends = np.cumsum(lengths).astype(np.int32)
+def run_decode(ends: NDArray, values: Any) -> Any:
+    """Return the flat array of an Arrow array's runs over checked ends, int32."""
     count = int(ends[-1]) if len(ends) else 0
     runs = build_runs(pa.run_end_encoded(pa.int32(), values.type), ends, values, count)
     return pc.run_end_decode(runs)

@@ -98,14 +98,14 @@ def decode_integers(
     elif code == delta.CODE_TWICE:
         delta.decode_delta_twice(streams, fields, count, out)
     else:
-        lengths, values = decode_runs(streams, fields, count, np.dtype(np.int64), depth)
-        out[...] = np.repeat(values, lengths)
+        found = decode_runs(streams, fields, count, np.dtype(np.int64), depth)
+        out[...] = np.repeat(found.values, found.lengths)
 
 
 def decode_runs(
     streams: StreamReader, node: Node, count: int, dtype: np.dtype[np.signedinteger], depth: int = 0
-) -> tuple[NDArray, NDArray]:
-    """Return lengths (int64, they fill ``count`` rows) and values (``dtype``) of a runs node."""
+) -> runs.Runs:
+    """Return the runs of a runs node, which fill ``count`` rows; values of ``dtype``."""
     if depth >= MAX_RUN_DEPTH:
         raise Damage("runs: nested too deep")
     run_count = runs.decode_run_count(node[1], count)
@@ -113,8 +113,7 @@ def decode_runs(
     decode_integers(streams, node[2], run_count, lengths, depth + 1)
     values = np.empty(run_count, dtype)
     decode_integers(streams, node[3], run_count, values, depth + 1)
-    runs.decode_run_ends(lengths, count)
-    return lengths, values
+    return runs.Runs(lengths, runs.decode_run_ends(lengths, count), values)
 
 
 def encoding_name(node: Node) -> str:

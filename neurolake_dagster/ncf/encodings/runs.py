@@ -3,6 +3,8 @@
 Lengths are at least 1 and add up to the rows.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from neurolake_dagster.ncf.checks import Damage, NDArray, need_int
@@ -10,6 +12,14 @@ from neurolake_dagster.ncf.checks import Damage, NDArray, need_int
 CODE = 4
 # Fewer rows per run than this, and the runs cost more than they save.
 MIN_ROWS_PER_RUN = 2
+
+
+class Runs(NamedTuple):
+    """Decoded runs: lengths (int64), where they end (int32), and a value of each."""
+
+    lengths: NDArray
+    ends: NDArray
+    values: NDArray
 
 
 def encode_runs(values: NDArray) -> tuple[NDArray, NDArray] | None:

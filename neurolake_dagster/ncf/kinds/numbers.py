@@ -201,7 +201,7 @@ def prepare_integers(context: PrepareContext, array: Any, *, half: bool = False)
     """Prepare an integer-like array."""
     values, mask = words_of(array), validity_of(array)
     if not context.share_values and mask is None:
-        return NumberChunk(INT, values, None, _table_plan(values), half)
+        return NumberChunk(INT, values, None, _PLAIN if _is_tiny(values) else DELTA, half)
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     plan = plan_integers(_signed(values), mask, context.profile, dictionary=dictionary)
     return _with_table(context, array, NumberChunk(INT, values, mask, plan, half))
@@ -212,26 +212,25 @@ def prepare_floats(context: PrepareContext, array: Any) -> NumberChunk:
     values = fixed_of(array, f"<f{array.type.bit_width // 8}")
     mask = validity_of(array)
     if not context.share_values and mask is None:
-        is_tiny = len(values) <= _TINY_TABLE
-        plan = FloatPlan(kind="words") if is_tiny else FloatPlan(integers=DELTA)
+        plan = FloatPlan(kind="words") if _is_tiny(values) else FloatPlan(integers=DELTA)
         return NumberChunk(FLOAT, values, None, plan)
     dictionary = context.share_values and len(array) >= _MIN_DICTIONARY_ROWS
     at_sight = context.profile.plans_at_sight(len(array))
     if dictionary and at_sight and has_few(values.view(f"<u{values.itemsize}")):
         codes, distinct = number_dictionary_of(array)
-        if len(distinct) <= _TINY_TABLE:
+        if _is_tiny(distinct):
             chunk = NumberChunk(FLOAT, values, mask, FloatPlan(kind="dictionary"))
             return _add_table(context, array, chunk, codes, distinct)
     plan = plan_floats(values, mask, context.profile, dictionary=dictionary and not at_sight)
     return _with_table(context, array, NumberChunk(FLOAT, values, mask, plan))
 
 
-def _table_plan(values: NDArray) -> IntPlan:
-    """Return the plan of a table, which is sorted and not worth a sample: plain while it is tiny.
+def _is_tiny(values: NDArray) -> bool:
+    """Whether a table is stored plain: each plane of its own would cost as much as its values.
 
-    Each plane of its own would cost a read as much as the values.
+    A larger one is sorted: its differences need no sample.
     """
-    return _PLAIN if len(values) <= _TINY_TABLE else DELTA
+    return len(values) <= _TINY_TABLE
 
 
 def prepare_decimals(context: PrepareContext, array: Any) -> NumberChunk | WideChunk:
@@ -258,7 +257,7 @@ def _add_table(
     context: PrepareContext, array: Any, chunk: NumberChunk, codes: NDArray, distinct: NDArray
 ) -> NumberChunk:
     number = None
-    if not context.is_one_page or len(distinct) > _TINY_TABLE:
+    if not context.is_one_page or not _is_tiny(distinct):
         number = context.tables.add(array_from(distinct, array.type))
     return replace(chunk, table=(number, codes, distinct))
 

@@ -140,13 +140,13 @@ def decode_text_table(context: DecodeContext, node: Node, kind: Any, count: int)
         return decoded
     fixed = _fixed_table(context, number, table)
     if codes[0] == runs.CODE and type(codes[1]) is int and codes[1] * _MIN_ROWS_PER_RUN <= count:
-        lengths, values = decode_runs(context.streams, codes, count, np.dtype(np.int32))
+        found = decode_runs(context.streams, codes, count, np.dtype(np.int32))
         if fixed is not None:
             context.budget.debit(count * fixed.type.byte_width)
-            data = repeat_rows(fixed, values, lengths)
+            data = repeat_rows(fixed, found.values, found.lengths)
             return _build_fixed_texts(data, fixed.type.byte_width, kind, validity)
         context.budget.debit(count * _longest(context, number, table))
-        texts = run_decode(lengths, take_texts(table, values))
+        texts = run_decode(found.ends, take_texts(table, found.values))
         return with_validity(texts, validity.buffer, validity.nulls)
     flat = np.empty(count, _code_dtype(len(table)))
     decode_integers(context.streams, codes, count, flat)
