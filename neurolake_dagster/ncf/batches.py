@@ -49,10 +49,11 @@ def joinable_tables(table: Any, encoded: list[int]) -> list[Any]:
     try:
         joined = {index: combine(table.column(index)) for index in encoded}
     except pa.ArrowException:
-        batches = table.to_batches()
-        if len(batches) < 2:
-            raise
+        batches = [batch for batch in table.to_batches() if batch.num_rows]
         half = len(batches) // 2
+        if not half:
+            # What hindered it are dictionaries of no rows.
+            return [pa.Table.from_batches(batches)]
         parts = [pa.Table.from_batches(some) for some in (batches[:half], batches[half:])]
         return [whole for part in parts for whole in joinable_tables(part, encoded)]
     for index, array in joined.items():

@@ -21,6 +21,7 @@ import xxhash
 
 from neurolake_dagster.ncf.arrow import (
     bytes_of,
+    convert_exactly,
     fixed_bytes_of,
     is_text,
     numbers_of,
@@ -192,39 +193,5 @@ def _lookup(name: str, values: Any, schema: Any, columns: set[int]) -> Lookup | 
     column = schema.get_field_index(name)
     if column not in columns:
         return None
-    wanted = _convert_exactly(plain_of(values), plain_type(schema.field(column).type))
+    wanted = convert_exactly(plain_of(values), plain_type(schema.field(column).type))
     return None if wanted is None else Lookup(column, hash_values(wanted))
-
-
-def _convert_exactly(values: Any, kind: Any) -> Any:
-    """Return values as the column holds them; None if one is null or is not the same there."""
-    if values.null_count or not _are_akin(values.type, kind):
-        return None
-    try:
-        found = values.cast(kind)
-        return found if found.cast(values.type).equals(values) else None
-    except pa.ArrowException:
-        return None
-
-
-def _are_akin(given: Any, kind: Any) -> bool:
-    """Whether Arrow compares values of the two types as what they are."""
-    if types.is_timestamp(given) and types.is_timestamp(kind):
-        return (given.tz is None) == (kind.tz is None)
-    pairs = (
-        (types.is_integer, types.is_integer),
-        (types.is_integer, types.is_floating),
-        (types.is_floating, types.is_floating),
-        (types.is_decimal, types.is_decimal),
-        (_is_string, _is_string),
-        (_is_binary, _is_binary),
-    )
-    return bool(given == kind or any(a(given) and b(kind) for a, b in pairs))
-
-
-def _is_string(kind: Any) -> bool:
-    return bool(types.is_string(kind) or types.is_large_string(kind))
-
-
-def _is_binary(kind: Any) -> bool:
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))

@@ -60,7 +60,9 @@ def lazy_frame(schema: Any, open_rows: Callable[[Any, Any], Any]) -> Any:
     def read(
         columns: list[str] | None, predicate: Any, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[Any]:
-        filters = None if predicate is None else necessary_condition(predicate, schema)
+        # `n_rows` are counted before the predicate is applied: it may leave out none of them.
+        may_skip = predicate is not None and n_rows is None
+        filters = necessary_condition(predicate, schema) if may_skip else None
         left = n_rows
         for batch in open_rows(columns, filters):
             frame = pl.DataFrame(pl.from_arrow(batch.slice(0, left)))

@@ -13,8 +13,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from neurolake_dagster.ncf.arrow import matching_rows
-from neurolake_dagster.ncf.expressions import columns_of, parse_expression
+from neurolake_dagster.ncf.arrow import convert_exactly, matching_rows, plain_of, plain_type
+from neurolake_dagster.ncf.expressions import (
+    Call,
+    Literal,
+    Reference,
+    Tree,
+    columns_of,
+    parse_expression,
+)
 from neurolake_dagster.ncf.statistics import Stats, typed_bound
 
 
@@ -76,6 +83,9 @@ def guarantee(field: Any, rows: int, stats: Stats) -> Any:
 
 def surviving(expression: Any, schema: Any, guarantees: Sequence[Any]) -> list[int]:
     """Return the indexes of the guarantees that do not rule the filter out."""
+    everything = list(range(len(guarantees)))
+    if not _has_known_sets(parse_expression(expression), schema):
+        return everything
     # Imported here: it brings pandas along, a second that no plain read should pay.
     import pyarrow.dataset as ds
 
@@ -85,7 +95,28 @@ def surviving(expression: Any, schema: Any, guarantees: Sequence[Any]) -> list[i
         for index, promise in enumerate(guarantees)
     ]
     dataset = ds.FileSystemDataset(fragments, schema, form, store)
-    return sorted(int(fragment.path) for fragment in dataset.get_fragments(filter=expression))
+    try:
+        return sorted(int(found.path) for found in dataset.get_fragments(filter=expression))
+    except pa.ArrowException:
+        # Bounds of some types compare with no literal of another zone, or fail a checked cast.
+        return everything
+
+
+def _has_known_sets(tree: Tree | None, schema: Any) -> bool:
+    """Whether each set to look values up in holds what its column can hold.
+
+    Arrow looks up a set as values of the column's type (0.1 as a float32), but its simplifier
+    compares the bounds with the set as it is.
+    """
+    match tree:
+        case None:
+            return False
+        case Call("is_in", (Reference(name, False), Literal(values))):
+            kind = plain_type(schema.field(name).type)
+            return values.type == kind or convert_exactly(plain_of(values), kind) is not None
+        case Call(_, arguments):
+            return all(_has_known_sets(argument, schema) for argument in arguments)
+    return True
 
 
 def guarantee_all(fields: Sequence[Any], stats: Sequence[tuple[int, Stats]]) -> Any:

@@ -326,9 +326,8 @@ def _row_numbers(indices: Any) -> NDArray:
     if isinstance(indices, (pa.Array, pa.ChunkedArray)):
         if indices.null_count or not pa.types.is_integer(indices.type):
             raise TypeError(f"indices: expected integers without nulls, got {indices.type}")
-        return numbers_of(
-            pa.concat_arrays(indices.chunks) if isinstance(indices, pa.ChunkedArray) else indices
-        ).astype(np.int64)
+        whole = indices.combine_chunks() if isinstance(indices, pa.ChunkedArray) else indices
+        return numbers_of(whole).astype(np.int64)
     given = np.asarray(indices)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         raise TypeError(f"indices: expected a list of integers, got {brief(indices)}")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from neurolake_dagster.ncf.arrow import child_types
 from neurolake_dagster.ncf.checks import Damage
 
 MAX_COLUMNS = 10_000
@@ -142,26 +143,27 @@ def decode_schema(raw: bytes) -> Any:
 
 
 def check_schema(schema: Any) -> None:
-    """Refuse what no file can hold: too many columns, or one nested too deep."""
+    """Refuse what no file can hold: too many columns, one nested too deep, or no IPC type."""
     if len(schema) > MAX_COLUMNS:
         raise ValueError(f"schema: {len(schema)} columns, at most {MAX_COLUMNS}")
     # All names are looked at: one that is not UTF-8 fails here.
     for name, kind in zip(schema.names, schema.types, strict=True):
         if not pa.types.is_primitive(kind):
-            _check_nesting(kind, 1, name)
+            _check_type(kind, 1, name)
 
 
-def _check_nesting(kind: Any, depth: int, name: str) -> None:
+def _check_type(kind: Any, depth: int, name: str) -> None:
     if depth > MAX_NESTING:
         raise ValueError(f"schema: column {name!r} is nested more than {MAX_NESTING} deep")
+    if pa.types.is_dictionary(kind) and _hides_in_dictionary(kind.value_type):
+        raise ValueError(
+            f"schema: column {name!r}: {kind}: Arrow's schema message holds no dictionary whose "
+            f"values are an extension type or a dictionary; cast to {kind.value_type}"
+        )
     for child in child_types(kind):
-        _check_nesting(child, depth + 1, name)
+        _check_type(child, depth + 1, name)
 
 
-def child_types(kind: Any) -> list[Any]:
-    """Return the types right below a nested type."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return [kind.storage_type]
-    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return [kind.value_type]
-    return [kind.field(i).type for i in range(kind.num_fields)]
+def _hides_in_dictionary(kind: Any) -> bool:
+    """Whether Arrow's IPC loses this type as that of a dictionary's values."""
+    return isinstance(kind, pa.BaseExtensionType) or pa.types.is_dictionary(kind)

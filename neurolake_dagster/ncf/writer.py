@@ -3,7 +3,7 @@
 Memory: the rows of the row group being filled, and the encoded bytes of the one being written.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,7 +19,12 @@ from neurolake_dagster.ncf.arguments import (
     checked_metadata,
     sorting_key,
 )
-from neurolake_dagster.ncf.arrow import combine, holds_dictionary
+from neurolake_dagster.ncf.arrow import (
+    combine,
+    holds_dictionary,
+    shared_sizes,
+    shares_buffers,
+)
 from neurolake_dagster.ncf.batches import joinable_tables
 from neurolake_dagster.ncf.bloom import (
     Bloom,
@@ -124,6 +129,8 @@ class NCFWriter:
         self._use_threads = use_threads and THREADS > 1
         self._pending: list[Any] = []
         self._pending_rows = self._pending_bytes = 0
+        # Of dictionaries and bytes that pending rows share, each counts once: their addresses.
+        self._counted: set[int] = set()
         self._groups: list[RowGroupEntry] = []
         self._zones: list[list[list[tuple[int, Stats]]]] = [[] for _ in schema]
         self._rows = 0
@@ -204,7 +211,7 @@ class NCFWriter:
         """Yield slices that end where row groups end, by rows and by bytes, and their bytes."""
         if table.num_rows == 0:
             return
-        size = table.nbytes
+        size = self._new_bytes(table)
         row_bytes = max(size / table.num_rows, 1e-9)
         start = 0
         while start < table.num_rows:
@@ -215,12 +222,22 @@ class NCFWriter:
                 yield table, size
             else:
                 part = table.slice(start, rows)
-                yield part, part.nbytes
+                yield part, self._new_bytes(part)
             start += rows
+
+    def _new_bytes(self, table: Any) -> int:
+        """Return the bytes that rows add to those pending, with which they may share some."""
+        size, seen = int(table.nbytes), set(self._counted)
+        for address, shared in _shared_sizes(table):
+            if address in seen:
+                size -= shared
+            seen.add(address)
+        return size
 
     def _append(self, table: Any, size: int) -> None:
         self._pending.append(table)
         self._pending_rows += table.num_rows
+        self._counted.update(address for address, _ in _shared_sizes(table))
         self._pending_bytes += size
         full = self._pending_rows >= self._row_group_rows
         if full or self._pending_bytes >= MAX_ROW_GROUP_BYTES:
@@ -258,6 +275,7 @@ class NCFWriter:
         """Return the pending rows as one table, or several if dictionaries cannot be joined."""
         tables, self._pending = self._pending, []
         self._pending_rows = self._pending_bytes = 0
+        self._counted.clear()
         if not tables:
             return []
         table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
@@ -331,6 +349,13 @@ class NCFWriter:
     def _write(self, parts: list[Any]) -> None:
         self._sink.write(parts)
         self._position += sum(len(part) for part in parts)
+
+
+def _shared_sizes(table: Any) -> Iterator[tuple[int, int]]:
+    for column in table.columns:
+        if not pa.types.is_primitive(column.type) and shares_buffers(column.type):
+            for chunk in column.chunks:
+                yield from shared_sizes(chunk)
 
 
 def _price(column: Any) -> int:

@@ -86,8 +86,13 @@ def test_row_numbers_that_are_none_are_refused(data: bytes, indices: Any) -> Non
         file.take(indices)
 
 
+CODES = pa.array(["x"]).dictionary_encode()
+NO_ROWS = pa.chunked_array([], pa.int64())
+
+
 @pytest.mark.parametrize(
-    "indices", [range(3), np.array([2, 1], np.uint8), pa.chunked_array([[3], [1, 1]]), [], (4,)]
+    "indices",
+    [range(3), np.array([2, 1], np.uint8), pa.chunked_array([[3], [1, 1]]), [], (4,), NO_ROWS],
 )
 def test_row_numbers_come_in_many_forms(data: bytes, indices: Any) -> None:
     wanted = indices.to_pylist() if isinstance(indices, pa.ChunkedArray) else list(indices)
@@ -160,3 +165,16 @@ def test_a_file_that_was_closed_says_so(large: bytes) -> None:
         source.close()
         with pytest.raises(ValueError, match="closed file"):
             file.read()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [pa.array([b"a" * 16]).cast(pa.binary(16)).cast(pa.uuid()), CODES],
+    ids=["ext", "dict"],
+)
+def test_a_dictionary_that_arrow_cannot_tell_of_is_refused(values: Any, tmp_path: Path) -> None:
+    """Its file was written, and no column of it could ever be read."""
+    array = pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), values)
+    with pytest.raises(ValueError, match=r"column 'd': dictionary.*cast to"):
+        ncf.write_table(pa.table({"d": array}), tmp_path / "t.ncf")
+    assert list(tmp_path.iterdir()) == []

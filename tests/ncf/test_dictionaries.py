@@ -35,6 +35,7 @@ BATCHES: dict[str, list[pa.Array]] = {
         encoded([1, 0], pa.array([{"x": 3}, {"x": 1}])),
     ],
     "lists of them": [nested("k"), nested("q")],
+    "none at first": [many("k").slice(0, 0), many("k"), many("q")],
     "same values": [encoded([0], pa.array(["a"])), encoded([0], pa.array(["a"]))],
 }
 
@@ -71,3 +72,23 @@ def test_batches_of_other_dictionaries_are_written_and_reordered(
 def test_dictionaries_that_fit_share_a_row_group() -> None:
     for name in ("nulls among the values", "structs", "same values"):
         assert ncf.read_metadata(written(BATCHES[name])).num_row_groups == 1
+
+
+WORDS = pa.array([f"{i:06d}" + "x" * 100 for i in range(30_000)])
+CODES = pa.array([i * 7 % 30_000 for i in range(40_000)], pa.int32())
+SHARED = {
+    "dictionary": Dictionary(CODES, WORDS),
+    "dictionary below": pa.StructArray.from_arrays([Dictionary(CODES, WORDS)], ["x"]),
+    "views": WORDS.take(CODES).cast(pa.string_view()),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_what_batches_share_counts_once_for_a_row_group(name: str) -> None:
+    """A row group ends at 256 MiB: batches of one dictionary each counted all of it."""
+    file, table = io.BytesIO(), pa.table({"c": SHARED[name]})
+    with ncf.NCFWriter(file, table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=100):
+            writer.write_batch(batch)
+    assert ncf.read_metadata(file.getvalue()).num_row_groups == 1
+    assert ncf.read_table(file.getvalue())["c"].to_pylist() == table["c"].to_pylist()

@@ -114,6 +114,12 @@ def test_head_of_a_lazy_frame_reads_no_more(pair: tuple[Path, Path]) -> None:
     assert ncf.scan_polars(pair[0]).head(7).collect().height == 7
 
 
+def test_rows_are_counted_before_a_filter_that_follows(pair: tuple[Path, Path]) -> None:
+    """The filter left rows out before `head` had counted them."""
+    few = ncf.scan_polars(pair[0]).head(500).filter(pl.col("row") > 400).collect()
+    assert few["row"].to_list() == list(range(401, 500))
+
+
 def test_a_type_polars_lacks_is_named(tmp_path: Path) -> None:
     table = pa.table({"u": pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])})
     ncf.write_table(table, tmp_path / "u.ncf")

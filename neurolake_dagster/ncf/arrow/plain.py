@@ -65,6 +65,40 @@ def plain_schema(schema: Any) -> Any:
     return pa.schema([pa.field(field.name, plain_type(field.type)) for field in schema])
 
 
+def convert_exactly(values: Any, kind: Any) -> Any:
+    """Return values as the column holds them; None if one is null or is not the same there."""
+    if values.null_count or not _are_akin(values.type, kind):
+        return None
+    try:
+        found = values.cast(kind)
+        return found if found.cast(values.type).equals(values) else None
+    except pa.ArrowException:
+        return None
+
+
+def _are_akin(given: Any, kind: Any) -> bool:
+    """Whether Arrow compares values of the two types as what they are."""
+    if types.is_timestamp(given) and types.is_timestamp(kind):
+        return (given.tz is None) == (kind.tz is None)
+    pairs = (
+        (types.is_integer, types.is_integer),
+        (types.is_integer, types.is_floating),
+        (types.is_floating, types.is_floating),
+        (types.is_decimal, types.is_decimal),
+        (_is_string, _is_string),
+        (_is_binary, _is_binary),
+    )
+    return bool(given == kind or any(a(given) and b(kind) for a, b in pairs))
+
+
+def _is_string(kind: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _is_binary(kind: Any) -> bool:
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
 def matching_rows(table: Any, expression: Any) -> NDArray:
     """Return the row numbers of a table that pass a filter expression, ascending.
 

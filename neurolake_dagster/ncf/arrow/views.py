@@ -1,5 +1,6 @@
 """Arrow arrays taken apart: their buffers as numpy views, rows and children."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -45,8 +46,10 @@ def combine(column: Any) -> Any:
         return column
     if column.num_chunks == 1:
         return column.chunk(0)
+    # Batches of a stream often share one dictionary; unifying would hash it for each.
+    is_shared = len({tuple(shared_sizes(chunk)) for chunk in column.chunks}) == 1
     try:
-        return pa.concat_arrays(column.unify_dictionaries().chunks)
+        return pa.concat_arrays((column if is_shared else column.unify_dictionaries()).chunks)
     except pa.ArrowException:
         if not types.is_dictionary(column.type):
             raise
@@ -79,15 +82,52 @@ def _chain_dictionaries(column: Any) -> Any:
     )
 
 
+def child_types(kind: Any) -> list[Any]:
+    """Return the types right below a nested type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return [kind.storage_type]
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return [kind.value_type]
+    return [kind.field(i).type for i in range(kind.num_fields)]
+
+
 def holds_dictionary(kind: Any) -> bool:
     """Whether a type is a dictionary or has one below it."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return holds_dictionary(kind.storage_type)
+    return types.is_dictionary(kind) or any(map(holds_dictionary, child_types(kind)))
+
+
+def shares_buffers(kind: Any) -> bool:
+    """Whether arrays of a type may share what they hold: a dictionary, or the bytes of views."""
+    return bool(
+        types.is_string_view(kind)
+        or types.is_binary_view(kind)
+        or types.is_dictionary(kind)
+        or any(map(shares_buffers, child_types(kind)))
+    )
+
+
+def shared_sizes(array: Any) -> Iterator[tuple[int, int]]:
+    """Yield address and size in bytes of what an array may share with others, at any depth."""
+    kind = array.type
+    children: list[Any] = []
     if types.is_dictionary(kind):
-        return True
-    if types.is_run_end_encoded(kind):
-        return holds_dictionary(kind.value_type)
-    return any(holds_dictionary(kind.field(i).type) for i in range(kind.num_fields))
+        yield from [(one.address, array.dictionary.nbytes) for one in _filled(array.dictionary)][:1]
+    elif types.is_string_view(kind) or types.is_binary_view(kind):
+        yield from ((one.address, one.size) for one in array.buffers()[2:])
+    elif isinstance(array, pa.ExtensionArray):
+        children = [array.storage]
+    elif types.is_map(kind):
+        children = [array.keys, array.items]
+    elif types.is_struct(kind) or types.is_union(kind):
+        children = [array.field(i) for i in range(kind.num_fields)]
+    elif types.is_nested(kind):
+        children = [array.values]
+    for child in children:
+        yield from shared_sizes(child)
+
+
+def _filled(array: Any) -> list[Any]:
+    return [buffer for buffer in array.buffers() if buffer is not None and buffer.size]
 
 
 def validity_of(array: Any) -> NDArray | None:

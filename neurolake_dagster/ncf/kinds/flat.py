@@ -10,12 +10,28 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from neurolake_dagster.ncf.arrow import bits_of, build_fixed, fixed_bytes_of, validity_of
+from neurolake_dagster.ncf.arrow import (
+    bits_of,
+    build_dictionary,
+    build_fixed,
+    build_list,
+    build_nested,
+    build_runs,
+    build_union,
+    child_types,
+    fixed_bytes_of,
+    offset_dtype,
+    validity_of,
+)
 from neurolake_dagster.ncf.checks import NDArray, Node, need_int, need_list
 from neurolake_dagster.ncf.compression import StreamWriter, compressed_size
 from neurolake_dagster.ncf.encodings.packing import packed_bytes
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext
-from neurolake_dagster.ncf.kinds.validity import decode_validity, encode_validity
+from neurolake_dagster.ncf.kinds.validity import (
+    Validity,
+    decode_validity,
+    encode_validity,
+)
 from neurolake_dagster.ncf.statistics import Stats, wide_stats
 
 NULL, BOOL, WIDE = 0, 1, 5
@@ -44,7 +60,38 @@ def decode_null(context: DecodeContext, node: Node, kind: Any, count: int) -> An
     need_list(node, 1, "null node")
     if not pa.types.is_null(kind):
         context.budget.debit(count * max(_value_bytes(kind), 1))
-    return pa.nulls(count, kind)
+    return _build_nulls(kind, count)
+
+
+def _build_nulls(kind: Any, count: int) -> Any:
+    """Return nulls of any type; those of pyarrow 26 are not valid where runs are nested."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.wrap_array(_build_nulls(kind.storage_type, count))
+    if not _holds_runs(kind):
+        return pa.nulls(count, kind)
+    if pa.types.is_run_end_encoded(kind):
+        ends = np.full(min(count, 1), count, np.int64)
+        return build_runs(kind, ends, _build_nulls(kind.value_type, len(ends)), count)
+    if pa.types.is_union(kind):
+        first, *others = (kind.field(i).type for i in range(kind.num_fields))
+        rows = count if kind.mode == "sparse" else 0
+        children = [_build_nulls(first, count), *(_build_nulls(one, rows) for one in others)]
+        return build_union(kind, np.full(count, kind.type_codes[0], np.int8), children)
+    if pa.types.is_dictionary(kind):
+        return build_dictionary(
+            pa.nulls(count, kind.index_type), _build_nulls(kind.value_type, 0), kind
+        )
+    validity = Validity(count, count, bits=np.zeros(-(-count // 8), np.uint8))
+    if pa.types.is_struct(kind) or pa.types.is_fixed_size_list(kind):
+        rows = count if pa.types.is_struct(kind) else count * kind.list_size
+        children = [_build_nulls(kind.field(i).type, rows) for i in range(kind.num_fields)]
+        return build_nested(kind, count, [validity.buffer], count, children)
+    offsets = np.zeros(count + 1, offset_dtype(kind))
+    return build_list(kind, count, validity, offsets, lambda child: _build_nulls(child, 0))
+
+
+def _holds_runs(kind: Any) -> bool:
+    return pa.types.is_run_end_encoded(kind) or any(map(_holds_runs, child_types(kind)))
 
 
 def _value_bytes(kind: Any) -> int:
