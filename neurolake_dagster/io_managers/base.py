@@ -17,7 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from neurolake_dagster.errors import PartitionError, TableError, TableNotFoundError
-from neurolake_dagster.io_managers.partitions import rows_by_partition
+from neurolake_dagster.io_managers.partitions import rows_by_partition, rows_of_keys
 from neurolake_dagster.io_managers.plans import (
     MODES,
     ReadPlan,
@@ -26,10 +26,11 @@ from neurolake_dagster.io_managers.plans import (
     build_write_plan,
     check_mode,
     input_name,
+    sparing,
 )
 from neurolake_dagster.io_managers.report import Written, describe_output
 from neurolake_dagster.io_managers.spark_digest import FrameDigest
-from neurolake_dagster.io_managers.spark_rows import empty_frame
+from neurolake_dagster.io_managers.spark_rows import empty_frame, frame_of_keys
 from neurolake_dagster.io_managers.values import (
     PEEKED_ROWS,
     Peek,
@@ -68,15 +69,24 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write an output in one commit and describe it on the materialization."""
         started = time.perf_counter()
-        plan = build_write_plan(context, self.mode)
+        asked = build_write_plan(context, self.mode)
+        plan = self._sparing(asked)
+        scope, kept = asked.scope, plan.scope
         if is_spark(obj):
             watch_step(obj.sparkSession)
-            written = replace(self._write_frame(plan, obj), preview=self._first_rows(plan))
-        elif isinstance(obj, dict) and plan.scope is not None:
-            rows = rows_by_partition(obj, plan.scope, plan.where)
+            frame = obj
+            if scope is not None and kept is not None and kept is not scope:
+                frame = frame_of_keys(obj, scope, kept)
+            written = replace(self._write_frame(plan, frame), preview=self._first_rows(plan))
+        elif isinstance(obj, dict) and scope is not None and kept is not None:
+            rows = rows_by_partition(obj, scope, plan.where)
+            rows = {key.name: rows[key.name] for key in kept.keys}
             written = replace(self._write_arrow(plan, rows), preview=self._first_rows(plan))
         else:
-            peek = Peek(to_arrow(obj, plan.where))
+            data = to_arrow(obj, plan.where)
+            if scope is not None and kept is not None and kept is not scope:
+                data = rows_of_keys(data, scope, kept)
+            peek = Peek(data)
             written = replace(self._write_arrow(plan, peek.data), preview=peek.rows)
         written = replace(written, spark=work_of_step(), is_by_spark=is_spark(obj))
         describe_output(context, plan, written, time.perf_counter() - started)
@@ -99,6 +109,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     def dataset_storage(self) -> Storage:
         """The storage that the assets lie in."""
         return self.storage.storage()
+
+    @abstractmethod
+    def _written_names(self, plan: WritePlan) -> set[str]:
+        """Which of the plan's partitions are there already."""
 
     @abstractmethod
     def _write_arrow(
@@ -125,6 +139,12 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     @abstractmethod
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
         """Open the rows as a Spark DataFrame."""
+
+    def _sparing(self, plan: WritePlan) -> WritePlan:
+        """The plan for the partitions that its mode lets it write."""
+        if plan.scope is None or plan.mode not in ("error", "ignore"):
+            return plan
+        return sparing(plan, self._written_names(plan))
 
     def _load(self, plan: ReadPlan, wanted: Wanted) -> Any:
         """Read a value; None or no rows where nothing was written and the plan allows it."""

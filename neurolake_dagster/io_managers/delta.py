@@ -25,6 +25,7 @@ from neurolake_dagster.io_managers.delta_partitions import (
     partition_names,
     present_scope,
     record_written,
+    written_names,
 )
 from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
@@ -89,6 +90,13 @@ class DeltaIOManager(LakehouseIOManager):
             data_version=checked.digest() if plan.mode == "overwrite" else None,
         )
 
+    def _written_names(self, plan: WritePlan) -> set[str]:
+        dataset = self._dataset(plan.path)
+        if not dataset.exists():
+            return set()
+        asked = ReadPlan(name=plan.where, path=plan.path, scope=plan.scope)
+        return written_names(asked, dataset)
+
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
         dataset, mark = self._dataset(plan.path), _mark(plan)
         schema = column_types(frame, tuple(frame.columns))
@@ -142,7 +150,7 @@ def _settled(dataset: DeltaDataset, plan: WritePlan, schema: pa.Schema) -> dict[
         _require_columns(plan, schema)
     options: dict[str, Any] = {"mode": plan.mode, "schema_mode": _schema_mode(plan)}
     if plan.mode == "overwrite" and plan.scope is not None:
-        options["where"] = plan.scope.predicate(schema)
+        options["where"] = plan.scope.predicate(_typed(dataset, schema))
     exists = dataset.exists()
     if exists and plan.mode in ("error", "ignore"):
         return options
@@ -164,6 +172,17 @@ def _settled(dataset: DeltaDataset, plan: WritePlan, schema: pa.Schema) -> dict[
     return options | {"partition_by": columns}
 
 
+def _typed(dataset: DeltaDataset, schema: pa.Schema) -> pa.Schema:
+    """The schema of rows, columns without any value of the types that they have in the table."""
+    if not any(map(pa.types.is_null, schema.types)) or not dataset.exists():
+        return schema
+    held = _schema_of(dataset, None)
+    return pa.schema(
+        held.field(one.name) if pa.types.is_null(one.type) and one.name in held.names else one
+        for one in schema
+    )
+
+
 def _schema_mode(plan: WritePlan) -> str | None:
     """What the engines call it; a whole table is replaced with its schema."""
     if plan.schema_mode is None and plan.mode == "overwrite" and plan.scope is None:
@@ -178,13 +197,14 @@ def _merge_arrow(
     assert plan.merge is not None
     _Checked(source, plan)
     check_merge_source(source, plan.merge.keys, dataset.uri)
+    typed = _typed(dataset, source.schema)
     dataset.merge(
         source,
         plan.merge.keys,
         when_matched=plan.merge.when_matched,
         when_new=plan.merge.when_new,
         when_gone=plan.merge.when_gone,
-        where=None if plan.scope is None else plan.scope.predicate(source.schema, "target"),
+        where=None if plan.scope is None else plan.scope.predicate(typed, "target"),
         adds_columns=plan.schema_mode == "merge",
         properties={**plan.properties, MARK: mark},
         transaction=plan.transaction,

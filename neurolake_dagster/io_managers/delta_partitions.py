@@ -54,6 +54,17 @@ def present_scope(plan: ReadPlan, dataset: DeltaDataset) -> Scope:
     PartitionError, TableNotFoundError
     """
     assert plan.scope is not None
+    return plan.present(written_names(plan, dataset))
+
+
+def written_names(plan: ReadPlan, dataset: DeltaDataset) -> set[str]:
+    """Which of the asked partitions were ever written.
+
+    Raises
+    ------
+    PartitionError, TableNotFoundError
+    """
+    assert plan.scope is not None
     table = dataset.open(plan.version)
     if not plan.scope.columns:
         raise PartitionError(
@@ -66,7 +77,7 @@ def present_scope(plan: ReadPlan, dataset: DeltaDataset) -> Scope:
     others = tuple(key for key in plan.scope.keys if key.name not in written)
     if others:
         written |= _with_rows(plan, dataset, Scope(keys=others, columns=plan.scope.columns), schema)
-    return plan.present(written)
+    return written
 
 
 def record_written(dataset: DeltaDataset, plan: WritePlan, written: Written) -> None:

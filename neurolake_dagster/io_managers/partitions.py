@@ -3,13 +3,14 @@
 Owns what is said of keys that are missing or strange.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.errors import PartitionError
+from neurolake_dagster.errors import PartitionError, SchemaMismatchError
 from neurolake_dagster.io_managers.values import to_arrow
 from neurolake_dagster.tables.partitions import DEFAULT_DIMENSION
 from neurolake_dagster.tables.scope import Key, Member, Scope
@@ -64,7 +65,38 @@ def rows_by_partition(values: Mapping[Any, Any], scope: Scope, where: str) -> di
         for batch in rows.to_batches():
             one.check(batch)
         found[name] = rows
-    return found
+    return _of_one_schema(found, where)
+
+
+def _of_one_schema(values: Mapping[str, pa.Table], where: str) -> dict[str, pa.Table]:
+    """The tables with the columns of all, in types that hold the values of each."""
+    try:
+        whole = pa.concat_tables(values.values(), promote_options="permissive")
+    except pa.ArrowException as exc:
+        raise SchemaMismatchError(
+            f"{where}: the values of the dict do not fit into one table: {exc}"
+        ) from exc
+    ends = list(accumulate(rows.num_rows for rows in values.values()))
+    return {
+        name: whole.slice(end - rows.num_rows, rows.num_rows)
+        for (name, rows), end in zip(values.items(), ends, strict=True)
+    }
+
+
+def rows_of_keys(
+    data: pa.Table | pa.RecordBatchReader, scope: Scope, kept: Scope
+) -> pa.RecordBatchReader:
+    """The rows of some of a scope's keys; a row of none of the scope's is refused."""
+    places = {key.place for key in kept.keys}
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in data.to_batches() if isinstance(data, pa.Table) else data:
+            for place, rows in scope.divide(batch):
+                if place in places:
+                    yield rows
+
+    scope.require_columns(data.schema, "rows")
+    return pa.RecordBatchReader.from_batches(data.schema, batches())
 
 
 def in_one(

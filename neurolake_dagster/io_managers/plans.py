@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.errors import TableError, TableNotFoundError
+from neurolake_dagster.errors import PartitionError, TableError, TableNotFoundError
 from neurolake_dagster.io_managers.asked import INPUT_KEYS, OUTPUT_KEYS, Asked
 from neurolake_dagster.io_managers.partitions import missing_partitions, scope_of
 from neurolake_dagster.io_managers.paths import dataset_path
@@ -165,7 +165,7 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
     scope = None
     if context.has_asset_partitions:
         expr = _partition_expr(asked, definition)
-        scope = scope_of(context.asset_partitions_def, context.asset_partition_keys, expr)
+        scope = scope_of(context.asset_partitions_def, _partitions_to_write(context, where), expr)
         for key in scope.keys:
             partition_folder(key.place)  # refuses names that are too long, of any format
     keys = [] if scope is None else [key.name for key in scope.keys]
@@ -220,6 +220,32 @@ def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
     )
 
 
+def sparing(plan: WritePlan, written: Collection[str]) -> WritePlan:
+    """The plan of mode ``error`` or ``ignore`` for partitions: each is decided by itself.
+
+    Parameters
+    ----------
+    written
+        The names of the plan's partitions that are there.
+
+    Raises
+    ------
+    TableError
+        For mode ``error`` where one is there.
+    """
+    assert plan.scope is not None
+    if plan.mode == "error" and written:
+        shown = ", ".join(sorted(written)[:5])
+        raise TableError(
+            f"{plan.where}: {len(written)} partitions exist already, mode 'error' refuses them: "
+            f"{shown}; nothing was changed"
+        )
+    free = tuple(key for key in plan.scope.keys if key.name not in written)
+    if not free:
+        return plan
+    return replace(plan, mode="overwrite", scope=replace(plan.scope, keys=free))
+
+
 def projected(schema: pa.Schema, plan: ReadPlan) -> pa.Schema:
     """The part of a schema that a plan reads.
 
@@ -259,6 +285,20 @@ def _partition_expr(asked: Asked, definition: Mapping[str, Any]) -> object:
             f"{found!r} in the definition; expected it there alone"
         )
     return found
+
+
+def _partitions_to_write(context: dg.OutputContext, where: str) -> Sequence[str]:
+    """The run's partitions of the asset; of none Dagster tells no error."""
+    keys = context.asset_partition_keys
+    if not keys:
+        step = context.step_context
+        asked = step.partition_key_range if step.has_partition_key_range else None
+        shown = "" if asked is None else f" {asked.start!r} to {asked.end!r}"
+        raise PartitionError(
+            f"{where}: the run has no partitions, expected at least one; is its range{shown} "
+            "reversed? Nothing was changed"
+        )
+    return keys
 
 
 def _mode(asked: Asked, default: str, *, is_partitioned: bool) -> Mode:

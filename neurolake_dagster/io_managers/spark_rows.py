@@ -44,6 +44,13 @@ def with_key_numbers(frame: Any, scope: Scope) -> Any:
     return frame.withColumn(NUMBER_COLUMN, numbered(*[sf.col(f"`{name}`") for name in names]))
 
 
+def frame_of_keys(frame: Any, scope: Scope, kept: Scope) -> Any:
+    """The rows of a frame but for those of the keys of a scope that are not kept."""
+    left = [i for i, key in enumerate(scope.keys) if key in kept.keys]
+    numbered = with_key_numbers(frame, scope)
+    return numbered.where(numbered[NUMBER_COLUMN].isin([STRAY, *left])).drop(NUMBER_COLUMN)
+
+
 def collected(frame: Any, table: Table, where: str) -> pa.Table:
     """All rows of a frame on this machine, through files of the executors, not Spark's driver.
 

@@ -79,6 +79,12 @@ class TableIOManager(LakehouseIOManager):
             commit = table.write(data, split=plan.scope.divide, partitions=places, **options)
         return self._written(plan, table, before, commit)
 
+    def _written_names(self, plan: WritePlan) -> set[str]:
+        assert plan.scope is not None
+        snapshot = self._table(plan.path).log.try_snapshot()
+        written = set() if snapshot is None else set(snapshot.partitions)
+        return {key.name for key in plan.scope.keys if key.place in written}
+
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
         table = self._table(plan.path)
         _refuse_delta_settings(plan)

@@ -34,7 +34,13 @@ from neurolake_dagster.tables.delta_commit import (
 )
 from neurolake_dagster.tables.delta_failures import check_types, translated
 from neurolake_dagster.tables.delta_partitions import new_transactions, record_partitions
-from neurolake_dagster.tables.delta_rows import divided, noted_rows, with_plain_strings
+from neurolake_dagster.tables.delta_rows import (
+    delta_schema,
+    divided,
+    fit_delta,
+    noted_rows,
+    with_plain_strings,
+)
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.delta_snapshot import DeltaSnapshot, snapshot_of
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
@@ -131,7 +137,7 @@ class DeltaDataset:
                 settings.apply(self.open(), self.uri)
             else:
                 options = self.storage.deltalake_options()
-                settings.create(self.uri, schema, default_columns, options)
+                settings.create(self.uri, delta_schema(schema), default_columns, options)
 
     def commit(self, mark: str) -> DeltaCommit | None:
         """The commit of a write that was given this mark, or did this transaction.
@@ -237,6 +243,8 @@ class DeltaDataset:
         }
         if where is not None:
             options["predicate"] = where
+        held = None if schema_mode == "overwrite" else self._held()
+        data = fit_delta(data, held, self.uri, adds_columns=schema_mode == "merge")
         with translated(self.uri), noted_rows(data) as rows:
             write_deltalake(self.uri, rows, **options)
 
@@ -280,6 +288,7 @@ class DeltaDataset:
                 f"{self.uri}: the rows to merge lack columns {missing!r}; give them, or let "
                 "updated rows keep theirs by schema_mode 'merge'"
             )
+        data = fit_delta(data, self._held(), self.uri, adds_columns=adds_columns)
         with translated(self.uri):
             merge = table.merge(
                 data,
@@ -372,11 +381,15 @@ class DeltaDataset:
             app_transactions=own + new_transactions(table, partitions),
         )
 
+    def _held(self) -> pa.Schema | None:
+        """The table's schema; None where there is no table."""
+        return pa.schema(self.open().schema().to_arrow()) if self.exists() else None
+
     def _typing(self, schema: pa.Schema) -> str | None:
         """The schema mode for rows of the table's columns: some may bring types to null ones."""
-        if not self.exists():
+        held = self._held()
+        if held is None:
             return None
-        held = pa.schema(self.open().schema().to_arrow())
         is_typed = any(
             pa.types.is_null(field.type) and not pa.types.is_null(schema.field(field.name).type)
             for field in held

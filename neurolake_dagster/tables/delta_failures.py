@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pyarrow as pa
 from deltalake.exceptions import (
@@ -37,6 +38,8 @@ def translated(uri: str) -> Iterator[None]:
     except DeltaSchemaMismatchError as exc:
         raise SchemaMismatchError(f"{uri}: the rows do not fit the table's schema: {exc}") from exc
     except CommitFailedError as exc:
+        if "Table features" in str(exc):
+            raise SchemaMismatchError(f"{uri}: the table lacks what the rows need: {exc}") from exc
         raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
     except (DeltaError, DeltaProtocolError) as exc:
         raise TableError(f"{uri}: {exc}") from exc
@@ -44,6 +47,13 @@ def translated(uri: str) -> Iterator[None]:
 
 def check_types(schema: pa.Schema, uri: str) -> None:
     """Refuse types that Delta lacks: deltalake raises a bare `Exception` for them."""
+    names = sorted(schema.names, key=str.lower)
+    alike = [pair for pair in pairwise(names) if pair[0].lower() == pair[1].lower()]
+    if alike:
+        raise TableError(
+            f"{uri}: Delta tells columns {alike[0]!r} not apart, whose names differ by case; "
+            "rename one"
+        )
     lacking = [f"{field.name!r} is {field.type}" for field in schema if _is_lacking(field.type)]
     if lacking:
         raise TableError(
@@ -52,7 +62,7 @@ def check_types(schema: pa.Schema, uri: str) -> None:
 
 
 def _is_lacking(type_: pa.DataType) -> bool:
-    if pa.types.is_dictionary(type_):
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
         return _is_lacking(type_.value_type)
     if pa.types.is_nested(type_) and not pa.types.is_union(type_):
         return any(_is_lacking(type_.field(index).type) for index in range(type_.num_fields))
@@ -67,5 +77,4 @@ _LACKING = (
     pa.types.is_interval,
     pa.types.is_float16,
     pa.types.is_union,
-    pa.types.is_run_end_encoded,
 )

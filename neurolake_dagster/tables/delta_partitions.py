@@ -25,9 +25,14 @@ def new_transactions(table: DeltaTable | None, names: Collection[str]) -> list[T
 
 def recorded_partitions(table: DeltaTable, names: Collection[str]) -> set[str]:
     """Those of some partitions that a commit says it wrote."""
-    if len(names) > 1 and table.transaction_version(_together(names)) is not None:
+    if len(names) > 1 and _is_recorded(table, _together(names)):
         return set(names)
-    return {name for name in names if table.transaction_version(PREFIX + name) is not None}
+    return {name for name in names if _is_recorded(table, PREFIX + name)}
+
+
+def _is_recorded(table: DeltaTable, mark: str) -> bool:
+    """Whether a mark counts; a restore sets those that it takes back to 0."""
+    return (table.transaction_version(mark) or 0) > 0
 
 
 def record_partitions(table: DeltaTable, names: Collection[str]) -> None:

@@ -1,4 +1,7 @@
-"""Rows on their way into deltalake's engine and out of it: what it must not be left alone with."""
+"""Rows on their way into deltalake's engine and out of it: what it must not be left alone with.
+
+Left alone it casts rows to the table's types whatever is lost: 1.9 becomes 1.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +10,116 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake.exceptions import DeltaError
 
+from neurolake_dagster.errors import SchemaMismatchError
 from neurolake_dagster.tables.conditions import Joined, Predicate
+from neurolake_dagster.tables.schemas import check_fit, plain_schema
+
+_SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32()}
+
+
+def delta_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema of a new Delta table for rows of an Arrow schema."""
+    return pa.schema(
+        [field.with_type(_delta_type(field.type)) for field in schema], schema.metadata
+    )
+
+
+def fit_delta(
+    data: pa.Table | pa.RecordBatchReader,
+    held: pa.Schema | None,
+    where: str,
+    *,
+    adds_columns: bool = False,
+) -> pa.Table | pa.RecordBatchReader:
+    """The rows in the types of a Delta table, or of a new one.
+
+    Parameters
+    ----------
+    held
+        The table's schema; None for a new one, or one that the rows' replaces.
+    adds_columns
+        The rows may have columns that the table lacks, and lack some that may be null.
+
+    Raises
+    ------
+    SchemaMismatchError
+        If a column does not fit, or one of its values; the latter while rows go by.
+    """
+    target = delta_schema(data.schema)
+    if held is not None:
+        held = plain_schema(held)
+        target = pa.schema(
+            [_asked(field, had, held) for field, had in zip(target, data.schema, strict=True)]
+        )
+        # A column that was all null takes the type of the first values.
+        known = pa.schema(
+            [
+                target.field(one.name)
+                if pa.types.is_null(one.type) and one.name in target.names
+                else one
+                for one in held
+            ]
+        )
+        new = [field for field in target if field.name not in held.names] if adds_columns else []
+        check_fit(target, pa.schema([*known, *new]), where, may_miss=adds_columns)
+        target = pa.schema([_typed_as(field, known) for field in target])
+    if target.types == data.schema.types:
+        return data
+    if isinstance(data, pa.Table):
+        batches = [_cast(batch, target, where) for batch in data.to_batches()]
+        return pa.Table.from_batches(batches, target)
+    return pa.RecordBatchReader.from_batches(
+        target, (_cast(batch, target, where) for batch in data)
+    )
+
+
+def _asked(field: pa.Field, had: pa.Field, held: pa.Schema) -> pa.Field:
+    """A field to compare with the table's; of unsigned integers the values are compared."""
+    if pa.types.is_unsigned_integer(had.type) and field.name in held.names:
+        kind = held.field(field.name).type
+        return field.with_type(kind) if pa.types.is_integer(kind) else field
+    return field
+
+
+def _typed_as(field: pa.Field, held: pa.Schema) -> pa.Field:
+    return field.with_type(held.field(field.name).type) if field.name in held.names else field
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:
+    columns = []
+    for column, field in zip(batch.columns, schema, strict=True):
+        try:
+            columns.append(_plain(column).cast(field.type))
+        except pa.ArrowInvalid as exc:
+            raise SchemaMismatchError(
+                f"{where}: column {field.name!r} has values that Delta's {field.type} cannot "
+                f"hold: {exc}; round or cast them first"
+            ) from exc
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    return pc.run_end_decode(column) if pa.types.is_run_end_encoded(column.type) else column
+
+
+def _delta_type(type_: pa.DataType) -> pa.DataType:
+    """The type that Delta holds values of an Arrow type in."""
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        return _delta_type(type_.value_type)
+    if pa.types.is_unsigned_integer(type_):
+        return _SIGNED.get(type_, pa.int64())
+    if pa.types.is_timestamp(type_):
+        return pa.timestamp("us", None if type_.tz is None else "UTC")
+    if pa.types.is_decimal32(type_) or pa.types.is_decimal64(type_):
+        return pa.decimal128(type_.precision, type_.scale)
+    if pa.types.is_struct(type_):
+        return pa.struct([one.with_type(_delta_type(one.type)) for one in type_])
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        child = type_.value_field.with_type(_delta_type(type_.value_type))
+        return pa.list_(child) if pa.types.is_list(type_) else pa.large_list(child)
+    return type_
 
 
 @contextmanager

@@ -53,6 +53,8 @@ class Incoming:
         if partition is not None and (partitions is not None or split is not None):
             raise PartitionError("give either one partition, or partitions with a split")
         asked = () if partitions is None else tuple(as_partitions(partitions))
+        if partitions is not None and not asked:
+            raise PartitionError("no partition was given, expected at least one, or None for all")
         if isinstance(data, Mapping):
             streams = tuple((as_partition(place), _reader(rows)) for place, rows in data.items())
             if not streams:

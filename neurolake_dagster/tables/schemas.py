@@ -177,6 +177,9 @@ def fit_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         column = batch.column(field.name)
         if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(field.type):
             column = column.dictionary_decode()
+        elif pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(column.type):
+            # Parquet gives back as such only dictionaries of text.
+            column = column.cast(field.type.value_type).dictionary_encode()
         columns.append(column if column.type.equals(field.type) else column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 

@@ -60,6 +60,8 @@ def check_column(column: str, type_: pa.DataType, windows: Sequence[Window]) -> 
             f"column {column!r} is {type_}, but the partitions are windows under a day; "
             "expected a timestamp"
         )
+    if pa.types.is_null(type_):
+        return  # of no rows, or of rows that are in no window
     known = (pa.types.is_date, pa.types.is_timestamp, pa.types.is_integer, _is_text)
     if not any(is_one(type_) for is_one in known):
         raise PartitionError(
@@ -70,6 +72,8 @@ def check_column(column: str, type_: pa.DataType, windows: Sequence[Window]) -> 
 
 def matcher(windows: Sequence[Window], type_: pa.DataType) -> Callable[[pa.Array], Numbers]:
     """What finds for each value of a column the number of its window, -1 for none or null."""
+    if pa.types.is_null(type_):
+        return lambda values: np.full(len(values), -1, np.int64)
     if pa.types.is_temporal(type_):
         return _Instants(windows, type_).match
     if pa.types.is_integer(type_):
@@ -85,6 +89,8 @@ def sql_test(name: str, type_: pa.DataType, windows: Sequence[Window]) -> str:
     typed literal is in nanoseconds for the one, and the other's session zone for the other.
     """
     type_ = _plain(type_)
+    if pa.types.is_null(type_):
+        return "1 = 0"
     if pa.types.is_integer(type_):
         keys = [str(key) for key in _integers(windows)]
         return f"{name} IN ({', '.join(keys)})" if keys else "1 = 0"

@@ -4,12 +4,15 @@ from datetime import datetime
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
 
+from neurolake_dagster.io_managers import DeltaIOManager
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import scope_of
+from neurolake_dagster.tables.maintenance import restore
 from tests.io_managers.test_io_managers import (
     failure,
     instance,
@@ -222,3 +225,107 @@ def test_keys_that_no_folder_can_be_named_by_are_refused(
     assert run([named], manager, instance, partition_key=long[0]).success
     result = run([named], manager, instance, partition_key=long[1], raise_on_error=False)
     assert "its folder's name has 256 bytes, expected at most 255" in str(failure(result))
+
+
+def of_three() -> pa.Table:
+    return pa.table({"k": ["a", "b", "c"], "n": [2, 2, 2]})
+
+
+def by_key(manager: LakehouseIOManager) -> dict[str, int]:
+    rows = stored(manager, "made")
+    return dict(zip(rows["k"].to_pylist(), rows["n"].to_pylist(), strict=True))
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append", "ignore", "merge"])
+def test_a_reversed_range_is_refused_and_leaves_all(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, mode: str
+) -> None:
+    """Dagster tells no partition of it: a write of none replaced the whole table."""
+    assert run_range(made(of_run), manager, instance, "a", "c").success
+    more = {"merge_keys": ["k"]} if mode == "merge" else {}
+    tags = {"dagster/asset_partition_range_start": "c", "dagster/asset_partition_range_end": "a"}
+    for rows in (of_three(), of_three().slice(0, 0)):
+        asset = made(rows, mode=mode, **more)
+        told = str(failure(run([asset], manager, instance, tags=tags, raise_on_error=False)))
+        assert "no partitions, expected at least one; is its range 'c' to 'a' reversed?" in told
+    assert by_key(manager) == {"a": 1, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_ignore_and_error_are_decided_for_each_partition(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, as_dict: bool
+) -> None:
+    """They were decided by the table: its second partition was never written."""
+
+    def rows(context: dg.AssetExecutionContext) -> Any:
+        keys = list(context.partition_keys)
+        if as_dict:
+            return {key: pa.table({"k": [key], "n": [2]}) for key in keys}
+        return pa.table({"k": keys, "n": [2] * len(keys)})
+
+    ignoring, refusing = made(rows, mode="ignore"), made(rows, mode="error")
+    assert run_range(made(of_run), manager, instance, "b", "b").success
+    assert run_range(ignoring, manager, instance, "a", "b").success
+    assert by_key(manager) == {"a": 2, "b": 1}
+    assert run_range(made(of_run, mode="ignore"), manager, instance, "a", "b").success
+    assert run([refusing], manager, instance, partition_key="c").success
+    result = run([refusing], manager, instance, partition_key="b", raise_on_error=False)
+    assert "1 partitions exist already, mode 'error' refuses them: b" in str(failure(result))
+    assert by_key(manager) == {"a": 2, "b": 1, "c": 2}
+
+
+DAILY = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-11")
+
+
+def test_a_day_without_rows_may_have_no_types(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """An empty pandas frame: its columns are of the null type."""
+
+    @dg.asset(partitions_def=DAILY, metadata={"partition_expr": "day"})
+    def days(context: dg.AssetExecutionContext) -> pd.DataFrame:
+        rows = [(context.partition_key, 1)] if context.partition_key == "2024-01-01" else []
+        return pd.DataFrame(rows, columns=["day", "x"])
+
+    for key in ("2024-01-01", "2024-01-02"):
+        assert run([days], manager, instance, partition_key=key).success
+    assert stored(manager, "days").num_rows == 1
+
+
+def test_the_values_of_a_dict_share_a_schema(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """The first value's was that of all: the next might have text where it had only nulls."""
+    first, second = {"k": ["a"], "v": [None], "n": [1]}, {"k": ["b"], "v": ["x"], "n": [1.5]}
+    frames = {"a": pd.DataFrame(first), "b": pd.DataFrame(second)}
+    assert run_range(made(frames), manager, instance, "a", "b").success
+    found = stored(manager, "made").sort_by("k").to_pydict()
+    assert found == {"k": ["a", "b"], "v": [None, "x"], "n": [1.0, 1.5]}
+    mixed = {"a": pa.table({"k": ["a"], "v": [1]}), "b": pa.table({"k": ["b"], "v": ["x"]})}
+    tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "b"}
+    result = run([made(mixed)], manager, instance, tags=tags, raise_on_error=False)
+    assert "do not fit into one table" in str(failure(result))
+
+
+def test_a_partition_that_a_restore_took_back_was_never_written(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """Delta told its readers that it has no rows."""
+    for key in ("a", "b"):
+        asset = made(of_run, table_properties=KEPT.get(type(manager).__name__, {}))
+        assert run([asset], manager, instance, partition_key=key).success
+    if isinstance(manager, DeltaIOManager):
+        manager.dataset(["made"]).restore(0)
+    else:
+        restore(manager.table(["made"]), 0)  # type: ignore[attr-defined] # of NCF and Parquet
+    reader = Readers().assets["table"]
+    asked = [made(of_run), reader]
+    result = run(
+        asked, manager, instance, selection=[reader], partition_key="b", raise_on_error=False
+    )
+    assert "1 partitions were never written: b" in str(failure(result))
+    assert run([made(of_run)], manager, instance, partition_key="b").success
+    assert run(asked, manager, instance, selection=[reader], partition_key="b").success
+
+
+KEPT = {"ParquetIOManager": {"neurolake.keep_former_files": "true"}}

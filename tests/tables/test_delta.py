@@ -5,7 +5,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -189,3 +191,101 @@ def test_what_the_rows_own_source_raises_is_told(dataset: DeltaDataset) -> None:
     with pytest.raises(LookupError, match="the source is gone"):
         dataset.write(pa.RecordBatchReader.from_batches(ROWS.schema, batches()))
     assert not dataset.exists()
+
+
+NOON = datetime(2024, 1, 1, 12)
+LOSING: dict[str, tuple[pa.Array, pa.Array]] = {
+    "doubles to integers": (pa.array([1]), pa.array([2.5])),
+    "large integers to doubles": (pa.array([1.5]), pa.array([2**60 + 1])),
+    "doubles to floats": (pa.array([1.5], pa.float32()), pa.array([0.1])),
+    "flags to integers": (pa.array([1]), pa.array([True])),
+    "integers to text": (pa.array(["a"]), pa.array([1])),
+    "text to integers": (pa.array([1]), pa.array(["2"])),
+    "wide to narrow integers": (pa.array([1], pa.int32()), pa.array([2**40])),
+    "decimals of more digits": (
+        pa.array([Decimal("1.10")], pa.decimal128(10, 2)),
+        pa.array([Decimal("1.1289")], pa.decimal128(10, 4)),
+    ),
+    "instants to no zone": (
+        pa.array([NOON], pa.timestamp("us")),
+        pa.array([NOON], pa.timestamp("us", "UTC")),
+    ),
+    "no zone to instants": (
+        pa.array([NOON], pa.timestamp("us", "UTC")),
+        pa.array([NOON], pa.timestamp("us")),
+    ),
+    "times to dates": (pa.array([NOON.date()]), pa.array([NOON], pa.timestamp("us"))),
+    "nanoseconds": (pa.array([NOON], pa.timestamp("us")), pa.array([1_001], pa.timestamp("ns"))),
+    "unsigned": (pa.array([1], pa.int8()), pa.array([200], pa.uint8())),
+}
+
+
+@pytest.mark.parametrize("name", LOSING)
+def test_rows_that_would_lose_something_are_refused(name: str, dataset: DeltaDataset) -> None:
+    """deltalake casts them as the table has it: 2.5 became 2, an instant a wall clock's time."""
+    held, given = LOSING[name]
+    dataset.write(pa.table({"id": [1], "v": held}))
+    rows = pa.table({"id": [1], "v": given})
+    for write in (
+        lambda: dataset.write(rows, mode="append"),
+        lambda: dataset.write(rows.to_reader(), mode="append"),
+        lambda: dataset.write(rows),
+        lambda: dataset.merge(rows, ["id"]),
+        lambda: dataset.write(rows, mode="append", schema_mode="merge"),
+    ):
+        with pytest.raises(SchemaMismatchError, match="'v'"):
+            write()
+    assert dataset.open().version() == 0
+    with pytest.raises(SchemaMismatchError, match="'more' is not in the table"):
+        dataset.merge(pa.table({"id": [1], "v": held, "more": [1]}), ["id"])
+
+
+KEEPING: dict[str, tuple[pa.Array, pa.Array]] = {
+    "integers": (pa.array([1]), pa.array([2], pa.int16())),
+    "unsigned to what there was": (pa.array([1], pa.int8()), pa.array([5], pa.uint8())),
+    "large unsigned": (pa.array([200], pa.uint8()), pa.array([2**63 - 1], pa.uint64())),
+    "nanoseconds without a rest": (
+        pa.array([NOON], pa.timestamp("us")),
+        pa.array([NOON], pa.timestamp("ns")),
+    ),
+    "another zone": (
+        pa.array([NOON], pa.timestamp("us", "UTC")),
+        pa.array([NOON], pa.timestamp("s", "Asia/Tokyo")),
+    ),
+    "categories": (pa.array(["a"]), pa.array(["b"]).dictionary_encode()),
+    "small decimals": (
+        pa.array([Decimal("1.2")], pa.decimal32(5, 2)),
+        pa.array([Decimal("3.4")], pa.decimal64(5, 2)),
+    ),
+    "runs": (pa.array([1]), pa.RunEndEncodedArray.from_arrays([1], pa.array([7]))),
+    "lists": (pa.array([[1]], pa.list_(pa.uint8())), pa.array([[200]], pa.list_(pa.uint8()))),
+}
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_rows_that_lose_nothing_are_taken(name: str, dataset: DeltaDataset) -> None:
+    held, given = KEEPING[name]
+    if name == "large unsigned":
+        dataset.write(pa.table({"v": pa.array([200], pa.uint64())}))
+    else:
+        dataset.write(pa.table({"v": held}))
+    dataset.write(pa.table({"v": given}), mode="append")
+    found = dataset.scan().read_all()["v"].to_pylist()
+    want = [*held.to_pylist(), *given.to_pylist()]
+    assert sorted(map(str, map(_instant, found))) == sorted(map(str, map(_instant, want)))
+
+
+def _instant(value: Any) -> Any:
+    is_aware = isinstance(value, datetime) and value.tzinfo is not None
+    return value.astimezone(UTC) if is_aware else value
+
+
+def test_the_first_rows_lose_nothing_either(dataset: DeltaDataset) -> None:
+    with pytest.raises(SchemaMismatchError, match=r"'t' has values.*would lose data"):
+        dataset.write(pa.table({"t": pa.array([1_001], pa.timestamp("ns"))}))
+    assert not dataset.exists()
+
+
+def test_names_that_differ_by_case_are_told(dataset: DeltaDataset) -> None:
+    with pytest.raises(TableError, match=r"\('id', 'ID'\).*differ by case"):
+        dataset.write(pa.table({"id": [1], "ID": [2]}))

@@ -97,3 +97,28 @@ def test_types_widen_without_loss(
 )
 def test_types_that_would_lose_something_do_not_fit(have: pa.DataType, want: pa.DataType) -> None:
     assert not fits(have, want)
+
+
+CATEGORIES = {
+    "integers": [2012, 2013, 2012],
+    "floats": [0.5, 1.5, 0.5],
+    "flags": [True, False, True],
+    "dates": [date(2024, 1, 1), date(2024, 1, 2), None],
+    "times": [datetime(2024, 1, 1, 3), None, datetime(2024, 1, 1)],
+    "decimals": [Decimal("1.5"), Decimal("2.5"), Decimal("1.5")],
+    "text": ["a", None, "b"],
+    "bytes": [b"a", b"", b"a"],
+}
+
+
+@pytest.mark.parametrize("name", CATEGORIES)
+def test_categories_of_any_type_come_back(name: str, table: Table) -> None:
+    """Parquet keeps only those of text as such: the others could be written and never read."""
+    rows = pa.table({"c": pa.array(CATEGORIES[name]).dictionary_encode()})
+    table.write(rows)
+    table.write(rows, mode="append")
+    found = table.read()
+    assert found.schema.equals(rows.schema)
+    assert found["c"].to_pylist() == CATEGORIES[name] * 2
+    assert table.read(filters=[("c", "=", CATEGORIES[name][0])]).num_rows in (2, 4)
+    assert sum(batch.num_rows for batch in table.scan()) == 6
