@@ -128,14 +128,17 @@ def place_of(uri: str, options: StorageOptions) -> tuple[Storage, str]:
     StorageError
         If the place is a whole bucket or the root of the disk.
     """
-    plain = uri.removeprefix("file://") if uri.startswith("file:///") else uri
-    plain = plain.removeprefix("file:").rstrip("/")
-    if not plain.startswith(("s3://", "s3a://")):
-        plain = str(Storage(plain).root) if plain else "/"
-    parent, _, name = plain.rpartition("/")
-    if not name or parent.rstrip("/") in ("s3:", "s3a:"):
+    parent, _, name = address_of(uri).rpartition("/")
+    if not name or parent.rstrip("/") == "s3:":
         raise StorageError(f"{uri}: expected a path below a bucket or below the disk's root")
     return Storage(parent or "/", options), name
+
+
+def address_of(uri: str) -> str:
+    """The one spelling of a place: an absolute path, or ``s3://bucket/...``."""
+    plain = uri.removeprefix("file://") if uri.startswith("file:///") else uri
+    plain = plain.removeprefix("file:").rstrip("/")
+    return str(Storage(plain).root) if plain else "/"
 
 
 def _schema_of(file: Location) -> pa.Schema:
