@@ -135,16 +135,22 @@ def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> 
     Raises
     ------
     SchemaMismatchError
-        If a column's values do not fit the asked type.
+        If a column's values do not fit the asked type, or are nulls where it allows none.
     """
     columns = []
     for field, source in zip(schema, sources, strict=True):
         if source is None:
-            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
-            continue
-        column = table.column(source)
+            column = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+        else:
+            column = table.column(source)
         if column.type != field.type:
             column = _cast(column, field)
+        # Spark would not look for them, and take what lies in their place.
+        if column.null_count and not field.nullable:
+            raise SchemaMismatchError(
+                f"column {field.name!r}: {column.null_count} nulls in the file, but the schema "
+                "that was asked for says NOT NULL; leave NOT NULL out"
+            )
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
 

@@ -213,6 +213,26 @@ def test_merge_schema_reads_missing_columns_as_null(spark: SparkSession, tmp_pat
         spark.read.format("ncf").schema("a long, b string").load(str(tmp_path)).collect()
 
 
+def test_nulls_are_read_though_the_schema_says_not_null(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Spark took the value before a null for it."""
+    path = str(tmp_path / "n.ncf")
+    ncf.write_table(
+        pa.table({"id": pa.array([7, None, 9], pa.int64()), "l": [[1], [None], []]}), path
+    )
+    schema = "id bigint not null, l array<bigint> not null"
+    frame = spark.read.schema(schema).format("ncf").load(path)
+    assert [tuple(row) for row in frame.collect()] == [(7, [1]), (None, [None]), (9, [])]
+    assert frame.where("id is null").count() == 1
+    assert frame.selectExpr("sum(id)").collect()[0][0] == 16
+    alone = spark.read.schema(schema).format(INNER_NAME)
+    with pytest.raises(PySparkException, match=r"column 'id': 1 nulls.*leave NOT NULL out"):
+        alone.load(path).collect()
+    ncf.write_table(pa.table({"id": [7, 9]}), path)
+    assert alone.schema("id bigint not null").load(path).count() == 2
+
+
 def test_types_go_round(spark: SparkSession, tmp_path: Path) -> None:
     frame = spark.sql(
         """select true bo, 1Y by, 2S sh, 3 i, 4L lo, 1.5F fl, 2.5D do, 12.34BD de, 'ä' st,
