@@ -240,6 +240,8 @@ class FilteringReader(NCFReader):
 
 def _sendable(rows: pa.Table) -> Iterator[pa.RecordBatch]:
     """The rows in batches of about `SENT_BYTES`."""
+    if rows.num_rows == 0:
+        return
     size = max(1, rows.nbytes // SENT_BYTES)
     yield from (one for one in rows.to_batches(-(-rows.num_rows // size)) if one.num_rows)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -19,7 +20,7 @@ from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
 from neurolake_dagster.spark.filters import read_where
 from neurolake_dagster.spark.saving import write_ncf
-from neurolake_dagster.spark.types import arrow_schema
+from neurolake_dagster.spark.types import arrow_schema, spark_schema
 from neurolake_dagster.spark.writing import NCFTableWriter
 from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.tables import Table
@@ -231,6 +232,26 @@ def test_nulls_are_read_though_the_schema_says_not_null(
         alone.load(path).collect()
     ncf.write_table(pa.table({"id": [7, 9]}), path)
     assert alone.schema("id bigint not null").load(path).count() == 2
+
+
+def rows_of(path: Path, schema: dict[str, pa.DataType], **options: str) -> list[dict[str, Any]]:
+    """What the tasks of the Python side send, without Spark."""
+    source = NCFDataSource(CaseInsensitiveDict({"path": str(path), **options}))
+    reader = source.reader(spark_schema(pa.schema(schema)))
+    batches = [batch for part in reader.partitions() for batch in reader.read(part)]
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+@pytest.mark.parametrize("where", ["u = 2", "word = 'b'", "later = 3"])
+def test_a_batch_without_a_row_that_passes(tmp_path: Path, where: str) -> None:
+    """Columns that Arrow has filtered, not the core, were divided by their rows: by none."""
+    words = pa.array(["a", "c"]).dictionary_encode()
+    ncf.write_table(
+        pa.table({"u": pa.array([1, 3], pa.uint16()), "word": words}), tmp_path / "1.ncf"
+    )
+    schema = {"u": pa.int32(), "word": pa.string(), "later": pa.int64()}
+    assert rows_of(tmp_path, schema, where=where, mergeSchema="true") == []
+    assert len(rows_of(tmp_path, schema, where="u = 3", mergeSchema="true")) == 1
 
 
 def test_types_go_round(spark: SparkSession, tmp_path: Path) -> None:
