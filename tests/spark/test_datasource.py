@@ -11,14 +11,14 @@ import pyarrow as pa
 import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, functions as sf
-from pyspark.sql.datasource import CaseInsensitiveDict
+from pyspark.sql.datasource import CaseInsensitiveDict, In, Not
 from pyspark.sql.types import StructType
 
 from neurolake_dagster import ncf
 from neurolake_dagster.errors import PartitionError, SettingsError, TableError
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
-from neurolake_dagster.spark.filters import read_where
+from neurolake_dagster.spark.filters import read_filter, read_where
 from neurolake_dagster.spark.saving import write_ncf
 from neurolake_dagster.spark.types import arrow_schema, spark_schema
 from neurolake_dagster.spark.writing import NCFTableWriter
@@ -183,6 +183,19 @@ def test_where_means_what_spark_means(where: str, expected: list[int]) -> None:
     for term in read_where(where, TYPES):
         kept = kept.filter(term.expression())
     assert kept["id"].to_pylist() == expected
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()], ids=str)
+def test_in_finds_either_zero(kind: pa.DataType) -> None:
+    """Spark has one zero; Arrow's `isin` has two."""
+    rows = pa.table({"x": pa.array([-0.0, 0.0, 1.5, 2.5], kind)})
+    term = read_filter(In(("x",), (0.0, 1.5)), {"x": kind})
+    opposite = read_filter(Not(In(("x",), (-0.0, 1.5))), {"x": kind})
+    assert term is not None
+    assert opposite is not None
+    asked = read_where("x in (0, 1.5)", {"x": kind})[0]
+    found = [rows.filter(one.expression()).num_rows for one in (term, asked, opposite)]
+    assert found == [3, 3, 1]
 
 
 @pytest.mark.parametrize("where", ["id > 1 or id < 3", "nope = 1", "id = 'x'", "id >"])
