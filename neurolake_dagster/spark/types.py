@@ -124,6 +124,19 @@ def _plain_decimal(kind: Any) -> pa.DataType:
     return pa.decimal128(kind.precision, kind.scale)
 
 
+def keeps_values(stored: Any, asked: Any) -> bool:
+    """Whether values come out as they are stored: bounds of these then hold for what is read.
+
+    Of times only where the unit is the same: in the log bounds are integers of it.
+    """
+    if pa.types.is_dictionary(stored):
+        stored = stored.value_type
+    if pa.types.is_timestamp(stored):
+        return bool(stored.unit == "us" and plain_type(stored) == asked)
+    widened = stored if pa.types.is_temporal(stored) else _PLAIN.get(stored.id, stored)
+    return bool(widened == asked)
+
+
 def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> pa.Table:
     """The table in exactly the asked schema; nothing is copied where the types are the same.
 

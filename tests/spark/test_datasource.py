@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.errors import PySparkException
@@ -19,6 +20,7 @@ from neurolake_dagster.errors import PartitionError, SettingsError, TableError
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
 from neurolake_dagster.spark.filters import read_filter, read_where
+from neurolake_dagster.spark.reading import WHOLE_FILE_BYTES
 from neurolake_dagster.spark.saving import write_ncf
 from neurolake_dagster.spark.types import arrow_schema, spark_schema
 from neurolake_dagster.spark.writing import NCFTableWriter
@@ -265,6 +267,38 @@ def test_a_batch_without_a_row_that_passes(tmp_path: Path, where: str) -> None:
     schema = {"u": pa.int32(), "word": pa.string(), "later": pa.int64()}
     assert rows_of(tmp_path, schema, where=where, mergeSchema="true") == []
     assert len(rows_of(tmp_path, schema, where="u = 3", mergeSchema="true")) == 1
+
+
+def test_a_file_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None:
+    """Nanoseconds are read as the microseconds below them: these lie below the file's bounds."""
+    moments = pa.array([1_500, 2_000, 9_500], pa.timestamp("ns"))
+    rows = pa.table({"at": moments, "word": pa.array(["b", "c", "d"]).dictionary_encode()})
+    table_at(tmp_path / "t").write(rows)
+    asked = {"at": pa.timestamp("us"), "word": pa.string()}
+    found = {
+        where: len(rows_of(tmp_path / "t", asked, where=where))
+        for where in ("at = '1970-01-01 00:00:00.000001'", "at < '1970-01-01 00:00:00.000002'")
+    }
+    assert list(found.values()) == [1, 1]
+    source = NCFDataSource(CaseInsensitiveDict({"path": f"{tmp_path}/t", "where": "word < 'b'"}))
+    assert not source.reader(spark_schema(pa.schema(asked))).partitions()
+
+
+def test_a_row_group_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None:
+    """A double becomes another number as a float, which lay beyond the group's bounds."""
+    count = WHOLE_FILE_BYTES // 6  # of noise: of so large a file the driver judges row groups
+    noise = pa.array(np.random.default_rng(1).random(count))
+    money = pa.repeat(pa.scalar(Decimal("0.1"), pa.decimal128(5, 2)), count)
+    tenth = pa.repeat(pa.scalar(0.1), count)
+    ncf.write_table(pa.table({"x": tenth, "d": money, "noise": noise}), tmp_path / "big.ncf")
+    asked = {"x": pa.float32(), "d": pa.float64(), "noise": pa.float64()}
+    source = {"path": f"{tmp_path}/big.ncf"}
+    found = {}
+    for where in ("x = 0.1", "x <= 0.1", "d = 0.1", "noise > 2"):
+        options = CaseInsensitiveDict({**source, "where": where})
+        reader = NCFDataSource(options).reader(spark_schema(pa.schema(asked)))
+        found[where] = bool(reader.partitions())
+    assert found == {"x = 0.1": True, "x <= 0.1": True, "d = 0.1": True, "noise > 2": False}
 
 
 def test_types_go_round(spark: SparkSession, tmp_path: Path) -> None:
