@@ -41,7 +41,7 @@ class NCFTableWriter(DataSourceArrowWriter):
     partition_by
         Columns whose values divide the rows into partitions; they stay in the files.
     is_dynamic
-        Overwrite only the partitions that get rows.
+        Overwrite only the partitions that get rows; other modes do not ask.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class NCFTableWriter(DataSourceArrowWriter):
         self.schema = schema
         self.mode = mode
         self.partition_by = partition_by
-        self.is_dynamic = is_dynamic and bool(partition_by)
+        self.is_dynamic = is_dynamic and bool(partition_by) and mode == "overwrite"
         self.stage_path = f"{STAGING_FOLDER}/{uuid.uuid4().hex}"
         # Told before a task runs: the driver makes the writer first.
         self.skips = mode == "ignore" and table.exists()
@@ -108,7 +108,7 @@ class NCFTableWriter(DataSourceArrowWriter):
 
     def _commit(self, files: Sequence[DataFile]) -> None:
         places = list(dict.fromkeys(file.partition for file in files)) if self.is_dynamic else []
-        if self.is_dynamic and not places and self.mode == "overwrite":
+        if self.is_dynamic and not places:
             return
         self.table.commit(files, schema=self.schema, partitions=places, mode=self.mode)
 

@@ -21,7 +21,7 @@ from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
 from neurolake_dagster.spark.filters import read_filter, read_where
 from neurolake_dagster.spark.reading import WHOLE_FILE_BYTES
-from neurolake_dagster.spark.saving import write_ncf
+from neurolake_dagster.spark.saving import OVERWRITE_MODE, write_ncf
 from neurolake_dagster.spark.types import arrow_schema, spark_schema
 from neurolake_dagster.spark.writing import NCFTableWriter
 from neurolake_dagster.storage import Storage, StorageOptions
@@ -394,6 +394,27 @@ def test_partition_by_and_dynamic_overwrite(spark: SparkSession, tmp_path: Path)
     assert read(spark, uri).where("k = 1").count() == 1
     with pytest.raises(PySparkException, match="names no columns"):
         write_ncf(frame, uri, mode="append", partition_by=["nope"])
+
+
+def test_the_sessions_overwrite_mode_holds(spark: SparkSession, tmp_path: Path) -> None:
+    """`spark.sql.sources.partitionOverwriteMode` was passed over: other partitions were lost."""
+    uri = str(tmp_path / "t")
+    frame = spark.range(30).selectExpr("id", "id % 3 as k")
+    change = frame.where("id = 1")
+    spark.conf.set(OVERWRITE_MODE, "DYNAMIC")
+    try:
+        frame.write.format("ncf").partitionBy("k").save(uri)
+        change.write.format("ncf").partitionBy("k").mode("overwrite").save(uri)
+        assert read(spark, uri).count() == 21
+        write_ncf(frame.where("id < 2"), uri, mode="overwrite", partition_by=["k"])
+        assert read(spark, uri).count() == 12
+        write_ncf(change, uri, mode="append", partition_by=["k"])
+        assert read(spark, uri).count() == 13
+        static = change.write.option("partitionOverwriteMode", "static").partitionBy("k")
+        static.format("ncf").mode("overwrite").save(uri)
+        assert read(spark, uri).count() == 1
+    finally:
+        spark.conf.unset(OVERWRITE_MODE)
 
 
 def test_a_failing_task_leaves_the_former_version(spark: SparkSession, tmp_path: Path) -> None:
