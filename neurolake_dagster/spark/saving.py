@@ -51,7 +51,8 @@ def write_ncf(
     Raises
     ------
     TableError
-        If the mode is ``errorifexists`` and there is a table, or it is no mode.
+        If the mode is ``errorifexists`` and there is a table, or it is no mode; or if NCF files
+        lie there that are no table's.
     """
     check_mode(mode)
     # Executors import this package too, and need no session.
@@ -64,10 +65,11 @@ def write_ncf(
     writer = frame.write.format("ncf").option("partitionBy", json.dumps(list(partition_by)))
     writer.option("partitionOverwriteMode", session.conf.get(OVERWRITE_MODE, "static"))
     if mode == "overwrite":
-        writer.mode("overwrite").save(uri)
-        return
+        writer.mode("overwrite")
+    else:
+        writer.mode("append").option("ifExists", mode)
     try:
-        writer.mode("append").option("ifExists", mode).save(uri)
+        writer.save(uri)
     except PySparkException as exc:
         told = _EXISTS.search(str(exc))
         if told is None:

@@ -371,6 +371,31 @@ def test_write_ncf_has_the_same_modes(spark: SparkSession, tmp_path: Path) -> No
     assert read(spark, uri).count() == 10
 
 
+@pytest.mark.parametrize("place", ["rows.ncf", "day=1/rows.ncf"])
+def test_a_folder_of_files_does_not_become_a_table(
+    spark: SparkSession, tmp_path: Path, place: str
+) -> None:
+    """The table's log hid the files that lay there before."""
+    uri, frame = str(tmp_path / "t"), spark.range(5)
+    (tmp_path / "t" / place).parent.mkdir(parents=True)
+    ncf.write_table(ROWS, tmp_path / "t" / place)
+    for mode in ("append", "overwrite", "errorifexists"):
+        with pytest.raises(TableError, match="exists already, as a folder of NCF files"):
+            write_ncf(frame, uri, mode=mode)  # type: ignore[arg-type]
+        with pytest.raises(PySparkException, match="write to another folder"):
+            frame.write.format("ncf").mode(mode).save(uri)
+    write_ncf(frame, uri, mode="ignore")
+    assert read(spark, uri).count() == 1000
+    assert [path.name for path in (tmp_path / "t").iterdir()] == [place.split("/")[0]]
+
+
+def test_a_table_is_written_above_a_table_and_over_what_a_killed_write_left(tmp_path: Path) -> None:
+    table_at(tmp_path / "t" / "daily").write(ROWS)
+    ncf.write_table(ROWS, tmp_path / "t" / f"part-{'0' * 32}.ncf")
+    appender(tmp_path / "t").commit([])
+    assert table_at(tmp_path / "t").snapshot().files == ()
+
+
 def test_a_thread_without_a_session_writes(spark: SparkSession, tmp_path: Path) -> None:
     """Spark finds formats in the thread's own session: no other thread found this one."""
     with ThreadPoolExecutor(1) as pool:
