@@ -5,6 +5,7 @@ JVM and with a proof, are `neurolake_dagster.conversion`'s.
 """
 
 import json
+import os
 import time
 import urllib.parse
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def convert_parquet_to_ncf(
     Raises
     ------
     TableError
-        If there is a table and the mode is ``errorifexists``.
+        If there is a table and the mode is ``errorifexists``, or one side lies in the other.
     StorageError
         If one side cannot be reached; nothing was written then.
     """
@@ -90,7 +91,9 @@ def convert_parquet_to_ncf(
     options = _options_of(session)
     started = time.perf_counter()
     frame = session.read.parquet(source)
-    read = _parquet_sizes(frame, options)
+    uris = _file_uris(frame)
+    _require_apart(target, [source, *uris])
+    read = _sizes(uris, options)
     _require_reachable(target, options)
     chosen = frame if columns is None else frame.select(*columns)
     write_ncf(chosen, target, mode=mode, partition_by=partition_by)
@@ -128,7 +131,8 @@ def convert_ncf_to_parquet(
     Raises
     ------
     TableError
-        If there is something at the target and the mode is ``errorifexists``.
+        If there is something at the target and the mode is ``errorifexists``, or one side lies
+        in the other.
     StorageError
         If one side cannot be reached; nothing was written then.
     """
@@ -137,6 +141,7 @@ def convert_ncf_to_parquet(
     options = _options_of(session)
     started = time.perf_counter()
     files = _ncf_files(source, options)
+    _require_apart(target, [source, *(file.uri for file in files)])
     _require_reachable(target, options)
     reader = session.read.format("ncf")
     if columns is not None:
@@ -145,7 +150,7 @@ def convert_ncf_to_parquet(
     _save_parquet(writer.partitionBy(*partition_by), target)
     seconds = time.perf_counter() - started
     written = session.read.parquet(target)
-    sizes = _parquet_sizes(written, options)
+    sizes = _sizes(_file_uris(written), options)
     return FileConversion(
         source=source,
         target=target,
@@ -179,6 +184,32 @@ def _options_of(session: "SparkSession") -> StorageOptions:
     return StorageOptions(secure=secure, **{name: one for name, one in running.items() if one})
 
 
+def _require_apart(target: str, sources: Sequence[str]) -> None:
+    """Refuse to write where is read: Spark empties the target first, or the two formats mix.
+
+    Parameters
+    ----------
+    sources
+        The place that is read, and its files: of a glob only these are known.
+    """
+    written = f"{_resolved(target)}/"
+    for source in sources:
+        read = f"{_resolved(source)}/"
+        if read.startswith(written) or written.startswith(read):
+            raise TableError(
+                f"{target}: holds {source}, which is read, or lies in it; expected a target "
+                "apart from the source: write to another folder"
+            )
+
+
+def _resolved(uri: str) -> str:
+    """A place's address; on disk without links and dots."""
+    from neurolake_dagster.spark.locations import address_of
+
+    address = address_of(uri)
+    return address if address.startswith("s3://") else os.path.realpath(address)
+
+
 def _require_reachable(place: str, options: StorageOptions) -> None:
     """Ask for something there, before Spark writes what could not be looked at after."""
     from neurolake_dagster.spark.locations import place_of
@@ -205,10 +236,14 @@ def _row_count(file: "Location") -> int:
         return opened.num_rows
 
 
-def _parquet_sizes(frame: "DataFrame", options: StorageOptions) -> list[int]:
+def _file_uris(frame: "DataFrame") -> list[str]:
+    return [urllib.parse.unquote(uri) for uri in frame.inputFiles()]
+
+
+def _sizes(uris: Sequence[str], options: StorageOptions) -> list[int]:
     """The size of each of a frame's files; Spark tells their names only."""
     from neurolake_dagster.spark.locations import place_of
 
-    places = [place_of(urllib.parse.unquote(uri), options) for uri in frame.inputFiles()]
+    places = [place_of(uri, options) for uri in uris]
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         return list(pool.map(lambda place: place[0].size(place[1]), places))

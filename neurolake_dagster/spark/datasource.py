@@ -9,7 +9,8 @@ Of reading: ``path``, ``paths`` (JSON list), ``columns`` (JSON list, or names di
 ``mergeSchema``, ``version`` of a table, ``maxPartitionBytes``, ``where`` (only rows that pass:
 comparisons, ``IN``, ``IS NULL``, joined by ``AND``), ``pushdown`` (take the filters of a query).
 Of writing: ``path``, ``ifExists`` (``append``, ``error``, ``ignore``), ``partitionBy``,
-``partitionOverwriteMode`` (``static``, ``dynamic``). Any other option is refused.
+``partitionOverwriteMode`` (``static``, ``dynamic``; else as the session's setting of that name
+says). Any other option is refused.
 
 Where `jvm/NCFSource.java` is at hand, that is in each session of ours, a query's columns and
 filters are pushed down by themselves, and ``mode`` and ``partitionBy`` of ``df.write`` are enough.

@@ -122,7 +122,11 @@ class Term:
         if self.operator == "valid":
             return column.is_valid()
         if self.operator == "in":
-            return column.isin(pa.array(self.values, self.values[0].type))
+            kind = self.values[0].type
+            # Arrow tells the two zeros apart here, though not in comparisons.
+            zero = self.is_float and any(one.as_py() == 0 for one in self.values)
+            zeros = (pa.scalar(0.0, kind), pa.scalar(-0.0, kind)) if zero else ()
+            return column.isin(pa.array([*self.values, *zeros], kind))
         value = self.values[0]
         if self.operator == "starts":
             return pc.starts_with(column, value.as_py())

@@ -21,11 +21,13 @@ from neurolake_dagster.errors import (
 from neurolake_dagster.ncf import NCFFile
 from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.tables import DataFile, Snapshot, Table
+from neurolake_dagster.tables.checkpoints import LOG_FOLDER
 from neurolake_dagster.tables.snapshot import ColumnBounds
 
 SUFFIX = ".ncf"
 FOOTERS_AT_ONCE = 8
 _GLOB = re.compile(r"[*?\[{]")
+_PART = re.compile(r"part-[0-9a-f]{32}\.ncf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +130,31 @@ def place_of(uri: str, options: StorageOptions) -> tuple[Storage, str]:
     StorageError
         If the place is a whole bucket or the root of the disk.
     """
-    plain = uri.removeprefix("file://") if uri.startswith("file:///") else uri
-    plain = plain.removeprefix("file:").rstrip("/")
-    if not plain.startswith(("s3://", "s3a://")):
-        plain = str(Storage(plain).root) if plain else "/"
-    parent, _, name = plain.rpartition("/")
-    if not name or parent.rstrip("/") in ("s3:", "s3a:"):
+    parent, _, name = address_of(uri).rpartition("/")
+    if not name or parent.rstrip("/") == "s3:":
         raise StorageError(f"{uri}: expected a path below a bucket or below the disk's root")
     return Storage(parent or "/", options), name
+
+
+def is_plain_folder(storage: Storage, folder: str) -> bool:
+    """Whether a folder that is no table holds NCF files, here or in ``key=value`` folders.
+
+    Parts that a killed first write of a table has left do not count, nor what lies deeper.
+    """
+    if any(storage.list(f"{folder}/{LOG_FOLDER}")):
+        return False
+    below = (file.key.removeprefix(f"{folder}/") for file in _list_files(storage, folder))
+    return any(
+        _PART.fullmatch(name) is None and all("=" in one for one in folders)
+        for *folders, name in (key.split("/") for key in below)
+    )
+
+
+def address_of(uri: str) -> str:
+    """The one spelling of a place: an absolute path, or ``s3://bucket/...``."""
+    plain = uri.removeprefix("file://") if uri.startswith("file:///") else uri
+    plain = plain.removeprefix("file:").rstrip("/")
+    return str(Storage(plain).root) if plain else "/"
 
 
 def _schema_of(file: Location) -> pa.Schema:

@@ -18,7 +18,7 @@ from neurolake_dagster.errors import SchemaMismatchError
 from neurolake_dagster.ncf import NCFFile, RowGroupMetadata
 from neurolake_dagster.spark.filters import Bounds, Term, read_filter
 from neurolake_dagster.spark.locations import FOOTERS_AT_ONCE, Location
-from neurolake_dagster.spark.types import fit_table
+from neurolake_dagster.spark.types import fit_table, keeps_values
 from neurolake_dagster.tables.bounds import encode_bound
 
 PARTITION_BYTES = 128 << 20
@@ -134,7 +134,7 @@ class NCFReader(DataSourceReader):
                     bytes=sum(one.compressed_bytes for one in group.columns if one.name in names),
                 )
                 for index, group in enumerate(file.metadata.row_groups)
-                if self._group_may_match(location, group)
+                if self._group_may_match(location, file.schema, group)
             ]
 
     def _read_piece(self, piece: Piece) -> Iterator[pa.RecordBatch]:
@@ -191,6 +191,8 @@ class NCFReader(DataSourceReader):
             if known is None:
                 continue
             kind = schema.field(term.column).type
+            if not self._keeps_values(term, kind):
+                continue
             values = [encode_bound(value.as_py(), kind) for value in term.values]
             bounds = Bounds(
                 row_count=location.row_count,
@@ -203,12 +205,15 @@ class NCFReader(DataSourceReader):
                 return False
         return True
 
-    def _group_may_match(self, location: Location, group: RowGroupMetadata) -> bool:
+    def _group_may_match(
+        self, location: Location, held: pa.Schema, group: RowGroupMetadata
+    ) -> bool:
         """Judge a row group by its footer's statistics."""
         statistics = {column.name: column.statistics for column in group.columns}
         for term in self.plan.terms:
-            known = statistics.get(location.renames.get(term.column, term.column) or "")
-            if known is None:
+            name = location.renames.get(term.column, term.column) or ""
+            known = statistics.get(name)
+            if known is None or not self._keeps_values(term, held.field(name).type):
                 continue
             bounds = Bounds(
                 row_count=group.num_rows,
@@ -220,6 +225,10 @@ class NCFReader(DataSourceReader):
             if not term.may_match(bounds):
                 return False
         return True
+
+    def _keeps_values(self, term: Term, stored: pa.DataType) -> bool:
+        """Whether a stored column's bounds tell what a term, which is of the asked type, meets."""
+        return keeps_values(stored, self.plan.schema.field(term.column).type)
 
 
 class FilteringReader(NCFReader):
@@ -240,6 +249,8 @@ class FilteringReader(NCFReader):
 
 def _sendable(rows: pa.Table) -> Iterator[pa.RecordBatch]:
     """The rows in batches of about `SENT_BYTES`."""
+    if rows.num_rows == 0:
+        return
     size = max(1, rows.nbytes // SENT_BYTES)
     yield from (one for one in rows.to_batches(-(-rows.num_rows // size)) if one.num_rows)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 SaveMode = Literal["append", "overwrite", "errorifexists", "error", "ignore"]
+OVERWRITE_MODE = "spark.sql.sources.partitionOverwriteMode"
 # Spark gives the text of a worker's error only.
 _EXISTS = re.compile(r"errors\.TableError: (.*exists already.*)")
 
@@ -41,14 +42,17 @@ def write_ncf(
         The table's folder: a path, or ``s3a://``. Its former versions stay readable.
     mode
         Where there is a table: ``append`` to it, ``overwrite`` it, refuse
-        (``errorifexists``, ``error``), or leave it and write nothing (``ignore``).
+        (``errorifexists``, ``error``), or leave it and write nothing (``ignore``). Where the
+        session's ``spark.sql.sources.partitionOverwriteMode`` is ``dynamic``, only partitions
+        that get rows are overwritten.
     partition_by
         Columns whose values divide the rows into ``column=value`` folders.
 
     Raises
     ------
     TableError
-        If the mode is ``errorifexists`` and there is a table, or it is no mode.
+        If the mode is ``errorifexists`` and there is a table, or it is no mode; or if NCF files
+        lie there that are no table's.
     """
     check_mode(mode)
     # Executors import this package too, and need no session.
@@ -56,13 +60,16 @@ def write_ncf(
 
     from neurolake_dagster.spark.session import activate
 
-    activate(frame.sparkSession)
+    session = frame.sparkSession
+    activate(session)
     writer = frame.write.format("ncf").option("partitionBy", json.dumps(list(partition_by)))
+    writer.option("partitionOverwriteMode", session.conf.get(OVERWRITE_MODE, "static"))
     if mode == "overwrite":
-        writer.mode("overwrite").save(uri)
-        return
+        writer.mode("overwrite")
+    else:
+        writer.mode("append").option("ifExists", mode)
     try:
-        writer.mode("append").option("ifExists", mode).save(uri)
+        writer.save(uri)
     except PySparkException as exc:
         told = _EXISTS.search(str(exc))
         if told is None:

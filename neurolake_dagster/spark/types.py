@@ -124,6 +124,19 @@ def _plain_decimal(kind: Any) -> pa.DataType:
     return pa.decimal128(kind.precision, kind.scale)
 
 
+def keeps_values(stored: Any, asked: Any) -> bool:
+    """Whether values come out as they are stored: bounds of these then hold for what is read.
+
+    Of times only where the unit is the same: in the log bounds are integers of it.
+    """
+    if pa.types.is_dictionary(stored):
+        stored = stored.value_type
+    if pa.types.is_timestamp(stored):
+        return bool(stored.unit == "us" and plain_type(stored) == asked)
+    widened = stored if pa.types.is_temporal(stored) else _PLAIN.get(stored.id, stored)
+    return bool(widened == asked)
+
+
 def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> pa.Table:
     """The table in exactly the asked schema; nothing is copied where the types are the same.
 
@@ -135,16 +148,22 @@ def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> 
     Raises
     ------
     SchemaMismatchError
-        If a column's values do not fit the asked type.
+        If a column's values do not fit the asked type, or are nulls where it allows none.
     """
     columns = []
     for field, source in zip(schema, sources, strict=True):
         if source is None:
-            columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
-            continue
-        column = table.column(source)
+            column = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
+        else:
+            column = table.column(source)
         if column.type != field.type:
             column = _cast(column, field)
+        # Spark would not look for them, and take what lies in their place.
+        if column.null_count and not field.nullable:
+            raise SchemaMismatchError(
+                f"column {field.name!r}: {column.null_count} nulls in the file, but the schema "
+                "that was asked for says NOT NULL; leave NOT NULL out"
+            )
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pyspark.sql.datasource import DataSourceArrowWriter, WriterCommitMessage
 
 from neurolake_dagster.errors import PartitionError, TableError
+from neurolake_dagster.spark.locations import is_plain_folder
 from neurolake_dagster.tables import DataFile, PartFiles, Partition, Stage, Table
 from neurolake_dagster.tables.formats import file_format
 from neurolake_dagster.tables.parts import STAGING_FOLDER
@@ -41,7 +42,7 @@ class NCFTableWriter(DataSourceArrowWriter):
     partition_by
         Columns whose values divide the rows into partitions; they stay in the files.
     is_dynamic
-        Overwrite only the partitions that get rows.
+        Overwrite only the partitions that get rows; other modes do not ask.
     """
 
     def __init__(
@@ -60,10 +61,16 @@ class NCFTableWriter(DataSourceArrowWriter):
         self.schema = schema
         self.mode = mode
         self.partition_by = partition_by
-        self.is_dynamic = is_dynamic and bool(partition_by)
+        self.is_dynamic = is_dynamic and bool(partition_by) and mode == "overwrite"
         self.stage_path = f"{STAGING_FOLDER}/{uuid.uuid4().hex}"
         # Told before a task runs: the driver makes the writer first.
-        self.skips = mode == "ignore" and table.exists()
+        is_plain = is_plain_folder(table.storage, table.path)
+        self.skips = mode == "ignore" and (is_plain or table.exists())
+        if is_plain and not self.skips:
+            raise TableError(
+                f"{table.uri}: exists already, as a folder of NCF files and not as a table; "
+                "a table there would hide them: write to another folder"
+            )
         table.done_before(mode, None)
         if not self.skips:
             self._stage.open_for_tasks()
@@ -108,7 +115,7 @@ class NCFTableWriter(DataSourceArrowWriter):
 
     def _commit(self, files: Sequence[DataFile]) -> None:
         places = list(dict.fromkeys(file.partition for file in files)) if self.is_dynamic else []
-        if self.is_dynamic and not places and self.mode == "overwrite":
+        if self.is_dynamic and not places:
             return
         self.table.commit(files, schema=self.schema, partitions=places, mode=self.mode)
 

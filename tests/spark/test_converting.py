@@ -93,6 +93,29 @@ def test_globs_and_partitions(spark: SparkSession, tmp_path: Path) -> None:
     assert not (tmp_path / "out2").exists()
 
 
+@pytest.mark.parametrize("convert", [convert_parquet_to_ncf, convert_ncf_to_parquet])
+@pytest.mark.parametrize("mode", ["overwrite", "append", "errorifexists"])
+def test_one_side_does_not_lie_in_the_other(
+    spark: SparkSession, tmp_path: Path, convert: object, mode: str
+) -> None:
+    """An overwrite emptied the folder that it was about to read."""
+    folder = tmp_path / "above" / "in"
+    folder.mkdir(parents=True)
+    suffix = "parquet" if convert is convert_parquet_to_ncf else "ncf"
+    (pq if suffix == "parquet" else ncf).write_table(ROWS, folder / f"rows.{suffix}")
+    (tmp_path / "link").symlink_to(folder)
+    glob = f"{folder}/*.{suffix}"
+    single = f"{folder}/rows.{suffix}"
+    places = [(f"{folder}/", f"file:{folder}"), (single, single), (glob, str(folder))]
+    places += [(str(folder), str(folder.parent)), (str(folder), f"{folder}/new")]
+    places += [(str(folder), f"{tmp_path}/link"), (str(folder), f"{folder}/../in")]
+    for source, target in places:
+        with pytest.raises(TableError, match="expected a target apart from the source"):
+            convert(source, target, spark=spark, mode=mode)  # type: ignore[operator]
+    assert [path.name for path in folder.iterdir()] == [f"rows.{suffix}"]
+    assert convert(single, f"{folder}2", spark=spark).row_count == 1000  # type: ignore[operator]
+
+
 S3_SCRIPT = """
 import json, sys
 from neurolake_dagster.errors import StorageError

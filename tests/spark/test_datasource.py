@@ -5,21 +5,24 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, functions as sf
-from pyspark.sql.datasource import CaseInsensitiveDict
+from pyspark.sql.datasource import CaseInsensitiveDict, In, Not
 from pyspark.sql.types import StructType
 
 from neurolake_dagster import ncf
 from neurolake_dagster.errors import PartitionError, SettingsError, TableError
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
-from neurolake_dagster.spark.filters import read_where
-from neurolake_dagster.spark.saving import write_ncf
-from neurolake_dagster.spark.types import arrow_schema
+from neurolake_dagster.spark.filters import read_filter, read_where
+from neurolake_dagster.spark.reading import WHOLE_FILE_BYTES
+from neurolake_dagster.spark.saving import OVERWRITE_MODE, write_ncf
+from neurolake_dagster.spark.types import arrow_schema, spark_schema
 from neurolake_dagster.spark.writing import NCFTableWriter
 from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.tables import Table
@@ -184,6 +187,19 @@ def test_where_means_what_spark_means(where: str, expected: list[int]) -> None:
     assert kept["id"].to_pylist() == expected
 
 
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64()], ids=str)
+def test_in_finds_either_zero(kind: pa.DataType) -> None:
+    """Spark has one zero; Arrow's `isin` has two."""
+    rows = pa.table({"x": pa.array([-0.0, 0.0, 1.5, 2.5], kind)})
+    term = read_filter(In(("x",), (0.0, 1.5)), {"x": kind})
+    opposite = read_filter(Not(In(("x",), (-0.0, 1.5))), {"x": kind})
+    assert term is not None
+    assert opposite is not None
+    asked = read_where("x in (0, 1.5)", {"x": kind})[0]
+    found = [rows.filter(one.expression()).num_rows for one in (term, asked, opposite)]
+    assert found == [3, 3, 1]
+
+
 @pytest.mark.parametrize("where", ["id > 1 or id < 3", "nope = 1", "id = 'x'", "id >"])
 def test_where_refuses_what_it_cannot_answer(where: str) -> None:
     with pytest.raises(TableError, match=r"where: |predicate "):
@@ -211,6 +227,78 @@ def test_merge_schema_reads_missing_columns_as_null(spark: SparkSession, tmp_pat
     assert [tuple(row) for row in merged.collect()] == [(1, None), (2, "x")]
     with pytest.raises(PySparkException, match=r"no columns \['b'\].*mergeSchema"):
         spark.read.format("ncf").schema("a long, b string").load(str(tmp_path)).collect()
+
+
+def test_nulls_are_read_though_the_schema_says_not_null(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """Spark took the value before a null for it."""
+    path = str(tmp_path / "n.ncf")
+    ncf.write_table(
+        pa.table({"id": pa.array([7, None, 9], pa.int64()), "l": [[1], [None], []]}), path
+    )
+    schema = "id bigint not null, l array<bigint> not null"
+    frame = spark.read.schema(schema).format("ncf").load(path)
+    assert [tuple(row) for row in frame.collect()] == [(7, [1]), (None, [None]), (9, [])]
+    assert frame.where("id is null").count() == 1
+    assert frame.selectExpr("sum(id)").collect()[0][0] == 16
+    alone = spark.read.schema(schema).format(INNER_NAME)
+    with pytest.raises(PySparkException, match=r"column 'id': 1 nulls.*leave NOT NULL out"):
+        alone.load(path).collect()
+    ncf.write_table(pa.table({"id": [7, 9]}), path)
+    assert alone.schema("id bigint not null").load(path).count() == 2
+
+
+def rows_of(path: Path, schema: dict[str, pa.DataType], **options: str) -> list[dict[str, Any]]:
+    """What the tasks of the Python side send, without Spark."""
+    source = NCFDataSource(CaseInsensitiveDict({"path": str(path), **options}))
+    reader = source.reader(spark_schema(pa.schema(schema)))
+    batches = [batch for part in reader.partitions() for batch in reader.read(part)]
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+@pytest.mark.parametrize("where", ["u = 2", "word = 'b'", "later = 3"])
+def test_a_batch_without_a_row_that_passes(tmp_path: Path, where: str) -> None:
+    """Columns that Arrow has filtered, not the core, were divided by their rows: by none."""
+    words = pa.array(["a", "c"]).dictionary_encode()
+    ncf.write_table(
+        pa.table({"u": pa.array([1, 3], pa.uint16()), "word": words}), tmp_path / "1.ncf"
+    )
+    schema = {"u": pa.int32(), "word": pa.string(), "later": pa.int64()}
+    assert rows_of(tmp_path, schema, where=where, mergeSchema="true") == []
+    assert len(rows_of(tmp_path, schema, where="u = 3", mergeSchema="true")) == 1
+
+
+def test_a_file_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None:
+    """Nanoseconds are read as the microseconds below them: these lie below the file's bounds."""
+    moments = pa.array([1_500, 2_000, 9_500], pa.timestamp("ns"))
+    rows = pa.table({"at": moments, "word": pa.array(["b", "c", "d"]).dictionary_encode()})
+    table_at(tmp_path / "t").write(rows)
+    asked = {"at": pa.timestamp("us"), "word": pa.string()}
+    found = {
+        where: len(rows_of(tmp_path / "t", asked, where=where))
+        for where in ("at = '1970-01-01 00:00:00.000001'", "at < '1970-01-01 00:00:00.000002'")
+    }
+    assert list(found.values()) == [1, 1]
+    source = NCFDataSource(CaseInsensitiveDict({"path": f"{tmp_path}/t", "where": "word < 'b'"}))
+    assert not source.reader(spark_schema(pa.schema(asked))).partitions()
+
+
+def test_a_row_group_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None:
+    """A double becomes another number as a float, which lay beyond the group's bounds."""
+    count = WHOLE_FILE_BYTES // 6  # of noise: of so large a file the driver judges row groups
+    noise = pa.array(np.random.default_rng(1).random(count))
+    money = pa.repeat(pa.scalar(Decimal("0.1"), pa.decimal128(5, 2)), count)
+    tenth = pa.repeat(pa.scalar(0.1), count)
+    ncf.write_table(pa.table({"x": tenth, "d": money, "noise": noise}), tmp_path / "big.ncf")
+    asked = {"x": pa.float32(), "d": pa.float64(), "noise": pa.float64()}
+    source = {"path": f"{tmp_path}/big.ncf"}
+    found = {}
+    for where in ("x = 0.1", "x <= 0.1", "d = 0.1", "noise > 2"):
+        options = CaseInsensitiveDict({**source, "where": where})
+        reader = NCFDataSource(options).reader(spark_schema(pa.schema(asked)))
+        found[where] = bool(reader.partitions())
+    assert found == {"x = 0.1": True, "x <= 0.1": True, "d = 0.1": True, "noise > 2": False}
 
 
 def test_types_go_round(spark: SparkSession, tmp_path: Path) -> None:
@@ -283,6 +371,31 @@ def test_write_ncf_has_the_same_modes(spark: SparkSession, tmp_path: Path) -> No
     assert read(spark, uri).count() == 10
 
 
+@pytest.mark.parametrize("place", ["rows.ncf", "day=1/rows.ncf"])
+def test_a_folder_of_files_does_not_become_a_table(
+    spark: SparkSession, tmp_path: Path, place: str
+) -> None:
+    """The table's log hid the files that lay there before."""
+    uri, frame = str(tmp_path / "t"), spark.range(5)
+    (tmp_path / "t" / place).parent.mkdir(parents=True)
+    ncf.write_table(ROWS, tmp_path / "t" / place)
+    for mode in ("append", "overwrite", "errorifexists"):
+        with pytest.raises(TableError, match="exists already, as a folder of NCF files"):
+            write_ncf(frame, uri, mode=mode)  # type: ignore[arg-type]
+        with pytest.raises(PySparkException, match="write to another folder"):
+            frame.write.format("ncf").mode(mode).save(uri)
+    write_ncf(frame, uri, mode="ignore")
+    assert read(spark, uri).count() == 1000
+    assert [path.name for path in (tmp_path / "t").iterdir()] == [place.split("/")[0]]
+
+
+def test_a_table_is_written_above_a_table_and_over_what_a_killed_write_left(tmp_path: Path) -> None:
+    table_at(tmp_path / "t" / "daily").write(ROWS)
+    ncf.write_table(ROWS, tmp_path / "t" / f"part-{'0' * 32}.ncf")
+    appender(tmp_path / "t").commit([])
+    assert table_at(tmp_path / "t").snapshot().files == ()
+
+
 def test_a_thread_without_a_session_writes(spark: SparkSession, tmp_path: Path) -> None:
     """Spark finds formats in the thread's own session: no other thread found this one."""
     with ThreadPoolExecutor(1) as pool:
@@ -306,6 +419,27 @@ def test_partition_by_and_dynamic_overwrite(spark: SparkSession, tmp_path: Path)
     assert read(spark, uri).where("k = 1").count() == 1
     with pytest.raises(PySparkException, match="names no columns"):
         write_ncf(frame, uri, mode="append", partition_by=["nope"])
+
+
+def test_the_sessions_overwrite_mode_holds(spark: SparkSession, tmp_path: Path) -> None:
+    """`spark.sql.sources.partitionOverwriteMode` was passed over: other partitions were lost."""
+    uri = str(tmp_path / "t")
+    frame = spark.range(30).selectExpr("id", "id % 3 as k")
+    change = frame.where("id = 1")
+    spark.conf.set(OVERWRITE_MODE, "DYNAMIC")
+    try:
+        frame.write.format("ncf").partitionBy("k").save(uri)
+        change.write.format("ncf").partitionBy("k").mode("overwrite").save(uri)
+        assert read(spark, uri).count() == 21
+        write_ncf(frame.where("id < 2"), uri, mode="overwrite", partition_by=["k"])
+        assert read(spark, uri).count() == 12
+        write_ncf(change, uri, mode="append", partition_by=["k"])
+        assert read(spark, uri).count() == 13
+        static = change.write.option("partitionOverwriteMode", "static").partitionBy("k")
+        static.format("ncf").mode("overwrite").save(uri)
+        assert read(spark, uri).count() == 1
+    finally:
+        spark.conf.unset(OVERWRITE_MODE)
 
 
 def test_a_failing_task_leaves_the_former_version(spark: SparkSession, tmp_path: Path) -> None:

@@ -65,8 +65,9 @@ public class NCFSource extends PythonDataSourceV2 implements DataSourceRegister,
         super.setShortName(NAME);
     }
 
+    /** As in Spark's own file formats: a caller's NOT NULL does not make the files hold no nulls. */
     @Override public Table getTable(StructType schema, Transform[] partitioning, Map properties) {
-        return new Readable(this, schema);
+        return new Readable(this, schema.asNullable());
     }
 
     /** Tells the Python side that each query's filters are its own here. */
