@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import click
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
+from neurolake_dagster.cli.csv_text import open_csv
 from neurolake_dagster.ncf.sink import PathSink
 
 Format = Literal["ncf", "parquet", "arrow", "csv"]
@@ -85,8 +85,14 @@ def open_rows(
     """
     opener = {"ncf": _ncf_rows, "parquet": _parquet_rows, "arrow": _arrow_rows, "csv": _csv_rows}
     wanted = None if columns is None else list(columns)
-    with translated(path), opener[detect_format(path)](path, wanted) as rows:
-        yield rows
+    with translated(path), opener[detect_format(path)](path, wanted) as (schema, batches):
+        yield schema, _translated_batches(path, batches)
+
+
+def _translated_batches(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Blame the source for its faults, also where the target's writer asks for the next batch."""
+    with translated(path):
+        yield from batches
 
 
 _Rows = Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]
@@ -129,7 +135,7 @@ def _arrow_rows(path: Path, columns: list[str] | None) -> _Rows:
 
 @contextmanager
 def _csv_rows(path: Path, columns: list[str] | None) -> _Rows:
-    with pa_csv.open_csv(path) as file:
+    with open_csv(path) as file:
         schema = _selected(file.schema, columns)
         yield schema, (batch.select(schema.names) for batch in file)
 

@@ -155,6 +155,26 @@ def test_convert_reads_csv_with_chosen_columns(files: dict[str, Path], tmp_path:
     assert ncf.read_table(path).column_names == ["mail"]
 
 
+def test_csv_over_a_mebibyte_may_hold_line_breaks(tmp_path: Path) -> None:
+    """What `cat` printed could not be read again."""
+    table = pa.table({"id": range(60_000), "note": ['line one\nline two, "q"'] * 60_000})
+    path, new = tmp_path / "t.csv", tmp_path / "t.ncf"
+    ncf.write_table(table, tmp_path / "source.ncf")
+    path.write_text(run("cat", tmp_path / "source.ncf").output)
+    assert run("verify", path).exit_code == 0
+    assert run("convert", path, new).exit_code == 0
+    assert ncf.read_table(new).equals(table)
+
+
+def test_a_fault_of_the_source_names_the_source(tmp_path: Path) -> None:
+    """The target was blamed: its writer asks for the batches."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1,2\n" * 400_000 + "3\n")
+    result = run("convert", path, tmp_path / "t.ncf")
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {path}: not readable: CSV parse error")
+
+
 def test_convert_replaces_only_when_told(files: dict[str, Path]) -> None:
     refused = run("convert", files["ncf"], files["parquet"])
     assert refused.exit_code == 2
