@@ -6,7 +6,7 @@ line here; NCF's are clear already.
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -109,7 +109,7 @@ def _parquet_rows(path: Path, columns: list[str] | None) -> _Rows:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         schema = _selected(file.schema_arrow, columns)
         batches = file.iter_batches(columns=columns, batch_size=131_072)
-        yield schema, (batch.select(schema.names) for batch in batches)
+        yield schema, _select(batches, columns)
 
 
 @contextmanager
@@ -130,22 +130,31 @@ def open_arrow(path: Path) -> Iterator[tuple[str, pa.Schema, Iterator[pa.RecordB
 def _arrow_rows(path: Path, columns: list[str] | None) -> _Rows:
     with open_arrow(path) as (_, whole, batches):
         schema = _selected(whole, columns)
-        yield schema, (batch.select(schema.names) for batch in batches)
+        yield schema, _select(batches, columns)
 
 
 @contextmanager
 def _csv_rows(path: Path, columns: list[str] | None) -> _Rows:
     with open_csv(path) as file:
         schema = _selected(file.schema, columns)
-        yield schema, (batch.select(schema.names) for batch in file)
+        yield schema, _select(file, columns)
 
 
 def _selected(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
     if columns is None:
         return schema
-    if unknown := [name for name in columns if schema.get_field_index(name) < 0]:
+    if unknown := [name for name in columns if name not in schema.names]:
         raise KeyError(f"no columns {unknown}, it has {schema.names}")
+    if twice := [name for name in columns if schema.names.count(name) > 1]:
+        raise KeyError(f"columns {twice} are there more than once; leave -c out to take all")
     return pa.schema([schema.field(name) for name in columns], schema.metadata)
+
+
+def _select(
+    batches: Iterable[pa.RecordBatch], columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
+    """Bring the columns into the order wanted; all are not chosen by name, which may be double."""
+    return (batch if columns is None else batch.select(columns) for batch in batches)
 
 
 def check_options(kind: Format, options: dict[str, Any]) -> None:

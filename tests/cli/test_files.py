@@ -175,6 +175,27 @@ def test_a_fault_of_the_source_names_the_source(tmp_path: Path) -> None:
     assert result.output.startswith(f"Error: {path}: not readable: CSV parse error")
 
 
+@pytest.mark.parametrize("kind", ["ncf", "parquet", "arrow", "csv"])
+def test_columns_of_one_name_are_all_there(kind: str, tmp_path: Path) -> None:
+    """Parquet, Arrow IPC and CSV failed, JSON lost one."""
+    path, table = tmp_path / f"t.{kind}", pa.table([[1], [2], [3]], names=["a", "a", "b"])
+    pa_csv.write_csv(table, tmp_path / "source.csv")
+    if kind == "csv":
+        (tmp_path / "source.csv").rename(path)
+    else:
+        assert run("convert", tmp_path / "source.csv", path).exit_code == 0
+    assert run("cat", path).output == '"a","a","b"\n1,2,3\n'
+    for command in ("head", "verify", "inspect"):
+        assert run(command, path).exit_code == 0
+    assert run("convert", path, tmp_path / "new.ncf").exit_code == 0
+    assert ncf.read_table(tmp_path / "new.ncf").equals(table)
+    assert run("cat", "--json", "-c", "b", path).output == '{"b": 3}\n'
+    for call in (("cat", "--json"), ("head", "--json"), ("cat", "-c", "a")):
+        refused = run(*call, path)
+        assert refused.exit_code == 1
+        assert "columns ['a'] are there more than once" in refused.output
+
+
 def test_convert_replaces_only_when_told(files: dict[str, Path]) -> None:
     refused = run("convert", files["ncf"], files["parquet"])
     assert refused.exit_code == 2
