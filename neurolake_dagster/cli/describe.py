@@ -55,7 +55,9 @@ def describe(path: Path) -> Description:
     kind = detect_format(path)
     reader = {"ncf": _ncf, "parquet": _parquet, "arrow": _arrow, "csv": _csv}[kind]
     with translated(path):
-        return reader(path)
+        description = reader(path)
+        _ = description.schema.names  # decodes them: names that are not UTF-8 fail here
+        return description
 
 
 def as_json(description: Description) -> dict[str, object]:

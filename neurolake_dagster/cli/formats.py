@@ -66,6 +66,11 @@ def translated(path: Path) -> Iterator[None]:
         raise  # whoever read our output has enough of it: click ends quietly
     except pa.ArrowException as exc:
         raise click.ClickException(f"{path}: not readable: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise click.ClickException(
+            f"{path}: expected names and texts in UTF-8, got {exc.object[:40]!r}; write it anew "
+            "in UTF-8 (of Latin-1: iconv -f latin1 -t utf-8)"
+        ) from exc
     except KeyError as exc:
         raise click.ClickException(f"{path}: {exc.args[0]}") from exc
     except OSError as exc:
@@ -141,11 +146,12 @@ def _csv_rows(path: Path, columns: list[str] | None) -> _Rows:
 
 
 def _selected(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
+    names = schema.names  # decodes them: names that are not UTF-8 fail here
     if columns is None:
         return schema
-    if unknown := [name for name in columns if name not in schema.names]:
-        raise KeyError(f"no columns {unknown}, it has {schema.names}")
-    if twice := [name for name in columns if schema.names.count(name) > 1]:
+    if unknown := [name for name in columns if name not in names]:
+        raise KeyError(f"no columns {unknown}, it has {names}")
+    if twice := [name for name in columns if names.count(name) > 1]:
         raise KeyError(f"columns {twice} are there more than once; leave -c out to take all")
     return pa.schema([schema.field(name) for name in columns], schema.metadata)
 

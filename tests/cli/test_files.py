@@ -196,6 +196,19 @@ def test_columns_of_one_name_are_all_there(kind: str, tmp_path: Path) -> None:
         assert "columns ['a'] are there more than once" in refused.output
 
 
+@pytest.mark.parametrize("command", ["inspect", "head", "cat", "convert", "verify"])
+def test_a_csv_header_that_is_not_utf8_is_refused(command: str, tmp_path: Path) -> None:
+    """It ended in a traceback, and `verify` looked at no file behind it."""
+    path, other = tmp_path / "t.csv", tmp_path / "other.csv"
+    path.write_bytes("nam\xe9,x\ncaf,1\n".encode("latin-1"))
+    other.write_text("a\n1\n")
+    rest = {"convert": [tmp_path / "t.ncf"], "verify": [other]}.get(command, [])
+    result = run(command, path, *rest)
+    assert result.exit_code == 1
+    assert f"{path}: expected names and texts in UTF-8, got b'nam\\xe9'" in result.output
+    assert (f"{other}: sound" in result.output) == (command == "verify")
+
+
 def test_convert_replaces_only_when_told(files: dict[str, Path]) -> None:
     refused = run("convert", files["ncf"], files["parquet"])
     assert refused.exit_code == 2
