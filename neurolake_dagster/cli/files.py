@@ -122,7 +122,7 @@ def head(file: Path, rows: int, columns: list[str] | None, as_text: bool) -> Non
 
     Exit code 0: printed. 1: damaged, another format, or no such column. 2: wrong usage.
     """
-    with open_rows(file, columns) as (schema, batches):
+    with open_rows(file, columns, rows) as (schema, batches):
         first = _first(batches, rows)
         if as_text:
             _refuse_double_names(file, schema)

@@ -4,10 +4,11 @@ Rows stream through as Arrow record batches in bounded memory. pyarrow's own err
 line here; NCF's are clear already.
 """
 
+import functools
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
-from neurolake_dagster.cli.csv_text import open_csv
+from neurolake_dagster.cli.csv_text import open_csv, read_types
 from neurolake_dagster.ncf.sink import PathSink
 
 Format = Literal["ncf", "parquet", "arrow", "csv"]
@@ -77,18 +78,29 @@ def translated(path: Path) -> Iterator[None]:
         raise click.ClickException(f"{path}: {exc.strerror or exc}") from exc
 
 
+_Opened = tuple[pa.Schema, Iterator[pa.RecordBatch]]
+_Rows = Iterator[_Opened]
+
+
 @contextmanager
 def open_rows(
-    path: Path, columns: Sequence[str] | None = None
-) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    path: Path, columns: Sequence[str] | None = None, row_limit: int | None = None
+) -> _Rows:
     """Open any file that `detect_format` knows, as a schema and its record batches.
 
     Parameters
     ----------
     columns
         Names in the order wanted; None is all.
+    row_limit
+        How many rows will be taken, so that CSV behind them need not be looked at.
     """
-    opener = {"ncf": _ncf_rows, "parquet": _parquet_rows, "arrow": _arrow_rows, "csv": _csv_rows}
+    opener: dict[Format, Callable[..., AbstractContextManager[_Opened]]] = {
+        "ncf": _ncf_rows,
+        "parquet": _parquet_rows,
+        "arrow": _arrow_rows,
+        "csv": functools.partial(_csv_rows, row_limit=row_limit),
+    }
     wanted = None if columns is None else list(columns)
     with translated(path), opener[detect_format(path)](path, wanted) as (schema, batches):
         yield schema, _translated_batches(path, batches)
@@ -98,9 +110,6 @@ def _translated_batches(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterat
     """Blame the source for its faults, also where the target's writer asks for the next batch."""
     with translated(path):
         yield from batches
-
-
-_Rows = Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]
 
 
 @contextmanager
@@ -139,8 +148,8 @@ def _arrow_rows(path: Path, columns: list[str] | None) -> _Rows:
 
 
 @contextmanager
-def _csv_rows(path: Path, columns: list[str] | None) -> _Rows:
-    with open_csv(path) as file:
+def _csv_rows(path: Path, columns: list[str] | None, row_limit: int | None) -> _Rows:
+    with open_csv(path, read_types(path, row_limit)) as file:
         schema = _selected(file.schema, columns)
         yield schema, _select(file, columns)
 

@@ -196,6 +196,43 @@ def test_columns_of_one_name_are_all_there(kind: str, tmp_path: Path) -> None:
         assert "columns ['a'] are there more than once" in refused.output
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "kind"),
+    [
+        ("", "late", pa.string()),
+        ("", "2024-01-01", pa.date32()),
+        ("1", "1.5", pa.float64()),
+        ("1", "x", pa.string()),
+        ("1.5", "x", pa.string()),
+        ("true", "7", pa.string()),
+        ("2024-01-01", "2024-01-01 10:00:00", pa.string()),
+        ("x", b"\xe9", pa.binary()),
+        ("7", "", pa.int64()),
+    ],
+)
+def test_late_values_decide_on_the_types_of_csv(
+    first: str, last: str | bytes, kind: pa.DataType, tmp_path: Path
+) -> None:
+    """The first MiB did: convert failed behind it, verify took the file for damaged."""
+    path, new = tmp_path / "t.csv", tmp_path / "t.ncf"
+    end = last.encode() if isinstance(last, str) else last
+    path.write_bytes(b"id,v\n" + f"1,{first}\n".encode() * 400_000 + b"2," + end + b"\n")
+    assert run("verify", path).exit_code == 0
+    assert run("convert", path, new).exit_code == 0
+    table = ncf.read_table(new)
+    assert table.num_rows == 400_001
+    assert table.schema.types == [pa.int64(), kind]
+    if pa.types.is_string(kind):
+        assert (table["v"][0].as_py(), table["v"][-1].as_py()) == (first, last)
+
+
+def test_head_looks_at_no_more_csv_than_it_prints(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1,2\n" * 400_000 + "3\n")
+    result = run("head", "--json", "-n", "2", path)
+    assert result.output == '{"a": 1, "b": 2}\n' * 2
+
+
 @pytest.mark.parametrize("command", ["inspect", "head", "cat", "convert", "verify"])
 def test_a_csv_header_that_is_not_utf8_is_refused(command: str, tmp_path: Path) -> None:
     """It ended in a traceback, and `verify` looked at no file behind it."""
