@@ -6,9 +6,12 @@ Each command lives in a module beside this one and is imported only when it runs
 
 Exit codes: 0 done; 1 a failure of ours, one line on stderr; 2 wrong usage; further codes only
 where a command's own help says so.
+
+Settings come from the environment and, weaker, from `.env` of the working directory.
 """
 
 import importlib
+from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -71,8 +74,17 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="neurolake")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Lakehouse tables as Parquet, Delta and NCF.
+
+    Reads .env of the working directory, as Dagster does; what is exported is stronger.
 
     Exit code 0: done. 1: failed, one line says why. 2: wrong usage.
     """
+    env_file = Path(".env").absolute()
+    if env_file.is_file():
+        # Not at the top: the file tools do without settings.
+        from neurolake_dagster.settings.env_file import load_env_file
+
+        ctx.obj = load_env_file(env_file)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
+from neurolake_dagster.cli.csv_text import open_csv
 from neurolake_dagster.cli.formats import Format, detect_format, open_arrow, translated
 
 
@@ -55,7 +55,9 @@ def describe(path: Path) -> Description:
     kind = detect_format(path)
     reader = {"ncf": _ncf, "parquet": _parquet, "arrow": _arrow, "csv": _csv}[kind]
     with translated(path):
-        return reader(path)
+        description = reader(path)
+        _ = description.schema.names  # decodes them: names that are not UTF-8 fail here
+        return description
 
 
 def as_json(description: Description) -> dict[str, object]:
@@ -170,7 +172,7 @@ def _arrow_group(batch: pa.RecordBatch) -> Group:
 
 
 def _csv(path: Path) -> Description:
-    with pa_csv.open_csv(path) as file:
+    with open_csv(path) as file:
         return Description(
             path=path,
             kind="csv",

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from neurolake_dagster.doctor import Finding, Status, diagnose
+from neurolake_dagster.settings.env_file import EnvFile
 
 MARKS: dict[Status, tuple[str, str]] = {
     "ok": ("ok", "green"),
@@ -19,12 +20,13 @@ MARKS: dict[Status, tuple[str, str]] = {
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def doctor(as_json: bool) -> None:
+@click.pass_obj
+def doctor(env_file: EnvFile | None, as_json: bool) -> None:
     """Check everything that assets, Spark and the store need; exits with 1 on a failure.
 
     Starts no Spark session; writes one small object below the storage root and deletes it.
     """
-    findings = diagnose()
+    findings = diagnose(env_file=env_file)
     failures = sum(finding.status == "failure" for finding in findings)
     if as_json:
         rows = [dataclasses.asdict(finding) for finding in findings]

@@ -122,12 +122,13 @@ def head(file: Path, rows: int, columns: list[str] | None, as_text: bool) -> Non
 
     Exit code 0: printed. 1: damaged, another format, or no such column. 2: wrong usage.
     """
-    with open_rows(file, columns) as (schema, batches):
-        first = list(_first(batches, rows))
+    with open_rows(file, columns, rows) as (schema, batches):
+        first = _first(batches, rows)
         if as_text:
+            _refuse_double_names(file, schema)
             _print_json_lines(first)
         else:
-            print_rows(first, schema, _console())
+            print_rows(list(first), schema, _console())
 
 
 @click.command()
@@ -143,6 +144,7 @@ def cat(file: Path, columns: list[str] | None, as_text: bool) -> None:
     """
     with open_rows(file, columns) as (schema, batches):
         if as_text:
+            _refuse_double_names(file, schema)
             _print_json_lines(batches)
             return
         with translated(file), pa_csv.CSVWriter(sys.stdout.buffer, _csv_schema(schema)) as writer:
@@ -236,6 +238,14 @@ def _first(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBa
     while rows > 0 and (batch := next(batches, None)) is not None:
         yield batch.slice(0, rows)
         rows -= min(rows, batch.num_rows)
+
+
+def _refuse_double_names(file: Path, schema: pa.Schema) -> None:
+    if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
+        raise click.ClickException(
+            f"{file}: columns {twice} are there more than once, and a JSON object holds a name "
+            "once; leave --json out, or choose other columns by -c"
+        )
 
 
 def _print_json_lines(batches: Any) -> None:

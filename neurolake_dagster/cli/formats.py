@@ -4,20 +4,21 @@ Rows stream through as Arrow record batches in bounded memory. pyarrow's own err
 line here; NCF's are clear already.
 """
 
+import functools
 import io
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
+from neurolake_dagster.cli.csv_text import open_csv, read_types
 from neurolake_dagster.ncf.sink import PathSink
 
 Format = Literal["ncf", "parquet", "arrow", "csv"]
@@ -66,30 +67,49 @@ def translated(path: Path) -> Iterator[None]:
         raise  # whoever read our output has enough of it: click ends quietly
     except pa.ArrowException as exc:
         raise click.ClickException(f"{path}: not readable: {exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise click.ClickException(
+            f"{path}: expected names and texts in UTF-8, got {exc.object[:40]!r}; write it anew "
+            "in UTF-8 (of Latin-1: iconv -f latin1 -t utf-8)"
+        ) from exc
     except KeyError as exc:
         raise click.ClickException(f"{path}: {exc.args[0]}") from exc
     except OSError as exc:
         raise click.ClickException(f"{path}: {exc.strerror or exc}") from exc
 
 
+_Opened = tuple[pa.Schema, Iterator[pa.RecordBatch]]
+_Rows = Iterator[_Opened]
+
+
 @contextmanager
 def open_rows(
-    path: Path, columns: Sequence[str] | None = None
-) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+    path: Path, columns: Sequence[str] | None = None, row_limit: int | None = None
+) -> _Rows:
     """Open any file that `detect_format` knows, as a schema and its record batches.
 
     Parameters
     ----------
     columns
         Names in the order wanted; None is all.
+    row_limit
+        How many rows will be taken, so that CSV behind them need not be looked at.
     """
-    opener = {"ncf": _ncf_rows, "parquet": _parquet_rows, "arrow": _arrow_rows, "csv": _csv_rows}
+    opener: dict[Format, Callable[..., AbstractContextManager[_Opened]]] = {
+        "ncf": _ncf_rows,
+        "parquet": _parquet_rows,
+        "arrow": _arrow_rows,
+        "csv": functools.partial(_csv_rows, row_limit=row_limit),
+    }
     wanted = None if columns is None else list(columns)
-    with translated(path), opener[detect_format(path)](path, wanted) as rows:
-        yield rows
+    with translated(path), opener[detect_format(path)](path, wanted) as (schema, batches):
+        yield schema, _translated_batches(path, batches)
 
 
-_Rows = Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]
+def _translated_batches(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Blame the source for its faults, also where the target's writer asks for the next batch."""
+    with translated(path):
+        yield from batches
 
 
 @contextmanager
@@ -103,7 +123,7 @@ def _parquet_rows(path: Path, columns: list[str] | None) -> _Rows:
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         schema = _selected(file.schema_arrow, columns)
         batches = file.iter_batches(columns=columns, batch_size=131_072)
-        yield schema, (batch.select(schema.names) for batch in batches)
+        yield schema, _select(batches, columns)
 
 
 @contextmanager
@@ -124,22 +144,32 @@ def open_arrow(path: Path) -> Iterator[tuple[str, pa.Schema, Iterator[pa.RecordB
 def _arrow_rows(path: Path, columns: list[str] | None) -> _Rows:
     with open_arrow(path) as (_, whole, batches):
         schema = _selected(whole, columns)
-        yield schema, (batch.select(schema.names) for batch in batches)
+        yield schema, _select(batches, columns)
 
 
 @contextmanager
-def _csv_rows(path: Path, columns: list[str] | None) -> _Rows:
-    with pa_csv.open_csv(path) as file:
+def _csv_rows(path: Path, columns: list[str] | None, row_limit: int | None) -> _Rows:
+    with open_csv(path, read_types(path, row_limit)) as file:
         schema = _selected(file.schema, columns)
-        yield schema, (batch.select(schema.names) for batch in file)
+        yield schema, _select(file, columns)
 
 
 def _selected(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
+    names = schema.names  # decodes them: names that are not UTF-8 fail here
     if columns is None:
         return schema
-    if unknown := [name for name in columns if schema.get_field_index(name) < 0]:
-        raise KeyError(f"no columns {unknown}, it has {schema.names}")
+    if unknown := [name for name in columns if name not in names]:
+        raise KeyError(f"no columns {unknown}, it has {names}")
+    if twice := [name for name in columns if names.count(name) > 1]:
+        raise KeyError(f"columns {twice} are there more than once; leave -c out to take all")
     return pa.schema([schema.field(name) for name in columns], schema.metadata)
+
+
+def _select(
+    batches: Iterable[pa.RecordBatch], columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
+    """Bring the columns into the order wanted; all are not chosen by name, which may be double."""
+    return (batch if columns is None else batch.select(columns) for batch in batches)
 
 
 def check_options(kind: Format, options: dict[str, Any]) -> None:

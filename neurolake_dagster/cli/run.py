@@ -6,6 +6,7 @@ one follows the run's events in Dagster's instance, so what it shows is what the
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,11 +17,16 @@ from pathlib import Path
 import click
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 
 from neurolake_dagster.cli.report import asset_facts, human_bytes
 from neurolake_dagster.errors import NeuroLakeError, SettingsError
 
 POLL_S = 0.3
+FAILED = "  [red]✗[/]"
+# How tracebacks name our errors, and anybody's.
+OURS = "neurolake_dagster.errors."
+ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 # Steps of the events that end a run's story on the terminal.
 _SHOWN = {
     dg.DagsterEventType.ASSET_MATERIALIZATION,
@@ -46,19 +52,24 @@ def run(job: str, partition: str | None, partition_range: str | None) -> None:
     started = datetime.now(UTC)
     log_path = home / "logs" / f"{job}-{started:%Y%m%d-%H%M%S}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    console.print(f"[bold]{job}[/]: {' '.join(command)}")
+    console.print(f"[bold]{job}[/]: {' '.join(command)}", soft_wrap=True)
+    is_told = False
     with log_path.open("wb") as log, dg.DagsterInstance.get() as instance:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             for line in follow(instance, job, started, process):
                 console.print(line, soft_wrap=True)
+                is_told |= line.startswith(FAILED)
         finally:
             if process.poll() is None:
                 process.terminate()
             process.wait()
     seconds = (datetime.now(UTC) - started).total_seconds()
     if process.returncode:
-        raise NeuroLakeError(f"{job}: failed after {seconds:.0f} s; the whole log: {log_path}")
+        reason = "" if is_told else f": {reason_in(log_path.read_text(errors='replace'))}"
+        raise NeuroLakeError(
+            f"{job}: failed after {seconds:.0f} s{reason}; the whole log: {log_path}"
+        )
     console.print(f"[bold]{job}[/]: done in {seconds:.0f} s")
 
 
@@ -101,6 +112,15 @@ def follow(
         time.sleep(POLL_S)
 
 
+def reason_in(log: str) -> str:
+    """Why a command failed, by its log: the last error of ours, of others, or the last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip() and line[0] != " "]
+    ours = [line for line in lines if line.startswith(OURS)]
+    errors = [line for line in lines if ERROR.match(line)]
+    found = (ours or errors or lines or ["its log is empty"])[-1]
+    return found.removeprefix(OURS).removeprefix("Error: ")
+
+
 def event_lines(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
     """Events as lines of Rich markup; an asset's passed checks share one."""
     for asset, group in itertools.groupby(events, key=_checked_asset):
@@ -113,7 +133,8 @@ def event_lines(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
             yield f"  [green]=[/] [dim]{asset}: {', '.join(passed)}[/]"
         for check in checks:
             if not check.passed:
-                yield f"  [red]≠[/] {asset}: {check.check_name}: {check.description}"
+                text = escape(f"{asset}: {check.check_name}: {check.description}")
+                yield f"  [red]≠[/] {text}"
 
 
 def _checked_asset(event: dg.DagsterEvent) -> str | None:
@@ -134,7 +155,9 @@ def _line(event: dg.DagsterEvent) -> str:
         seconds = "" if facts.seconds is None else f"{facts.seconds:.2f} s"
         return f"  [green]✓[/] {facts.asset:<26}{rows:>14} {size:>10} {seconds:>9}{partition}"
     error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
+    while error is not None and not error.message.startswith(OURS) and error.cause is not None:
         error = error.cause
     message = error.message.strip() if error is not None else "no message"
-    return f"  [red]✗[/] {event.step_key}: {message}"
+    if message.startswith(OURS):
+        message = message.removeprefix(OURS).splitlines()[0]
+    return f"{FAILED} {event.step_key}: {escape(message)}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from neurolake_dagster.doctor.engine import check_jars, check_java, check_workers
-from neurolake_dagster.doctor.finding import Finding, judge, skip
+from neurolake_dagster.doctor.finding import Finding, advise, judge, skip
 from neurolake_dagster.doctor.leftovers import check_leftovers, check_stages
 from neurolake_dagster.doctor.machine import (
     check_dagster_home,
@@ -16,12 +16,15 @@ from neurolake_dagster.doctor.store import check_storage
 from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.resources import SparkResource, StorageResource
 from neurolake_dagster.settings import CacheSettings, SourceSettings
+from neurolake_dagster.settings.env_file import EnvFile
 
 Check = Callable[[], Finding | list[Finding]]
 
 
 def diagnose(
-    spark: SparkResource | None = None, storage: StorageResource | None = None
+    spark: SparkResource | None = None,
+    storage: StorageResource | None = None,
+    env_file: EnvFile | None = None,
 ) -> list[Finding]:
     """Look at everything; starts no Spark session.
 
@@ -31,13 +34,16 @@ def diagnose(
     ----------
     spark, storage
         Whose settings to check; None is the environment's.
+    env_file
+        What was read into the environment, to be told.
     """
     spark, storage = spark or SparkResource(), storage or StorageResource()
-    settings = _check_settings(spark, storage)
+    settings = _check_settings(spark, storage, env_file)
     checks: dict[str, Check] = {
         "python": check_python,
         "packages": check_packages,
         "settings": lambda: settings,
+        ".env": lambda: _check_env_file(env_file),
         "dagster home": check_dagster_home,
     }
     if settings.status == "ok":
@@ -82,7 +88,9 @@ def _guarded(name: str, check: Check) -> list[Finding]:
     return [found] if isinstance(found, Finding) else found
 
 
-def _check_settings(spark: SparkResource, storage: StorageResource) -> Finding:
+def _check_settings(
+    spark: SparkResource, storage: StorageResource, env_file: EnvFile | None
+) -> Finding:
     """That every setting is known and fits."""
     problems = []
     for load in (spark.settings, storage.settings, CacheSettings.load, SourceSettings.load):
@@ -91,7 +99,22 @@ def _check_settings(spark: SparkResource, storage: StorageResource) -> Finding:
         except SettingsError as error:
             problems.append(str(error))
     found = "; ".join(problems) or f"storage at {storage.settings().root}"
+    found += "" if env_file is None else f" (read {env_file.path})"
     return judge(
         "settings", not problems, found, "known names and fitting values",
         "correct the variable; .env.example lists them all",
     )  # fmt: skip
+
+
+def _check_env_file(env_file: EnvFile | None) -> list[Finding]:
+    """That it and what is exported agree: Dagster lets the file win, this command does not."""
+    if env_file is None or not env_file.shadowed:
+        return []
+    return [
+        advise(
+            ".env", False,
+            f"{env_file.path}: {', '.join(env_file.shadowed)} exported with another value",
+            "one value, for `dagster` takes the file's and `neurolake` what is exported",
+            "unset it, or take it out of the file",
+        )
+    ]  # fmt: skip

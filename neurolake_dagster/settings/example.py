@@ -21,7 +21,8 @@ from neurolake_dagster.settings.storage import StorageSettings
 WIDTH = 96
 HEAD = """\
 Every name that NeuroLake reads from the environment, with its default and meaning.
-Copy to .env (Dagster loads it from the working directory) and uncomment what you change.
+Copy to .env (Dagster and neurolake load it from the working directory), uncomment what you
+change. Of what is exported too, neurolake takes the exported value and Dagster the file's.
 A name with a single underscore after the group (NEUROLAKE_SPARK_MASTER) works too and is
 weaker. An unknown name with two is an error. An empty value counts as not set.
 On a local Spark master, driver memory (a quarter of the machine's, 1 to 4 GiB), shuffle

@@ -155,6 +155,97 @@ def test_convert_reads_csv_with_chosen_columns(files: dict[str, Path], tmp_path:
     assert ncf.read_table(path).column_names == ["mail"]
 
 
+def test_csv_over_a_mebibyte_may_hold_line_breaks(tmp_path: Path) -> None:
+    """What `cat` printed could not be read again."""
+    table = pa.table({"id": range(60_000), "note": ['line one\nline two, "q"'] * 60_000})
+    path, new = tmp_path / "t.csv", tmp_path / "t.ncf"
+    ncf.write_table(table, tmp_path / "source.ncf")
+    path.write_text(run("cat", tmp_path / "source.ncf").output)
+    assert run("verify", path).exit_code == 0
+    assert run("convert", path, new).exit_code == 0
+    assert ncf.read_table(new).equals(table)
+
+
+def test_a_fault_of_the_source_names_the_source(tmp_path: Path) -> None:
+    """The target was blamed: its writer asks for the batches."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1,2\n" * 400_000 + "3\n")
+    result = run("convert", path, tmp_path / "t.ncf")
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {path}: not readable: CSV parse error")
+
+
+@pytest.mark.parametrize("kind", ["ncf", "parquet", "arrow", "csv"])
+def test_columns_of_one_name_are_all_there(kind: str, tmp_path: Path) -> None:
+    """Parquet, Arrow IPC and CSV failed, JSON lost one."""
+    path, table = tmp_path / f"t.{kind}", pa.table([[1], [2], [3]], names=["a", "a", "b"])
+    pa_csv.write_csv(table, tmp_path / "source.csv")
+    if kind == "csv":
+        (tmp_path / "source.csv").rename(path)
+    else:
+        assert run("convert", tmp_path / "source.csv", path).exit_code == 0
+    assert run("cat", path).output == '"a","a","b"\n1,2,3\n'
+    for command in ("head", "verify", "inspect"):
+        assert run(command, path).exit_code == 0
+    assert run("convert", path, tmp_path / "new.ncf").exit_code == 0
+    assert ncf.read_table(tmp_path / "new.ncf").equals(table)
+    assert run("cat", "--json", "-c", "b", path).output == '{"b": 3}\n'
+    for call in (("cat", "--json"), ("head", "--json"), ("cat", "-c", "a")):
+        refused = run(*call, path)
+        assert refused.exit_code == 1
+        assert "columns ['a'] are there more than once" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "kind"),
+    [
+        ("", "late", pa.string()),
+        ("", "2024-01-01", pa.date32()),
+        ("1", "1.5", pa.float64()),
+        ("1", "x", pa.string()),
+        ("1.5", "x", pa.string()),
+        ("true", "7", pa.string()),
+        ("2024-01-01", "2024-01-01 10:00:00", pa.string()),
+        ("x", b"\xe9", pa.binary()),
+        ("7", "", pa.int64()),
+    ],
+)
+def test_late_values_decide_on_the_types_of_csv(
+    first: str, last: str | bytes, kind: pa.DataType, tmp_path: Path
+) -> None:
+    """The first MiB did: convert failed behind it, verify took the file for damaged."""
+    path, new = tmp_path / "t.csv", tmp_path / "t.ncf"
+    end = last.encode() if isinstance(last, str) else last
+    path.write_bytes(b"id,v\n" + f"1,{first}\n".encode() * 400_000 + b"2," + end + b"\n")
+    assert run("verify", path).exit_code == 0
+    assert run("convert", path, new).exit_code == 0
+    table = ncf.read_table(new)
+    assert table.num_rows == 400_001
+    assert table.schema.types == [pa.int64(), kind]
+    if pa.types.is_string(kind):
+        assert (table["v"][0].as_py(), table["v"][-1].as_py()) == (first, last)
+
+
+def test_head_looks_at_no_more_csv_than_it_prints(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1,2\n" * 400_000 + "3\n")
+    result = run("head", "--json", "-n", "2", path)
+    assert result.output == '{"a": 1, "b": 2}\n' * 2
+
+
+@pytest.mark.parametrize("command", ["inspect", "head", "cat", "convert", "verify"])
+def test_a_csv_header_that_is_not_utf8_is_refused(command: str, tmp_path: Path) -> None:
+    """It ended in a traceback, and `verify` looked at no file behind it."""
+    path, other = tmp_path / "t.csv", tmp_path / "other.csv"
+    path.write_bytes("nam\xe9,x\ncaf,1\n".encode("latin-1"))
+    other.write_text("a\n1\n")
+    rest = {"convert": [tmp_path / "t.ncf"], "verify": [other]}.get(command, [])
+    result = run(command, path, *rest)
+    assert result.exit_code == 1
+    assert f"{path}: expected names and texts in UTF-8, got b'nam\\xe9'" in result.output
+    assert (f"{other}: sound" in result.output) == (command == "verify")
+
+
 def test_convert_replaces_only_when_told(files: dict[str, Path]) -> None:
     refused = run("convert", files["ncf"], files["parquet"])
     assert refused.exit_code == 2
