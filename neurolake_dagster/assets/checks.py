@@ -70,13 +70,18 @@ def build_parity_checks(
             )
             for aspect in ASPECTS
         ],
+        can_subset=True,
     )
-    def check_parity(storage: StorageResource) -> Iterator[dg.AssetCheckResult]:
+    def check_parity(
+        context: dg.AssetCheckExecutionContext, storage: StorageResource
+    ) -> Iterator[dg.AssetCheckResult]:
         before = profile(dataset_of(source, storage).scan())
         after = profile(dataset_of(target, storage).scan())
         report = compare(before, after, dataset_of(target, storage).changed_files())
+        wanted = {key.name for key in context.selected_asset_check_keys}
         for result in report.results:
-            yield _check_result(report, result, target, prefix)
+            if prefix + result.aspect in wanted:
+                yield _check_result(report, result, target, prefix)
 
     return check_parity
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from neurolake_dagster.assets.checks import build_parity_checks, dataset_of
+from neurolake_dagster.definitions import defs
 from neurolake_dagster.resources import StorageResource
 
 SOURCE, TARGET = dg.AssetKey(["ncf", "t"]), dg.AssetKey(["parquet", "t"])
@@ -67,3 +68,16 @@ def test_a_file_with_other_columns_fails_the_schema_check(
     assert str(file) in text
     assert "with columns 'km' int64, got" in text
     assert text.endswith("with columns 'km' string, 'extra' string")
+
+
+def test_one_check_runs_alone(storage: StorageResource) -> None:
+    """The four could only run together."""
+    key = dg.AssetCheckKey(TARGET, "digest")
+    assert list(run(storage, dg.AssetSelection.checks(key))) == [("digest", True, "")]
+
+
+def test_the_ui_runs_each_check_by_itself() -> None:
+    """It asked for a materialization of the asset: what must run with a check is only itself."""
+    graph = defs.resolve_asset_graph()
+    for key in graph.asset_check_keys:
+        assert graph.get_execution_set_asset_and_check_keys(key) == {key}
