@@ -103,7 +103,7 @@ class Storage:
 
     def open_input(self, key: str) -> RangedFile:
         """Open one object for ranged reads; nothing is requested yet."""
-        return RangedFile(self._store(), key, self.uri(key))
+        return RangedFile(self._present_store(key), key, self.uri(key))
 
     def open_output(self, key: str) -> StorageWriter:
         """Open a new object; it appears whole at ``close`` or never."""
@@ -112,7 +112,7 @@ class Storage:
     def read(self, key: str) -> bytes:
         """Read one whole small object."""
         with self._at(key):
-            return bytes(obstore.get(self._store(), key).bytes())
+            return bytes(obstore.get(self._present_store(key), key).bytes())
 
     def put(self, key: str, data: Buffer) -> None:
         """Write one small object atomically, over whatever was there."""
@@ -209,14 +209,14 @@ class Storage:
                 continue
             try:
                 with self._at(name):
-                    obstore.delete(self._store(), name)
+                    obstore.delete(self._present_store(name), name)
             except StorageNotFoundError:
                 continue
 
     def move(self, source: str, target: str) -> None:
         """Rename one object: atomic on disk, copy and delete on S3."""
         with self._at(source):
-            obstore.rename(self._store(), source, target)
+            obstore.rename(self._present_store(source), source, target)
 
     def _directly_in(self, prefix: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Folders and objects, without what lies deeper."""
@@ -229,6 +229,12 @@ class Storage:
 
     def _store(self) -> ObjectStore:
         return open_store(self.root, self.options)
+
+    def _present_store(self, key: str) -> ObjectStore:
+        """The client for an object that is there: only writes make a local root."""
+        if self.is_local and not Path(self.root).is_dir():
+            raise StorageNotFoundError(f"{self.uri(key)}: nothing there")
+        return self._store()
 
     def _at(self, key: str) -> AbstractContextManager[None]:
         return translated(self.uri(key))
