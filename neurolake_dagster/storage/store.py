@@ -167,11 +167,10 @@ class Storage:
             for name in filter(_UNFINISHED.search, names):
                 path = Path(folder, name)
                 with suppress(FileNotFoundError):
-                    found = path.stat()
                     yield StorageEntry(
                         key=path.relative_to(self.root).as_posix(),
-                        bytes=found.st_size,
-                        modified=datetime.fromtimestamp(found.st_mtime, UTC),
+                        bytes=path.stat().st_size,
+                        modified=_changed(path),
                     )
 
     def exists(self, key: str) -> bool:
@@ -213,6 +212,24 @@ class Storage:
             except StorageNotFoundError:
                 continue
 
+    def remove_empty_folders(self, prefix: str, *, until: datetime | None = None) -> None:
+        """Remove a folder and those below it, where nothing lies in them; S3 has none.
+
+        Parameters
+        ----------
+        until
+            Only folders in which nothing came or went since then.
+        """
+        if not self.is_local:
+            return
+        # Deepest first. All times are taken before any folder goes: that changes the one above.
+        found = [Path(folder) for folder, _, _ in os.walk(self.uri(prefix), topdown=False)]
+        with suppress(FileNotFoundError):
+            found = [one for one in found if until is None or _changed(one) <= until]
+        for folder in found:
+            with suppress(OSError):
+                folder.rmdir()
+
     def move(self, source: str, target: str) -> None:
         """Rename one object: atomic on disk, copy and delete on S3."""
         with self._at(source):
@@ -238,6 +255,10 @@ class Storage:
 
     def _at(self, key: str) -> AbstractContextManager[None]:
         return translated(self.uri(key))
+
+
+def _changed(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _normalise_root(root: str) -> str:
