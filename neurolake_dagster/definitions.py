@@ -11,6 +11,7 @@ from neurolake_dagster.automation import (
     convert_flights_daily,
     every_morning,
     new_source_file,
+    prove_conversions,
 )
 from neurolake_dagster.io_managers import DeltaIOManager, NCFIOManager, ParquetIOManager
 from neurolake_dagster.resources import (
@@ -26,7 +27,7 @@ spark = SparkResource()
 defs = dg.Definitions(
     assets=assets,
     asset_checks=asset_checks,
-    jobs=[convert_flights, convert_flights_daily],
+    jobs=[convert_flights, convert_flights_daily, prove_conversions],
     schedules=[every_morning],
     sensors=[new_source_file],
     resources={

@@ -162,6 +162,16 @@ def test_dg_launch_runs_the_job_again(converted: Project) -> None:
         assert latest(instance, "ncf", "flights").metadata["version"].value > 0
 
 
+@pytest.mark.spark
+def test_the_proofs_run_again_without_a_conversion(converted: Project) -> None:
+    converted.run("neurolake", "run", "prove_conversions")
+    with converted.instance() as instance:
+        (run,) = instance.get_runs(dg.RunsFilter(job_name="prove_conversions"))
+        checks = check_results(instance, run.run_id)
+    assert len(checks) == 32
+    assert all(checks.values()), checks
+
+
 def test_dg_launch_runs_one_day(converted: Project) -> None:
     converted.run("dg", "launch", "--job", "convert_flights_daily", "--partition", "2013-01-05")
     with converted.instance() as instance:

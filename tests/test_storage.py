@@ -56,6 +56,23 @@ def test_small_objects_come_back_and_are_listed(storage: Storage) -> None:
     assert list(storage.list("none")) == []
 
 
+def test_only_writes_make_the_root(tmp_path: Path) -> None:
+    """Asking for a table made its folder, or failed where none could be made."""
+    storage = Storage(str(tmp_path / "lake"))
+    assert not storage.exists("a")
+    assert list(storage.list()) == list(storage.unfinished()) == []
+    assert storage.children() == ()
+    storage.delete(["a"])
+    for read in (storage.read, storage.open_input, storage.size):
+        with pytest.raises(StorageNotFoundError, match="lake/a: nothing there"):
+            read("a")
+    with pytest.raises(StorageNotFoundError):
+        storage.move("a", "b")
+    assert list(tmp_path.iterdir()) == []
+    storage.put("a", b"1")
+    assert storage.read("a") == b"1"
+
+
 def test_of_racing_writers_exactly_one_creates(storage: Storage) -> None:
     won: list[int] = []
     lost: list[int] = []

@@ -22,7 +22,8 @@ from neurolake_dagster.resources import StorageResource
 
 QUESTIONS: dict[Aspect, str] = {
     "row_count": "As many rows on both sides.",
-    "schema": "The same columns, in the same order, of the same logical types.",
+    "schema": "The same columns, in the same order, of the same logical types, "
+    "in files that are as they were committed.",
     "nulls": "As many nulls in each column.",
     "digest": "The same values in each column, and the same values together in each row.",
 }
@@ -69,13 +70,18 @@ def build_parity_checks(
             )
             for aspect in ASPECTS
         ],
+        can_subset=True,
     )
-    def check_parity(storage: StorageResource) -> Iterator[dg.AssetCheckResult]:
+    def check_parity(
+        context: dg.AssetCheckExecutionContext, storage: StorageResource
+    ) -> Iterator[dg.AssetCheckResult]:
         before = profile(dataset_of(source, storage).scan())
         after = profile(dataset_of(target, storage).scan())
-        report = compare(before, after)
+        report = compare(before, after, dataset_of(target, storage).changed_files())
+        wanted = {key.name for key in context.selected_asset_check_keys}
         for result in report.results:
-            yield _check_result(report, result, target, prefix)
+            if prefix + result.aspect in wanted:
+                yield _check_result(report, result, target, prefix)
 
     return check_parity
 

@@ -5,6 +5,7 @@ comparison. Row order does not count, what stands together in a row does.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -95,8 +96,16 @@ def _sum(total: np.uint64, hashes: Hashes) -> np.uint64:
     return np.uint64((int(total) + int(hashes.sum(dtype=np.uint64))) % 2**64)
 
 
-def compare(source: TableProfile, target: TableProfile) -> ParityReport:
-    """Compare two profiles aspect by aspect."""
+def compare(
+    source: TableProfile, target: TableProfile, changed_files: Sequence[str] = ()
+) -> ParityReport:
+    """Compare two profiles aspect by aspect.
+
+    Parameters
+    ----------
+    changed_files
+        Of the target, in words: a profile has the log's schema, whatever the files hold.
+    """
     shared = [name for name in source.schema.names if name in target.digests]
     rows = _row_count_differences(source, target)
     nulls = [
@@ -111,7 +120,7 @@ def compare(source: TableProfile, target: TableProfile) -> ParityReport:
             "schema",
             f"{len(source.schema)} columns",
             f"{len(target.schema)} columns",
-            _schema_differences(source.schema, target.schema),
+            [*_schema_differences(source.schema, target.schema), *changed_files],
         ),
         _aspect(
             "nulls",

@@ -17,6 +17,7 @@ from neurolake_dagster.errors import ConversionError, TableError
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
+from neurolake_dagster.tables.integrity import changed_files
 
 Format = Literal["parquet", "ncf", "delta"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -59,6 +60,14 @@ class Dataset:
     def scan(self) -> pa.RecordBatchReader:
         """Stream the newest version's rows."""
         return self._table().scan()
+
+    def changed_files(self) -> tuple[str, ...]:
+        """The newest version's files that are not as they were committed, in words.
+
+        None of Delta, whose log has no digests.
+        """
+        table = self._table()
+        return tuple(changed_files(table)) if isinstance(table, Table) else ()
 
     def schema(self) -> pa.Schema:
         """The newest version's Arrow schema, from its log."""

@@ -36,6 +36,7 @@ from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
 from neurolake_dagster.tables.delta_settings import DeltaSettings
+from neurolake_dagster.tables.merging import NO_ROWS
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.windows import Window
@@ -315,9 +316,12 @@ def _written(
         Rows by partition, where they were seen on their way.
     """
     commit = dataset.commit(mark)
-    if commit is None:  # mode "ignore" wrote nothing, or the log was cleaned up since
+    if commit is None:  # nothing was to be done, or the log was cleaned up since
         newest = dataset.open().version()
-        commit = DeltaCommit(version=newest, written_rows=0, added={}, removed={})
+        merged = NO_ROWS if plan.mode == "merge" else {}
+        commit = DeltaCommit(
+            version=newest, written_rows=0, added={}, removed={}, merged_rows=merged
+        )
     snapshot = dataset.snapshot(commit.version)
     replaced = ""
     if commit.removed:

@@ -187,7 +187,11 @@ class TableIOManager(LakehouseIOManager):
             schema_mode="merge" if plan.schema_mode == "merge" else None,
             table_properties=plan.table_properties,
         )
-        return replace(self._written(plan, table, before, commit), metrics=commit.metrics)
+        written = self._written(plan, table, before, commit)
+        if commit.metrics:
+            brought = commit.metrics["rows_inserted"] + commit.metrics["rows_updated"]
+            written = replace(written, written_rows=brought)
+        return replace(written, metrics=commit.metrics)
 
     def _places(self, plan: ReadPlan, snapshot: Snapshot) -> list[Partition] | None:
         """The partitions to read; None for all."""
@@ -259,7 +263,10 @@ def _replaced(plan: WritePlan, before: Snapshot | None, commit: Commit) -> str:
     gone = set(commit.files_removed)
     files = [file for file in before.files if file.path in gone]
     rows, size = sum(file.row_count for file in files), sum(file.bytes for file in files)
-    what = f"{len(files)} files, {rows:,} rows, {size:,} bytes of version {before.version}"
+    what = f"{rows:,} rows, {size:,} bytes of version {before.version}"
+    if plan.mode == "merge" or (plan.scope is None and len(files) < len(before.files)):
+        return f"replaced {len(files)} of {len(before.files)} files, {what}"
+    what = f"{len(files)} files, {what}"
     if plan.scope is None:
         return f"replaced the whole table: {what}"
     partitions = len({file.partition for file in files})

@@ -56,7 +56,7 @@ class StorageOptions:
 
 @lru_cache(maxsize=64)
 def open_store(root: str, options: StorageOptions) -> ObjectStore:
-    """The client of one normalised root; made once a process."""
+    """The client of one normalised root; made once a process, and a local root with it."""
     if not root.startswith("s3://"):
         with translated(root):
             return LocalStore(prefix=root, mkdir=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import obstore
+import xxhash
 from typing_extensions import Buffer
 
 from neurolake_dagster.errors import SettingsError, StorageError, StorageNotFoundError
@@ -24,6 +25,7 @@ from neurolake_dagster.storage.options import (
     open_store,
 )
 
+DIGEST_PART_BYTES = 8 << 20
 # How obstore names a local file until it is whole; it takes no key of this form.
 _UNFINISHED = re.compile(r"#\d+$")
 
@@ -101,7 +103,7 @@ class Storage:
 
     def open_input(self, key: str) -> RangedFile:
         """Open one object for ranged reads; nothing is requested yet."""
-        return RangedFile(self._store(), key, self.uri(key))
+        return RangedFile(self._present_store(key), key, self.uri(key))
 
     def open_output(self, key: str) -> StorageWriter:
         """Open a new object; it appears whole at ``close`` or never."""
@@ -110,7 +112,7 @@ class Storage:
     def read(self, key: str) -> bytes:
         """Read one whole small object."""
         with self._at(key):
-            return bytes(obstore.get(self._store(), key).bytes())
+            return bytes(obstore.get(self._present_store(key), key).bytes())
 
     def put(self, key: str, data: Buffer) -> None:
         """Write one small object atomically, over whatever was there."""
@@ -165,11 +167,10 @@ class Storage:
             for name in filter(_UNFINISHED.search, names):
                 path = Path(folder, name)
                 with suppress(FileNotFoundError):
-                    found = path.stat()
                     yield StorageEntry(
                         key=path.relative_to(self.root).as_posix(),
-                        bytes=found.st_size,
-                        modified=datetime.fromtimestamp(found.st_mtime, UTC),
+                        bytes=path.stat().st_size,
+                        modified=_changed(path),
                     )
 
     def exists(self, key: str) -> bool:
@@ -183,6 +184,13 @@ class Storage:
     def size(self, key: str) -> int:
         """Size of one object in bytes."""
         return self.open_input(key).size()
+
+    def digest(self, key: str) -> str:
+        """The xxh3 of one object's bytes, as `StorageWriter.digest`; read by parts."""
+        source, found = self.open_input(key), xxhash.xxh3_64()
+        for offset in range(0, source.size(), DIGEST_PART_BYTES):
+            found.update(source.read_at(offset, DIGEST_PART_BYTES))
+        return found.hexdigest()
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those already gone are passed over."""
@@ -200,14 +208,32 @@ class Storage:
                 continue
             try:
                 with self._at(name):
-                    obstore.delete(self._store(), name)
+                    obstore.delete(self._present_store(name), name)
             except StorageNotFoundError:
                 continue
+
+    def remove_empty_folders(self, prefix: str, *, until: datetime | None = None) -> None:
+        """Remove a folder and those below it, where nothing lies in them; S3 has none.
+
+        Parameters
+        ----------
+        until
+            Only folders in which nothing came or went since then.
+        """
+        if not self.is_local:
+            return
+        # Deepest first. All times are taken before any folder goes: that changes the one above.
+        found = [Path(folder) for folder, _, _ in os.walk(self.uri(prefix), topdown=False)]
+        with suppress(FileNotFoundError):
+            found = [one for one in found if until is None or _changed(one) <= until]
+        for folder in found:
+            with suppress(OSError):
+                folder.rmdir()
 
     def move(self, source: str, target: str) -> None:
         """Rename one object: atomic on disk, copy and delete on S3."""
         with self._at(source):
-            obstore.rename(self._store(), source, target)
+            obstore.rename(self._present_store(source), source, target)
 
     def _directly_in(self, prefix: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Folders and objects, without what lies deeper."""
@@ -221,8 +247,18 @@ class Storage:
     def _store(self) -> ObjectStore:
         return open_store(self.root, self.options)
 
+    def _present_store(self, key: str) -> ObjectStore:
+        """The client for an object that is there: only writes make a local root."""
+        if self.is_local and not Path(self.root).is_dir():
+            raise StorageNotFoundError(f"{self.uri(key)}: nothing there")
+        return self._store()
+
     def _at(self, key: str) -> AbstractContextManager[None]:
         return translated(self.uri(key))
+
+
+def _changed(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def _normalise_root(root: str) -> str:

@@ -175,7 +175,7 @@ def _carry_out_merge(
 ) -> Commit:
     with table.open_parts(schema.schema) as parts:
         candidates = merge.candidates(base, work.places)
-        removed, counts = _rewrite(table, base, candidates, merge.apply, parts)
+        removed, _ = _rewrite(table, base, candidates, merge.apply, parts)
         _insert(merge.fresh(), parts, work, table.uri)
         for place in set(work.places).difference(base.partitions):
             parts.ensure(place)
@@ -189,7 +189,7 @@ def _carry_out_merge(
             info=work.info,
             sets=work.sets,
             transaction=work.transaction,
-            metrics=merge.metrics(counts.written),
+            metrics=merge.metrics(),
         )
         if parts.is_empty and not removed:
             return Commit.nothing(base).with_metrics(change.metrics)

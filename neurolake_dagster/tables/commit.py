@@ -370,6 +370,8 @@ def _in_place(folder: Storage, files: tuple[DataFile, ...]) -> tuple[DataFile, .
     except StorageError:
         folder.delete(moves.values())
         raise
+    for stage in {"/".join(file.path.split("/")[:2]) for file in moves}:
+        folder.remove_empty_folders(stage)
     return tuple(replace(file, path=moves.get(file, file.path)) for file in files)
 
 

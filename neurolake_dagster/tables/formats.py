@@ -179,6 +179,7 @@ class NCFFormat:
     ) -> Iterator[pa.RecordBatch]:
         """Stream some columns of the rows that match; pages are skipped by statistics."""
         with _told(storage, key), ncf.NCFFile(_ncf_source(storage, key)) as file:
+            _require_columns(file, columns, storage.uri(key))
             yield from file.iter_batches(columns=list(columns), filters=build_filter(filters))
 
     def read(
@@ -186,6 +187,7 @@ class NCFFormat:
     ) -> pa.Table:
         """Read some columns of the rows that match."""
         with _told(storage, key), ncf.NCFFile(_ncf_source(storage, key)) as file:
+            _require_columns(file, columns, storage.uri(key))
             return file.read(list(columns), build_filter(filters))
 
     def describe(self, storage: Storage, key: str) -> FileFacts:
@@ -194,6 +196,15 @@ class NCFFormat:
             return FileFacts(
                 row_count=file.num_rows, schema=file.schema, bounds=bounds_of_ncf(file.metadata)
             )
+
+
+def _require_columns(file: ncf.NCFFile, columns: Sequence[str], where: str) -> None:
+    lacking = [name for name in columns if name not in file.schema.names]
+    if lacking:
+        raise TableError(
+            f"{where}: changed since its commit: no columns {lacking!r}, it has "
+            f"{file.schema.names!r}; write it again"
+        )
 
 
 class _NCFWriter:

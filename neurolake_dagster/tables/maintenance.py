@@ -201,6 +201,7 @@ def vacuum(
     old = table.log.files_before(story.first_kept)
     if not dry_run:
         table.folder.delete(entry.key for entry in doomed)
+        table.folder.remove_empty_folders(STAGING_FOLDER, until=cutoff)
         if old:
             table.log.cut(story.first_kept)
     gone = sorted([*doomed, *old], key=lambda entry: entry.key)

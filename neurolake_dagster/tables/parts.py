@@ -111,6 +111,8 @@ class PartFiles:
             current.sink.abort()
         self._open.clear()
         self._storage.delete(file.path for file in self.files)
+        if self._folder:
+            self._storage.remove_empty_folders(self._folder)
         self.files.clear()
 
     def forget(self) -> None:

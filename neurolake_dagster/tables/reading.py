@@ -5,6 +5,7 @@ fitted to the current one.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pyarrow as pa
 
@@ -34,7 +35,8 @@ def read_files(
     for file in matching_files(snapshot, files, filters):
         if file.schema_id == snapshot.table_schema.id:
             found = file_format.read(folder, file.path, schema.names, filters)
-            tables.append(fit_table(found, schema))
+            with _fitting(found.schema, schema, folder.uri(file.path)):
+                tables.append(fit_table(found, schema))
         else:
             batches = _scan_one(folder, file_format, snapshot, file, schema, filters)
             tables.append(pa.Table.from_batches(batches, schema))
@@ -82,9 +84,27 @@ def _scan_one(
 ) -> Iterator[pa.RecordBatch]:
     if file.schema_id == snapshot.table_schema.id:
         for batch in file_format.scan(folder, file.path, schema.names, filters):
-            yield fit_batch(batch, schema)
+            with _fitting(batch.schema, schema, folder.uri(file.path)):
+                fitted = fit_batch(batch, schema)
+            yield fitted
         return
     yield from _scan_older(folder, file_format, snapshot, file, schema, filters)
+
+
+@contextmanager
+def _fitting(own: pa.Schema, schema: pa.Schema, where: str) -> Iterator[None]:
+    """Tell which columns of a file are not those of the log."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+        other = [
+            f"column {field.name!r} is {own.field(field.name).type}, expected {field.type}"
+            for field in schema
+            if field.name in own.names and own.field(field.name).type != field.type
+        ]
+        raise TableError(
+            f"{where}: changed since its commit: {'; '.join(other)}: {exc}; write it again"
+        ) from exc
 
 
 def _scan_older(

@@ -134,6 +134,7 @@ class Stage:
         """Delete everything that still lies in the stage."""
         self._folder.delete([f"{self.path}/{OPEN_MARK}"])
         self._folder.delete([entry.key for entry in self._folder.list(self.path)])
+        self._folder.remove_empty_folders(self.path)
 
     def _describe(self, key: str) -> FileFacts:
         return self._format.describe(self._folder, key)

@@ -104,3 +104,4 @@ def test_an_absent_table_is_one_line(storage: Storage, command: list[str]) -> No
         result.stderr
         == f"Error: {storage.uri('nothing/here')}: no table lies here, neither ours nor Delta's\n"
     )
+    assert not Path(storage.uri("nothing")).exists()

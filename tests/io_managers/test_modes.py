@@ -55,6 +55,39 @@ def test_merging_counts_what_it_did(
     assert found["dagster/row_count"] == 3
 
 
+def test_a_merge_that_changes_nothing_tells_what_it_brought(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """A partition of 2 rows came as 0, and without rows to merge Delta gave no counts."""
+
+    def made(rows: pl.DataFrame) -> Any:
+        options = {"partition_expr": "day", "mode": "merge", "merge_keys": "id"}
+
+        @dg.asset(name="events", partitions_def=DAYS, metadata=options)
+        def events() -> pl.DataFrame:
+            return rows
+
+        return events
+
+    rows = pl.DataFrame({"id": [1, 2], "day": [date(2013, 1, 1)] * 2})
+    for some, count in ((rows, 2), (rows, 2), (rows.clear(), 0)):
+        assert run([made(some)], manager, instance, partition_key="2013-01-01").success
+        found = metadata_of(instance, "events")
+        assert found["dagster/partition_row_count"] == count
+    assert [found[f"rows_{what}"] for what in ("inserted", "updated", "copied")] == [0, 0, 0]
+
+
+def test_a_merge_tells_how_many_files_it_replaced(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """The whole table, it said, where 2 of 3 files stayed."""
+    for number in (1, 2, 3):
+        assert run([asset(people((number, "a")), mode="append")], manager, instance).success
+    changed = asset(people((3, "b")), mode="merge", merge_keys=["id"])
+    assert run([changed], manager, instance).success
+    assert str(metadata_of(instance, "people")["replaced"]).startswith("replaced 1 of 3 files, ")
+
+
 def test_merging_in_a_partition_leaves_the_others(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:

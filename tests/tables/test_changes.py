@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +25,8 @@ from neurolake_dagster.tables import (
     set_properties,
     vacuum,
 )
+from neurolake_dagster.tables.delta import DeltaDataset
+from neurolake_dagster.tables.merging import WhenGone, WhenMatched
 from neurolake_dagster.tables.skipping import matching_files
 
 
@@ -84,6 +87,32 @@ def test_merging_updates_inserts_and_counts_exactly(table: Table) -> None:
         "rows_inserted": 1, "rows_updated": 2, "rows_deleted": 0, "rows_copied": 2,
     }  # fmt: skip
     assert content(table) == {(1, "a"), (2, "B"), (5, "E"), (6, "f"), (9, "new")}
+
+
+@pytest.mark.parametrize("when_matched", ["update", "delete"])
+@pytest.mark.parametrize("when_gone", ["keep", "delete"])
+@pytest.mark.parametrize(
+    "rows",
+    [((0, "a"), (1, "b")), ((0, "a"), (1, "b"), (3, "C")), ((0, "A"), (20, "n"))],
+    ids=["nothing changes", "one changes", "one is new"],
+)
+def test_merges_are_counted_as_delta_counts_them(
+    table: Table,
+    tmp_path: Path,
+    rows: tuple[tuple[int, str], ...],
+    when_matched: WhenMatched,
+    when_gone: WhenGone,
+) -> None:
+    """Updates that change nothing, in files that stay, gave -2 rows copied."""
+    delta = DeltaDataset(Storage(str(tmp_path)), "delta")
+    for file in (people((0, "a"), (10, "p")), people((1, "b")), people((3, "c"), (13, "r"))):
+        table.write(file, mode="append")
+        delta.write(file, mode="append")
+    clauses: dict[str, Any] = {"when_matched": when_matched, "when_gone": when_gone}
+    delta.merge(people(*rows), ["id"], **clauses, transaction="m")
+    theirs = delta.commit("m")
+    assert theirs is not None
+    assert merge_rows(table, people(*rows), ["id"], **clauses).metrics == theirs.merged_rows
 
 
 def test_merging_can_delete_what_is_gone(table: Table) -> None:

@@ -1,5 +1,7 @@
 """Vacuum: what a table may delete below its folder, and what it may not."""
 
+import os
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -84,3 +86,38 @@ def test_tables_below_tables_are_found(storage: Storage) -> None:
     assert [found.path for found in search_tables(storage)] == [
         "flights", "flights/daily", "flights/daily/late", "flights/delta", "flights/delta/late",
     ]  # fmt: skip
+
+
+def test_writes_leave_no_folders_in_staging(tmp_path: Path) -> None:
+    """Each write of a Parquet table left its own, for ever."""
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    table.write({(("day", "1"),): rows(1), (("day", "2"),): rows(2)})
+
+    def failing() -> Iterator[pa.RecordBatch]:
+        yield from rows(3).to_batches()
+        raise OSError("the source broke")
+
+    broken = pa.RecordBatchReader.from_batches(rows(3).schema, failing())
+    with pytest.raises(OSError, match="the source broke"):
+        table.write(broken, partition=(("day", "1"),))
+    with table.stage() as stage:
+        stage.open_for_tasks()
+    assert list((tmp_path / "t" / "_staging").iterdir()) == []
+
+
+def test_vacuum_takes_empty_folders_that_killed_writes_left(tmp_path: Path) -> None:
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    table.write(rows(1))
+    staging = tmp_path / "t" / "_staging"
+    old, new = staging / "old" / "day=1", staging / "new" / "day=1"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    for folder in (old, old.parent):
+        os.utime(folder, (0, 0))
+    vacuum(table, dry_run=True)
+    assert old.exists()
+    vacuum(table)
+    assert [path.name for path in staging.iterdir()] == ["new"]
+    vacuum(table, retention=NOW)
+    assert not staging.exists()
+    assert table.read().equals(rows(1))
