@@ -39,6 +39,7 @@ from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.merging import NO_ROWS
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
+from neurolake_dagster.tables.sql import spark_sql
 from neurolake_dagster.tables.windows import Window
 
 ATTEMPTS = 20
@@ -137,7 +138,7 @@ class DeltaIOManager(LakehouseIOManager):
             reader = reader.option("versionAsOf", dataset.snapshot(plan.version).version)
         frame = reader.load(dataset.spark_uri)
         if where is not None:
-            frame = frame.where(where)
+            frame = frame.where(spark_sql(where))
         return frame if plan.columns is None else frame.select(*plan.columns)
 
 

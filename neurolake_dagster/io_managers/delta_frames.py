@@ -23,6 +23,7 @@ from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.delta import DeltaDataset, merge_condition
 from neurolake_dagster.tables.delta_commit import MARK
 from neurolake_dagster.tables.scope import Scope
+from neurolake_dagster.tables.sql import spark_sql
 
 SCHEMA_OPTIONS = {"merge": "mergeSchema", "overwrite": "overwriteSchema"}
 STRAY_ROWS = "NEUROLAKE_STRAY_ROWS"
@@ -49,7 +50,7 @@ def write_frame(
     if options.get("partition_by"):
         writer = writer.partitionBy(*options["partition_by"])
     if options.get("where") is not None:
-        writer = writer.option("replaceWhere", options["where"])
+        writer = writer.option("replaceWhere", spark_sql(options["where"]))
     if options.get("schema_mode") is not None:
         writer = writer.option(SCHEMA_OPTIONS[options["schema_mode"]], "true")
     with told_by_spark(plan.where):
@@ -72,7 +73,7 @@ def merge_frame(
         raise TableError(
             f"{plan.where}: merge keys {list(plan.merge.keys)!r}, expected some of {schema.names!r}"
         )
-    where = None if plan.scope is None else plan.scope.predicate(schema, "target")
+    where = None if plan.scope is None else spark_sql(plan.scope.predicate(schema, "target"))
     source = f"global_temp.neurolake_{uuid.uuid4().hex}"
     statement = _merge_statement(dataset, plan, plan.merge, source, where)
     with _own_session(frame.sparkSession, plan, mark) as session, told_by_spark(plan.where):
@@ -175,7 +176,7 @@ def _is_ours(scope: Scope, schema: pa.Schema) -> Any:
     """True for rows of the scope's partitions; others fail the job that reads them."""
     from pyspark.sql import functions as sf
 
-    test = sf.coalesce(sf.expr(scope.predicate(schema)), sf.lit(False))
+    test = sf.coalesce(sf.expr(spark_sql(scope.predicate(schema))), sf.lit(False))
     return sf.when(test, sf.lit(True)).otherwise(_failing(STRAY_ROWS))
 
 

@@ -18,6 +18,7 @@ from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
 from neurolake_dagster.tables.conditions import Predicate
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
+from neurolake_dagster.tables.sql import spark_sql
 from neurolake_dagster.tables.tasks import RECORD_COLUMN, WriteParts, read_records
 
 NUMBER_COLUMN = "__neurolake_key"
@@ -182,7 +183,7 @@ def empty_frame(session: Any, schema: pa.Schema) -> Any:
 
 def where_sql(frame: Any, where: Predicate) -> str:
     """The predicate in SQL, its literals of the types that the frame's columns have."""
-    return where.sql(column_types(frame, where.columns()))
+    return spark_sql(where.sql(column_types(frame, where.columns())))
 
 
 def narrowed(frame: Any, plan: ReadPlan) -> Any:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from neurolake_dagster.errors import TableError
 from neurolake_dagster.tables.literals import Literal_, Test, not_nan_sql, settle, sql_value
+from neurolake_dagster.tables.sql import quoted_column, quoted_text
 
 OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "=": lambda column, value: column == value,
@@ -44,7 +45,7 @@ class Predicate(Protocol):
         """The columns it looks at."""
 
     def sql(self, schema: pa.Schema) -> str:
-        """The condition as both deltalake's engine and Spark take it; raises as `expression`."""
+        """The condition for deltalake's engine, by `spark_sql` for Spark; may raise too."""
 
     def text(self) -> str:
         """The condition in the form that `read_predicate` reads."""
@@ -78,14 +79,14 @@ class Compare:
     def sql(self, schema: pa.Schema) -> str:
         """The condition in SQL."""
         test = settle(_field(schema, self.column), self.operator, self.value)
-        name = _quoted(self.column)
+        name = quoted_column(self.column)
         if isinstance(test, bool):
             return f"{name} IS NOT NULL" if test else _NEVER
         return test.sql(name)
 
     def text(self) -> str:
         """The condition in our own language."""
-        return f"{_quoted(self.column)} {self.operator} {_rendered(self.value)}"
+        return f"{quoted_column(self.column)} {self.operator} {_rendered(self.value)}"
 
     def opposite(self) -> Predicate:
         """The other side."""
@@ -118,7 +119,7 @@ class OneOf:
 
     def sql(self, schema: pa.Schema) -> str:
         """The condition in SQL."""
-        field, name = _field(schema, self.column), _quoted(self.column)
+        field, name = _field(schema, self.column), quoted_column(self.column)
         found = ", ".join(map(sql_value, self._found(field)))
         if not self.is_negated:
             return f"{name} IN ({found})" if found else _NEVER
@@ -128,7 +129,7 @@ class OneOf:
     def text(self) -> str:
         """The condition in our own language."""
         word = "NOT IN" if self.is_negated else "IN"
-        return f"{_quoted(self.column)} {word} ({', '.join(map(_rendered, self.values))})"
+        return f"{quoted_column(self.column)} {word} ({', '.join(map(_rendered, self.values))})"
 
     def opposite(self) -> Predicate:
         """None of them."""
@@ -167,7 +168,7 @@ class IsNull:
 
     def text(self) -> str:
         """The condition in our own language."""
-        return f"{_quoted(self.column)} IS {'NOT ' if self.is_negated else ''}NULL"
+        return f"{quoted_column(self.column)} IS {'NOT ' if self.is_negated else ''}NULL"
 
     def opposite(self) -> Predicate:
         """The other."""
@@ -217,13 +218,9 @@ def _is_float(field: pa.Field) -> bool:
     return bool(pa.types.is_floating(field.type))
 
 
-def _quoted(column: str) -> str:
-    return "`" + column.replace("`", "``") + "`"
-
-
 def _rendered(value: Literal_) -> str:
     if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
+        return quoted_text(value)
     if isinstance(value, float) and not math.isfinite(value):
         return f"'{value}'"
     return str(value).upper() if isinstance(value, bool) else str(value)

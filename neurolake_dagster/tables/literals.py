@@ -14,6 +14,7 @@ from fractions import Fraction
 import pyarrow as pa
 
 from neurolake_dagster.errors import TableError
+from neurolake_dagster.tables.sql import quoted_text
 
 Literal_ = bool | int | float | Decimal | str
 
@@ -36,7 +37,7 @@ class Test:
     value: pa.Scalar
 
     def sql(self, column: str) -> str:
-        """The test as both deltalake's engine and Spark take it; NaN passes none."""
+        """The test as deltalake's engine takes it, and by `spark_sql` Spark; NaN passes none."""
         if pa.types.is_floating(self.value.type):
             return _float_sql(column, self.operator, self.value.as_py(), self.value.type)
         operator = "<>" if self.operator == "!=" else self.operator
@@ -81,7 +82,7 @@ def settle(field: pa.Field, operator: str, literal: Literal_) -> Test | bool:
 
 
 def sql_value(value: pa.Scalar) -> str:
-    """A column's value as both deltalake's engine and Spark take it.
+    """A column's value as deltalake's engine takes it, and by `spark_sql` Spark.
 
     Timestamps stay plain texts, which either casts to the column's own unit and zone; a
     typed literal is in nanoseconds for the one, and the other's session zone for the other.
@@ -101,7 +102,7 @@ def sql_value(value: pa.Scalar) -> str:
         return f"'{_moment_text(value)}'"
     if _is_binary(type_):
         return f"X'{value.as_py().hex()}'"
-    return "'" + str(value.as_py()).replace("'", "''") + "'"
+    return quoted_text(str(value.as_py()))
 
 
 def not_nan_sql(column: str, type_: pa.DataType) -> str:

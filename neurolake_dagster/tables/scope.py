@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError
 from neurolake_dagster.tables.partitions import Partition
+from neurolake_dagster.tables.sql import quoted_column, quoted_text
 from neurolake_dagster.tables.windows import (
     Numbers,
     Window,
     check_column,
     matcher,
-    quoted,
     sql_test,
 )
 
@@ -104,7 +104,9 @@ class Scope:
                 raise PartitionError(f"{where}: partition_expr: {exc}") from exc
 
     def predicate(self, schema: pa.Schema, alias: str = "") -> str:
-        """The SQL predicate of exactly these keys; it grows with what does not adjoin.
+        """The SQL predicate of exactly these keys, for Spark by `spark_sql`.
+
+        It grows with what does not adjoin.
 
         Parameters
         ----------
@@ -222,7 +224,7 @@ def _any_of(
 
 def _test(column: str, members: Sequence[Member], schema: pa.Schema, alias: str) -> str:
     """The test for any of some members of one column."""
-    name = "`" + column.replace("`", "``") + "`"
+    name = quoted_column(column)
     if alias:
         name = f"{alias}.{name}"
     type_ = schema.field(column).type
@@ -240,5 +242,5 @@ def _literals(texts: Sequence[str], type_: pa.DataType) -> list[str]:
     if type_ == pa.bool_():
         return [text for text in texts if text in ("true", "false")]
     if pa.types.is_date(type_):
-        return [f"CAST({quoted(text)} AS DATE)" for text in texts]
-    return [quoted(text) for text in texts]
+        return [f"CAST({quoted_text(text)} AS DATE)" for text in texts]
+    return [quoted_text(text) for text in texts]

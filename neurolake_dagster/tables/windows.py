@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError
+from neurolake_dagster.tables.sql import quoted_text
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -82,8 +83,7 @@ def matcher(windows: Sequence[Window], type_: pa.DataType) -> Callable[[pa.Array
 
 
 def sql_test(name: str, type_: pa.DataType, windows: Sequence[Window]) -> str:
-    """The SQL predicate for the values of any of the windows, as deltalake's engine and Spark
-    take it.
+    """The SQL predicate for the values of any of the windows, for Spark by `spark_sql`.
 
     Timestamps stay plain texts, which either casts to the column's own unit and zone; a
     typed literal is in nanoseconds for the one, and the other's session zone for the other.
@@ -195,13 +195,8 @@ def _sql_texts(name: str, windows: Sequence[Window]) -> str:
     ]
     parts = [f"({shape} AND ({' OR '.join(tests)}))"] if tests else []
     if keys:
-        parts.append(f"{name} IN ({', '.join(map(quoted, keys))})")
+        parts.append(f"{name} IN ({', '.join(map(quoted_text, keys))})")
     return " OR ".join(parts) or "1 = 0"
-
-
-def quoted(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _ranges(window: Window) -> list[tuple[str, str]]:
