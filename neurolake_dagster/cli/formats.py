@@ -18,6 +18,7 @@ import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
+from neurolake_dagster.cli.arrow_writer import ArrowWriter
 from neurolake_dagster.cli.csv_text import open_csv, read_types
 from neurolake_dagster.ncf.sink import PathSink
 
@@ -232,7 +233,7 @@ def _open_writer(file: Any, kind: Format, schema: pa.Schema, options: dict[str, 
         )
     name, level = options.get("compression", "zstd"), options.get("compression_level")
     codec = None if name == "none" else pa.Codec(name.lower(), compression_level=level)
-    return pa_ipc.new_file(file, schema, options=pa_ipc.IpcWriteOptions(compression=codec))
+    return ArrowWriter(file, schema, codec)
 
 
 def _row_writer(writer: Any) -> Any:

@@ -246,6 +246,85 @@ def test_a_csv_header_that_is_not_utf8_is_refused(command: str, tmp_path: Path) 
     assert (f"{other}: sound" in result.output) == (command == "verify")
 
 
+def dictionaries(*groups: list[Any], kind: pa.DataType) -> pa.Table:
+    """One column, whose batches have dictionaries of their own."""
+    return pa.table({"c": pa.chunked_array([pa.array(group, kind) for group in groups])})
+
+
+BYTE_CODES = pa.dictionary(pa.int8(), pa.string())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        BYTE_CODES,
+        pa.dictionary(pa.int32(), pa.large_string()),
+        pa.list_(BYTE_CODES),
+        pa.large_list(pa.list_(BYTE_CODES, 2)),
+        pa.struct([("c", BYTE_CODES)]),
+        pa.map_(pa.string(), BYTE_CODES),
+    ],
+    ids=str,
+)
+def test_dictionaries_of_row_groups_become_one_in_arrow(kind: pa.DataType, tmp_path: Path) -> None:
+    """The second row group's was refused."""
+
+    def value(text: str) -> object:
+        if pa.types.is_dictionary(kind):
+            return text
+        if pa.types.is_struct(kind):
+            return {"c": text}
+        if pa.types.is_map(kind):
+            return [("key", text)]
+        return [text] if pa.types.is_list(kind) else [[text, "z"]]
+
+    groups = [[value("a"), value("b"), None], [value("x"), None, value("a")]]
+    source, target = tmp_path / "t.arrows", tmp_path / "t.arrow"
+    table = dictionaries(*groups, kind=kind)
+    with pa_ipc.new_stream(source, table.schema) as writer:
+        writer.write_table(table)
+    result = run("convert", source, target)
+    assert result.exit_code == 0, result.output
+    with pa_ipc.open_file(target) as file:
+        written = file.read_all()
+    assert written["c"].to_pylist() == table["c"].to_pylist()
+    assert pa.types.is_dictionary(kind) == (written.schema == table.schema)
+    assert run("verify", target).exit_code == 0
+
+
+def test_dictionaries_of_floats_become_plain_in_arrow(tmp_path: Path) -> None:
+    """NaN made a dictionary another one."""
+    kind = pa.dictionary(pa.int8(), pa.float64())
+    table = dictionaries([1.5, float("nan")], [2.5, float("nan"), None], kind=kind)
+    ncf.write_table(table, tmp_path / "t.ncf", row_group_size=2)
+    assert run("convert", tmp_path / "t.ncf", tmp_path / "t.arrow").exit_code == 0
+    with pa_ipc.open_file(tmp_path / "t.arrow") as file:
+        assert str(file.read_all()["c"].to_pylist()) == "[1.5, nan, 2.5, nan, None]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (BYTE_CODES, "too many values"),
+        (pa.dictionary(pa.int8(), pa.string(), ordered=True), "it is ordered"),
+    ],
+    ids=["too many", "ordered"],
+)
+def test_dictionaries_that_cannot_be_one_are_refused(
+    kind: pa.DataType, words: str, tmp_path: Path
+) -> None:
+    groups = [[f"{group}{row}" for row in range(100)] for group in "ab"]
+    groups = [group[:3] for group in groups] if kind.ordered else groups
+    ncf.write_table(
+        dictionaries(*groups, kind=kind), tmp_path / "t.ncf", row_group_size=len(groups[0])
+    )
+    result = run("convert", tmp_path / "t.ncf", tmp_path / "t.arrow")
+    assert result.exit_code == 1
+    assert words in result.output
+    assert "column 'c'" in result.output
+    assert not (tmp_path / "t.arrow").exists()
+
+
 def test_convert_replaces_only_when_told(files: dict[str, Path]) -> None:
     refused = run("convert", files["ncf"], files["parquet"])
     assert refused.exit_code == 2
