@@ -44,7 +44,7 @@ def build_conversion(source: dg.AssetKey, target: dg.AssetKey) -> dg.AssetsDefin
         plan = ConversionPlan(
             source=dataset_of(source, storage), target=dataset_of(target, storage)
         )
-        result = convert(plan)
+        result = convert(plan, {"dagster/run_id": context.run.run_id})
         context.log.info(f"{origin} -> {name}: {result.row_count} rows in {result.seconds:.2f} s")
         metadata = table_metadata(
             uri=plan.target.uri,

@@ -30,8 +30,13 @@ class ConversionResult:
         return self.target.bytes / self.source.bytes if self.source.bytes else 1.0
 
 
-def convert(plan: ConversionPlan) -> ConversionResult:
+def convert(plan: ConversionPlan, properties: dict[str, str] | None = None) -> ConversionResult:
     """Convert the source's newest version and commit it as the target's next.
+
+    Parameters
+    ----------
+    properties
+        Kept with the commit, for example the run's id.
 
     Raises
     ------
@@ -46,7 +51,7 @@ def convert(plan: ConversionPlan) -> ConversionResult:
     reader = plan.source.scan()
     plan.check(reader.schema)
     counter = _Counter(reader)
-    target = plan.target.write(counter.reader())
+    target = plan.target.write(counter.reader(), properties)
     if target.row_count is not None and target.row_count != counter.row_count:
         raise ConversionError(
             f"{plan.target.uri}: {counter.row_count} rows were written, "

@@ -73,9 +73,17 @@ class Dataset:
         """The newest version's Arrow schema, from its log."""
         return self._table().snapshot().schema
 
-    def write(self, data: pa.RecordBatchReader) -> Written:
-        """Replace the dataset by `data` in one commit; a failure leaves it as it was."""
-        self._table().write(data)
+    def write(
+        self, data: pa.RecordBatchReader, properties: dict[str, str] | None = None
+    ) -> Written:
+        """Replace the dataset by `data` in one commit; a failure leaves it as it was.
+
+        Parameters
+        ----------
+        properties
+            Kept with the commit.
+        """
+        self._table().write(data, properties=properties)
         return self.written()
 
     def written(self) -> Written:

@@ -4,7 +4,7 @@ Owns the keys on every materialization. Dagster's own keys are used where they e
 them stand ``bytes``, ``seconds``, ``files``, ``version``, ``preview``, ``statistics``,
 ``column_lineage``. Where files hold rows of several partitions (Delta tables that are partitioned
 on disk by other columns), ``bytes`` of a partition is its rows' share of them, and ``bytes_told``
-says so.
+says so; ``preview_told`` and ``statistics_told`` say which rows those are of, where not its own.
 Takes plain values, never a context, so that assets without an IO manager use it too.
 """
 

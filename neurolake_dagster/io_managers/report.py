@@ -24,6 +24,7 @@ from neurolake_dagster.tables.statistics import ColumnStatistics
 
 # Metadata that differs between the partitions of a single run: rows and bytes of each.
 PER_PARTITION = ("dagster/partition_row_count", "bytes")
+WHOLE_TABLE = "of the whole table, all partitions"
 SHARED_BYTES = "by rows: files of this run hold rows of several partitions"
 
 
@@ -87,6 +88,9 @@ def describe_output(
         found = {key: value for key, value in found.items() if key not in PER_PARTITION}
         if written.are_bytes_shares:
             found["bytes_told"] = dg.MetadataValue.text(SHARED_BYTES)
+        if "preview" in found:
+            of_run = f"of all {len(written.by_partition):,} partitions of the run"
+            found["preview_told"] = dg.MetadataValue.text(of_run)
     context.add_output_metadata(found)
     # Dagster has one for all partitions of a run.
     if written.data_version is not None and context.has_asset_key:
@@ -114,6 +118,8 @@ def _described(plan: WritePlan, written: Written, seconds: float) -> dict[str, A
     found |= {name: dg.MetadataValue.int(count) for name, count in written.metrics.items()}
     if written.spark is not None:
         found |= spark_metadata(_with_output(written.spark, written))
+    if plan.scope is not None and "statistics" in found:
+        found["statistics_told"] = dg.MetadataValue.text(WHOLE_TABLE)
     if written.replaced:
         found["replaced"] = dg.MetadataValue.text(written.replaced)
     return found

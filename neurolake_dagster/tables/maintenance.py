@@ -21,7 +21,7 @@ from neurolake_dagster.tables.commit import (
 from neurolake_dagster.tables.log import Log, inner_tables
 from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.parts import STAGING_FOLDER, TARGET_FILE_BYTES
-from neurolake_dagster.tables.reading import read_files, scan_files
+from neurolake_dagster.tables.reading import read_files, reason_gone, scan_files
 from neurolake_dagster.tables.schemas import fits, plain_schema
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
 from neurolake_dagster.tables.table import Table
@@ -59,7 +59,7 @@ def restore(table: Table, version: int) -> Commit:
     if lost:
         raise TableError(
             f"{table.uri}: version {version} cannot be restored, {len(lost)} of its files are "
-            f"gone, first {lost[0]!r}; a vacuum took them, or the format keeps none"
+            f"gone, first {lost[0]!r}; {reason_gone(former)}"
         )
     there = {file.path for file in former.files}
     schema = current.table_schema

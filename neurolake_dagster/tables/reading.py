@@ -68,10 +68,16 @@ def files_gone(
     """Why a version's files are not there: only of the newest one that is strange."""
     if read.version == newest.version:
         return cause
-    reason = "a vacuum took them"
-    if not keeps_former_files(read.format, read.properties):
-        reason = f"{read.format} keeps no former versions unless {KEEP_FILES} is set to 'true'"
-    return TableNotFoundError(f"{where}: files of version {read.version} are gone; {reason}")
+    return TableNotFoundError(
+        f"{where}: files of version {read.version} are gone; {reason_gone(read)}"
+    )
+
+
+def reason_gone(former: Snapshot) -> str:
+    """Why files of a former version are not there."""
+    if keeps_former_files(former.format, former.properties):
+        return "a vacuum took them"
+    return f"{former.format} keeps no former versions unless {KEEP_FILES} is set to 'true'"
 
 
 def _scan_one(

@@ -219,6 +219,30 @@ def test_each_partition_of_a_single_run_is_recorded_by_itself(
     assert counts == {"2013-01-01": 1, "2013-01-02": 2, "2013-01-03": 3}
 
 
+def test_what_a_partition_shows_of_others_says_so(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """The page of one day showed the rows and bounds of others as if they were its own."""
+
+    @dg.asset(
+        partitions_def=DAYS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "day"},
+    )
+    def events(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        return pl.DataFrame({"day": [date.fromisoformat(key) for key in context.partition_keys]})
+
+    assert run_range(events, manager, instance, "2013-01-01", "2013-01-03").success
+    found = metadata_of(instance, "events")
+    assert found["preview_told"] == "of all 3 partitions of the run"
+    assert found["statistics_told"] == "of the whole table, all partitions"
+    assert run([events], manager, instance, partition_key="2013-01-02").success
+    found = metadata_of(instance, "events")
+    assert "preview" in found
+    assert "preview_told" not in found
+    assert found["statistics_told"] == "of the whole table, all partitions"
+
+
 def test_the_same_rows_have_the_same_data_version(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:

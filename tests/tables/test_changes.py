@@ -232,7 +232,7 @@ def test_parquet_cannot_restore_what_it_does_not_keep(tmp_path: Path) -> None:
     table = Table(Storage(str(tmp_path)), "t", "parquet")
     table.write(people((1, "a")))
     table.write(people((2, "b")))
-    with pytest.raises(TableError, match="keeps none"):
+    with pytest.raises(TableError, match="keeps no former versions unless neurolake"):
         restore(table, 0)
     told = "version 0 are gone; parquet keeps no former versions unless neurolake.keep_former_files"
     for read in (table.read, lambda version: table.scan(version=version).read_all()):
