@@ -149,10 +149,11 @@ def convert_ncf_to_parquet(
     reader = session.read.format("ncf")
     if columns is not None:
         reader = reader.option("columns", json.dumps(list(columns)))
-    writer = reader.load(source).write.mode(mode).option("compression", compression)
+    frame = reader.load(source)
+    writer = frame.write.mode(mode).option("compression", compression)
     _save_parquet(writer.partitionBy(*partition_by), target)
     seconds = time.perf_counter() - started
-    written = session.read.parquet(target)
+    written = _written_parquet(frame, target, partition_by)
     sizes = _sizes(_file_uris(written), options)
     return FileConversion(
         source=source,
@@ -184,6 +185,12 @@ def _save_parquet(writer: "DataFrameWriter", target: str) -> None:
         if exc.getCondition() != "PATH_ALREADY_EXISTS":
             raise
         raise TableError(f"{target}: exists already, and the mode is errorifexists") from exc
+
+
+def _written_parquet(frame: "DataFrame", target: str, partition_by: Sequence[str]) -> "DataFrame":
+    """What lies at the target; of no rows in partitions there is no file to tell the schema."""
+    fields = frame.drop(*partition_by).schema
+    return frame.sparkSession.read.schema(fields).parquet(target)
 
 
 def _options_of(session: "SparkSession") -> StorageOptions:

@@ -138,6 +138,15 @@ def test_one_side_does_not_lie_in_the_other(
     assert convert(single, f"{folder}2", spark=spark).row_count == 1000  # type: ignore[operator]
 
 
+def test_no_rows_in_partitions(spark: SparkSession, tmp_path: Path) -> None:
+    """It failed after it had written: no file told the schema."""
+    ncf.write_table(ROWS.slice(0, 0), tmp_path / "in.ncf")
+    found = convert_ncf_to_parquet(
+        f"{tmp_path}/in.ncf", f"{tmp_path}/out", spark=spark, partition_by=["k"]
+    )
+    assert (found.row_count, found.target_files, found.target_bytes) == (0, 0, 0)
+
+
 S3_SCRIPT = """
 import json, sys
 from neurolake_dagster.errors import StorageError
