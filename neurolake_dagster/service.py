@@ -80,7 +80,8 @@ class Service:
         Raises
         ------
         NeuroLakeError
-            If it ends, or is not ready in time; with the end of its log.
+            If it ends, or is not ready in time; with the end of its log. It is ended then, as by
+            whatever else is raised before it is recorded.
         """
         with self.log_path.open("wb") as log:
             # A session of its own: it outlives the command, and the terminal's Ctrl-C.
@@ -93,6 +94,21 @@ class Service:
                 env=dict(environment),
                 start_new_session=True,
             )
+        try:
+            self._await(process, is_ready, timeout_s)
+            started = psutil.Process(process.pid).create_time()
+            record = {"pid": process.pid, "started": started, "facts": dict(facts(process.pid))}
+            write_private(self.record_path, json.dumps(record))
+        except BaseException:  # Ctrl-C too: what is not recorded no command could end
+            _end(process.pid, STOP_TIMEOUT_S)
+            process.wait()
+            raise
+        # It is meant to outlive us: Popen would warn that nobody waited for it.
+        process.returncode = 0
+
+    def _await(
+        self, process: "subprocess.Popen[bytes]", is_ready: Callable[[], bool], timeout_s: float
+    ) -> None:
         deadline = time.monotonic() + timeout_s
         while not is_ready():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -101,11 +117,6 @@ class Service:
                 tail = self.log_path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
                 raise NeuroLakeError(f"{self.name}: did not come up; the end of its log:\n{tail}")
             time.sleep(POLL_S)
-        started = psutil.Process(process.pid).create_time()
-        record = {"pid": process.pid, "started": started, "facts": dict(facts(process.pid))}
-        write_private(self.record_path, json.dumps(record))
-        # It is meant to outlive us: Popen would warn that nobody waited for it.
-        process.returncode = 0
 
     def stop(self, grace_s: float = STOP_TIMEOUT_S) -> bool:
         """Stop the process; whether there was one.

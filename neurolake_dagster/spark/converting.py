@@ -18,7 +18,7 @@ from neurolake_dagster.settings import SparkSettings, StorageSettings
 from neurolake_dagster.spark.conf import S3_KEYS, s3_options
 from neurolake_dagster.spark.effective import running_value
 from neurolake_dagster.spark.notebook import get_spark_session
-from neurolake_dagster.spark.saving import SaveMode, check_mode, write_ncf
+from neurolake_dagster.spark.saving import SaveMode, check_mode, check_names, write_ncf
 from neurolake_dagster.storage import StorageOptions
 
 if TYPE_CHECKING:
@@ -78,15 +78,18 @@ def convert_parquet_to_ncf(
         `get_spark_session`.
     mode
         What becomes of a table that is there, see `write_ncf`.
+    columns
+        To be read, at least one; None is all of them.
 
     Raises
     ------
     TableError
-        If there is a table and the mode is ``errorifexists``, or one side lies in the other.
+        If there is a table and the mode is ``errorifexists``, or one side lies in the other, or
+        an argument is not what it should be.
     StorageError
         If one side cannot be reached; nothing was written then.
     """
-    check_mode(mode)
+    _check_arguments(mode, columns, partition_by)
     session = spark or get_spark_session()
     options = _options_of(session)
     started = time.perf_counter()
@@ -125,18 +128,18 @@ def convert_ncf_to_parquet(
 
     Parameters
     ----------
-    spark, mode
+    spark, mode, columns
         As of `convert_parquet_to_ncf`.
 
     Raises
     ------
     TableError
         If there is something at the target and the mode is ``errorifexists``, or one side lies
-        in the other.
+        in the other, or an argument is not what it should be.
     StorageError
         If one side cannot be reached; nothing was written then.
     """
-    check_mode(mode)
+    _check_arguments(mode, columns, partition_by)
     session = spark or get_spark_session()
     options = _options_of(session)
     started = time.perf_counter()
@@ -146,10 +149,11 @@ def convert_ncf_to_parquet(
     reader = session.read.format("ncf")
     if columns is not None:
         reader = reader.option("columns", json.dumps(list(columns)))
-    writer = reader.load(source).write.mode(mode).option("compression", compression)
+    frame = reader.load(source)
+    writer = frame.write.mode(mode).option("compression", compression)
     _save_parquet(writer.partitionBy(*partition_by), target)
     seconds = time.perf_counter() - started
-    written = session.read.parquet(target)
+    written = _written_parquet(frame, target, partition_by)
     sizes = _sizes(_file_uris(written), options)
     return FileConversion(
         source=source,
@@ -163,6 +167,15 @@ def convert_ncf_to_parquet(
     )
 
 
+def _check_arguments(mode: str, columns: Sequence[str] | None, partition_by: Sequence[str]) -> None:
+    check_mode(mode)
+    check_names("partition_by", partition_by)
+    if columns is not None:
+        check_names("columns", columns)
+        if not columns:
+            raise TableError("columns: expected at least one name, got none; None is all of them")
+
+
 def _save_parquet(writer: "DataFrameWriter", target: str) -> None:
     from pyspark.errors import AnalysisException
 
@@ -172,6 +185,12 @@ def _save_parquet(writer: "DataFrameWriter", target: str) -> None:
         if exc.getCondition() != "PATH_ALREADY_EXISTS":
             raise
         raise TableError(f"{target}: exists already, and the mode is errorifexists") from exc
+
+
+def _written_parquet(frame: "DataFrame", target: str, partition_by: Sequence[str]) -> "DataFrame":
+    """What lies at the target; of no rows in partitions there is no file to tell the schema."""
+    fields = frame.drop(*partition_by).schema
+    return frame.sparkSession.read.schema(fields).parquet(target)
 
 
 def _options_of(session: "SparkSession") -> StorageOptions:

@@ -52,9 +52,10 @@ def write_ncf(
     ------
     TableError
         If the mode is ``errorifexists`` and there is a table, or it is no mode; or if NCF files
-        lie there that are no table's.
+        lie there that are no table's, or `partition_by` is a text.
     """
     check_mode(mode)
+    check_names("partition_by", partition_by)
     # Executors import this package too, and need no session.
     from pyspark.errors import PySparkException
 
@@ -86,3 +87,14 @@ def check_mode(mode: str) -> None:
     """
     if mode not in get_args(SaveMode):
         raise TableError(f"mode {mode!r}, expected one of {get_args(SaveMode)}")
+
+
+def check_names(argument: str, names: Sequence[str]) -> None:
+    """Refuse a text, which would be taken letter by letter.
+
+    Raises
+    ------
+    TableError
+    """
+    if isinstance(names, str):
+        raise TableError(f"{argument}: expected a list of names, got the text {names!r}")

@@ -54,6 +54,11 @@ class NCFTableWriter(DataSourceArrowWriter):
         partition_by: tuple[str, ...],
         is_dynamic: bool,
     ) -> None:
+        if not schema.names:
+            raise TableError(
+                f"{table.uri}: the rows have no columns, which a file cannot count; expected at "
+                "least one"
+            )
         unknown = [name for name in partition_by if name not in schema.names]
         if unknown:
             raise PartitionError(f"{table.uri}: partitionBy names no columns {unknown!r}")

@@ -94,6 +94,28 @@ def test_globs_and_partitions(spark: SparkSession, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("convert", [convert_parquet_to_ncf, convert_ncf_to_parquet])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"columns": []}, "columns: expected at least one name"),
+        ({"columns": "id"}, "columns: expected a list of names, got the text 'id'"),
+        ({"partition_by": "id"}, "partition_by: expected a list of names, got the text 'id'"),
+    ],
+    ids=["no columns", "a text as columns", "a text as partitions"],
+)
+def test_wrong_arguments_are_told(
+    spark: SparkSession, tmp_path: Path, convert: object, arguments: dict[str, object], told: str
+) -> None:
+    """No columns were no rows one way and all columns the other; texts were taken by letters."""
+    pq.write_table(ROWS, tmp_path / "in.parquet")
+    ncf.write_table(ROWS, tmp_path / "in.ncf")
+    suffix = "parquet" if convert is convert_parquet_to_ncf else "ncf"
+    with pytest.raises(TableError, match=told):
+        convert(f"{tmp_path}/in.{suffix}", f"{tmp_path}/out", spark=spark, **arguments)  # type: ignore[operator]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("convert", [convert_parquet_to_ncf, convert_ncf_to_parquet])
 @pytest.mark.parametrize("mode", ["overwrite", "append", "errorifexists"])
 def test_one_side_does_not_lie_in_the_other(
     spark: SparkSession, tmp_path: Path, convert: object, mode: str
@@ -114,6 +136,15 @@ def test_one_side_does_not_lie_in_the_other(
             convert(source, target, spark=spark, mode=mode)  # type: ignore[operator]
     assert [path.name for path in folder.iterdir()] == [f"rows.{suffix}"]
     assert convert(single, f"{folder}2", spark=spark).row_count == 1000  # type: ignore[operator]
+
+
+def test_no_rows_in_partitions(spark: SparkSession, tmp_path: Path) -> None:
+    """It failed after it had written: no file told the schema."""
+    ncf.write_table(ROWS.slice(0, 0), tmp_path / "in.ncf")
+    found = convert_ncf_to_parquet(
+        f"{tmp_path}/in.ncf", f"{tmp_path}/out", spark=spark, partition_by=["k"]
+    )
+    assert (found.row_count, found.target_files, found.target_bytes) == (0, 0, 0)
 
 
 S3_SCRIPT = """

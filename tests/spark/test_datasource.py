@@ -396,6 +396,15 @@ def test_a_table_is_written_above_a_table_and_over_what_a_killed_write_left(tmp_
     assert table_at(tmp_path / "t").snapshot().files == ()
 
 
+def test_rows_without_columns_are_refused(spark: SparkSession, tmp_path: Path) -> None:
+    """They were written as no rows."""
+    with pytest.raises(PySparkException, match="the rows have no columns"):
+        spark.range(3).select().write.format("ncf").save(str(tmp_path / "t"))
+    with pytest.raises(TableError, match="partition_by: expected a list of names, got the text"):
+        write_ncf(spark.range(3), str(tmp_path / "t"), partition_by="id")
+    assert not (tmp_path / "t").exists()
+
+
 def test_a_thread_without_a_session_writes(spark: SparkSession, tmp_path: Path) -> None:
     """Spark finds formats in the thread's own session: no other thread found this one."""
     with ThreadPoolExecutor(1) as pool:
