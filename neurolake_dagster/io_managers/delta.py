@@ -37,7 +37,7 @@ from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
-from neurolake_dagster.tables.sql import spark_sql
+from neurolake_dagster.tables.sql import quoted_column, spark_sql
 from neurolake_dagster.tables.windows import Window
 
 ATTEMPTS = 20
@@ -130,7 +130,7 @@ class DeltaIOManager(LakehouseIOManager):
         frame = reader.load(dataset.spark_uri)
         if where is not None:
             frame = frame.where(spark_sql(where))
-        return frame if plan.columns is None else frame.select(*plan.columns)
+        return frame if plan.columns is None else frame.select(*map(quoted_column, plan.columns))
 
 
 def _schema_of(dataset: DeltaDataset, version: int | datetime | None) -> pa.Schema:

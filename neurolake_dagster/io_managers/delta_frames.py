@@ -23,7 +23,7 @@ from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.delta import DeltaDataset, merge_condition
 from neurolake_dagster.tables.delta_commit import MARK
 from neurolake_dagster.tables.scope import Scope
-from neurolake_dagster.tables.sql import spark_sql
+from neurolake_dagster.tables.sql import quoted_column, spark_sql
 
 SCHEMA_OPTIONS = {"merge": "mergeSchema", "overwrite": "overwriteSchema"}
 STRAY_ROWS = "NEUROLAKE_STRAY_ROWS"
@@ -73,6 +73,7 @@ def merge_frame(
         raise TableError(
             f"{plan.where}: merge keys {list(plan.merge.keys)!r}, expected some of {schema.names!r}"
         )
+    _refuse_misread_names(dataset, plan, schema)
     where = None if plan.scope is None else spark_sql(plan.scope.predicate(schema, "target"))
     source = f"global_temp.neurolake_{uuid.uuid4().hex}"
     statement = _merge_statement(dataset, plan, plan.merge, source, where)
@@ -83,6 +84,17 @@ def merge_frame(
             session.sql(statement).collect()
         finally:
             session.catalog.dropGlobalTempView(view)
+
+
+def _refuse_misread_names(dataset: DeltaDataset, plan: WritePlan, schema: pa.Schema) -> None:
+    """Refuse names that delta-spark's own merge does not quote."""
+    odd = [name for name in schema.names if "`" in name]
+    odd += [name for name in dataset.open().metadata().partition_columns if "." in name]
+    if odd:
+        raise TableError(
+            f"{plan.where}: delta-spark cannot merge into columns {odd!r}, expected no backticks, "
+            "and no dots in partition columns; rename them, or return Arrow rows"
+        )
 
 
 @contextmanager
@@ -159,7 +171,7 @@ def _proven(frame: Any, plan: WritePlan, merge: MergePlan, schema: pa.Schema) ->
     """The frame, failing where it is read if a row is none that may be merged."""
     from pyspark.sql import Window, functions as sf
 
-    keys = [sf.col(f"`{key}`") for key in merge.keys]
+    keys = [sf.col(quoted_column(key)) for key in merge.keys]
     is_null = sf.lit(False)
     for key in keys:
         is_null = is_null | key.isNull()
