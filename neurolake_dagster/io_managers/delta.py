@@ -19,7 +19,11 @@ import xxhash
 
 from neurolake_dagster.errors import CommitConflictError, PartitionError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
-from neurolake_dagster.io_managers.delta_frames import merge_frame, write_frame
+from neurolake_dagster.io_managers.delta_frames import (
+    merge_frame,
+    refuse_null_partition,
+    write_frame,
+)
 from neurolake_dagster.io_managers.delta_partitions import (
     facts_by_partition,
     partition_names,
@@ -92,6 +96,7 @@ class DeltaIOManager(LakehouseIOManager):
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
         dataset, mark = self._dataset(plan.path), _mark(plan)
+        refuse_null_partition(plan)
         schema = column_types(frame, tuple(frame.columns))
         options = _settled(dataset, plan, schema)
         if plan.mode == "merge":

@@ -30,6 +30,23 @@ STRAY_ROWS = "NEUROLAKE_STRAY_ROWS"
 BAD_KEYS = "NEUROLAKE_BAD_KEYS"
 
 
+def refuse_null_partition(plan: WritePlan) -> None:
+    """Refuse the one key that Spark itself writes as null.
+
+    Raises
+    ------
+    PartitionError
+    """
+    from neurolake_dagster.spark.writing import NULL_PARTITION
+
+    keys = () if plan.scope is None else plan.scope.keys
+    if any(NULL_PARTITION in key.members for key in keys):
+        raise PartitionError(
+            f"{plan.where}: partition {NULL_PARTITION!r} is null to Spark, expected another key; "
+            "rename it, or return Arrow rows"
+        )
+
+
 def write_frame(
     dataset: DeltaDataset, plan: WritePlan, frame: Any, options: Mapping[str, Any], mark: str
 ) -> None:

@@ -111,3 +111,23 @@ def test_columns_of_any_name_are_written_merged_and_read(
     quoted = "`" + name.replace("`", "``") + "`"
     found = read_ids(manager, columns=[name, "id"], where=f"{quoted} = 'x'")
     assert found == [[1], [1]]
+
+
+def test_the_name_that_spark_has_for_null_is_no_key_of_its_frames(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
+) -> None:
+    """Delta had a null for it, and the write ended in a TypeError."""
+    key = "__HIVE_DEFAULT_PARTITION__"
+
+    @dg.asset(
+        partitions_def=dg.StaticPartitionsDefinition([key]), metadata={"partition_expr": "key"}
+    )
+    def made(context: dg.AssetExecutionContext) -> DataFrame:
+        return spark.createDataFrame([(1, context.partition_key)], "id long, key string")
+
+    result = run([made], manager, instance, partition_key=key, raise_on_error=False)
+    if isinstance(manager, DeltaIOManager):
+        assert "PartitionError" in str(failure(result))
+        assert not manager.dataset("made").exists()
+    else:
+        assert stored(manager, "made").to_pylist() == [{"id": 1, "key": key}]
