@@ -19,7 +19,11 @@ import xxhash
 
 from neurolake_dagster.errors import CommitConflictError, PartitionError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
-from neurolake_dagster.io_managers.delta_frames import merge_frame, write_frame
+from neurolake_dagster.io_managers.delta_frames import (
+    merge_frame,
+    refuse_null_partition,
+    write_frame,
+)
 from neurolake_dagster.io_managers.delta_partitions import (
     facts_by_partition,
     partition_names,
@@ -39,7 +43,7 @@ from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.merging import NO_ROWS
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
-from neurolake_dagster.tables.sql import spark_sql
+from neurolake_dagster.tables.sql import quoted_column, spark_sql
 from neurolake_dagster.tables.windows import Window
 
 ATTEMPTS = 20
@@ -101,6 +105,7 @@ class DeltaIOManager(LakehouseIOManager):
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
         dataset, mark = self._dataset(plan.path), _mark(plan)
+        refuse_null_partition(plan)
         schema = column_types(frame, tuple(frame.columns))
         options = _settled(dataset, plan, schema)
         if plan.mode == "merge":
@@ -139,7 +144,7 @@ class DeltaIOManager(LakehouseIOManager):
         frame = reader.load(dataset.spark_uri)
         if where is not None:
             frame = frame.where(spark_sql(where))
-        return frame if plan.columns is None else frame.select(*plan.columns)
+        return frame if plan.columns is None else frame.select(*map(quoted_column, plan.columns))
 
 
 def _schema_of(dataset: DeltaDataset, version: int | datetime | None) -> pa.Schema:

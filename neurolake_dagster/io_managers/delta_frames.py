@@ -22,12 +22,30 @@ from neurolake_dagster.io_managers.plans import MergePlan, WritePlan
 from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.delta import DeltaDataset, merge_condition
 from neurolake_dagster.tables.delta_commit import MARK
+from neurolake_dagster.tables.schemas import check_fit
 from neurolake_dagster.tables.scope import Scope
-from neurolake_dagster.tables.sql import spark_sql
+from neurolake_dagster.tables.sql import quoted_column, spark_sql
 
 SCHEMA_OPTIONS = {"merge": "mergeSchema", "overwrite": "overwriteSchema"}
 STRAY_ROWS = "NEUROLAKE_STRAY_ROWS"
 BAD_KEYS = "NEUROLAKE_BAD_KEYS"
+
+
+def refuse_null_partition(plan: WritePlan) -> None:
+    """Refuse the one key that Spark itself writes as null.
+
+    Raises
+    ------
+    PartitionError
+    """
+    from neurolake_dagster.spark.writing import NULL_PARTITION
+
+    keys = () if plan.scope is None else plan.scope.keys
+    if any(NULL_PARTITION in key.members for key in keys):
+        raise PartitionError(
+            f"{plan.where}: partition {NULL_PARTITION!r} is null to Spark, expected another key; "
+            "rename it, or return Arrow rows"
+        )
 
 
 def write_frame(
@@ -41,6 +59,9 @@ def write_frame(
         As of `DeltaDataset.write`: ``mode``, ``where``, ``partition_by``, ``schema_mode``.
     """
     mode = {"error": "errorifexists"}.get(options["mode"], options["mode"])
+    schema_mode = options.get("schema_mode")
+    if mode in ("append", "overwrite") and schema_mode != "overwrite":
+        frame = _fitted(dataset, plan, frame, adds_columns=schema_mode == "merge")
     if plan.scope is not None and options.get("where") is None:
         frame = frame.where(_is_ours(plan.scope, column_types(frame, plan.scope.columns)))
     writer = frame.write.format("delta").mode(mode)
@@ -51,8 +72,8 @@ def write_frame(
         writer = writer.partitionBy(*options["partition_by"])
     if options.get("where") is not None:
         writer = writer.option("replaceWhere", spark_sql(options["where"]))
-    if options.get("schema_mode") is not None:
-        writer = writer.option(SCHEMA_OPTIONS[options["schema_mode"]], "true")
+    if schema_mode is not None:
+        writer = writer.option(SCHEMA_OPTIONS[schema_mode], "true")
     with told_by_spark(plan.where):
         writer.save(dataset.spark_uri)
 
@@ -73,6 +94,8 @@ def merge_frame(
         raise TableError(
             f"{plan.where}: merge keys {list(plan.merge.keys)!r}, expected some of {schema.names!r}"
         )
+    _refuse_misread_names(dataset, plan, schema)
+    frame = _fitted(dataset, plan, frame, adds_columns=plan.schema_mode == "merge")
     where = None if plan.scope is None else spark_sql(plan.scope.predicate(schema, "target"))
     source = f"global_temp.neurolake_{uuid.uuid4().hex}"
     statement = _merge_statement(dataset, plan, plan.merge, source, where)
@@ -83,6 +106,51 @@ def merge_frame(
             session.sql(statement).collect()
         finally:
             session.catalog.dropGlobalTempView(view)
+
+
+def _fitted(dataset: DeltaDataset, plan: WritePlan, frame: Any, *, adds_columns: bool) -> Any:
+    """The frame, narrower numbers cast to the table's types.
+
+    Left alone delta-spark cuts numbers, drops columns and puts nulls without a word.
+
+    Raises
+    ------
+    SchemaMismatchError
+    """
+    from pyspark.sql import functions as sf
+
+    from neurolake_dagster.spark.types import arrow_schema, spark_schema
+
+    if not dataset.exists():
+        return frame
+    schema = column_types(frame, tuple(frame.columns))
+    types = spark_schema(pa.schema(dataset.open().schema().to_arrow()))
+    # A column that was all null takes the type of the first values.
+    known = {
+        one.name: schema.field(one.name)
+        if pa.types.is_null(one.type) and one.name in schema.names
+        else one
+        for one in arrow_schema(types)
+    }
+    new = [one for one in schema if adds_columns and one.name not in known]
+    check_fit(schema, pa.schema([*known.values(), *new]), plan.where, may_miss=adds_columns)
+    wider = {
+        one.name: sf.col(quoted_column(one.name)).cast(types[one.name].dataType)
+        for one in schema
+        if one.name in known and not known[one.name].type.equals(one.type)
+    }
+    return frame.withColumns(wider) if wider else frame
+
+
+def _refuse_misread_names(dataset: DeltaDataset, plan: WritePlan, schema: pa.Schema) -> None:
+    """Refuse names that delta-spark's own merge does not quote."""
+    odd = [name for name in schema.names if "`" in name]
+    odd += [name for name in dataset.open().metadata().partition_columns if "." in name]
+    if odd:
+        raise TableError(
+            f"{plan.where}: delta-spark cannot merge into columns {odd!r}, expected no backticks, "
+            "and no dots in partition columns; rename them, or return Arrow rows"
+        )
 
 
 @contextmanager
@@ -108,7 +176,10 @@ def told_by_spark(where: str) -> Iterator[None]:
             raise TableError(f"{where}: rows break a constraint of the table: {text}") from exc
         if "DELTA_CONCURRENT" in whole:
             raise CommitConflictError(f"{where}: another commit came first: {text}") from exc
-        if isinstance(exc, AnalysisException) and "mismatch" in text:
+        if "DELTA_INVALID_CHARACTERS" in whole:
+            raise TableError(f"{where}: rename the columns for Delta: {text}") from exc
+        is_mismatch = isinstance(exc, AnalysisException) and "mismatch" in text
+        if is_mismatch or "DELTA_FAILED_TO_MERGE" in whole:
             raise SchemaMismatchError(f"{where}: the rows do not fit the table: {text}") from exc
         raise
 
@@ -159,7 +230,7 @@ def _proven(frame: Any, plan: WritePlan, merge: MergePlan, schema: pa.Schema) ->
     """The frame, failing where it is read if a row is none that may be merged."""
     from pyspark.sql import Window, functions as sf
 
-    keys = [sf.col(f"`{key}`") for key in merge.keys]
+    keys = [sf.col(quoted_column(key)) for key in merge.keys]
     is_null = sf.lit(False)
     for key in keys:
         is_null = is_null | key.isNull()

@@ -363,7 +363,8 @@ def _asked_version(asked: Asked) -> int | datetime | None:
 
 def _reads_all(context: dg.InputContext, keys: Sequence[str]) -> bool:
     """Whether Dagster hands an unpartitioned asset all keys: it asks for what there is."""
-    if context.step_context.entity_partitions_def is not None:
+    step = _step(context)
+    if step is None or step.entity_partitions_def is not None:
         return False
     definition, store = context.asset_partitions_def, context.instance
     return len(keys) >= len(definition.get_partition_keys(dynamic_partitions_store=store))
@@ -371,8 +372,10 @@ def _reads_all(context: dg.InputContext, keys: Sequence[str]) -> bool:
 
 def _keys_to_write(context: dg.InputContext) -> frozenset[str]:
     """The partitions that this run writes of an asset that reads its own."""
-    step = context.step_context
-    if not step.has_partition_key_range or context.asset_key not in step.get_output_asset_keys():
+    step = _step(context)
+    if step is None or not step.has_partition_key_range:
+        return frozenset()
+    if context.asset_key not in step.get_output_asset_keys():
         return frozenset()
     keys = context.asset_partitions_def.get_partition_keys_in_range(step.partition_key_range)
     return frozenset(map(str, keys))
@@ -380,8 +383,8 @@ def _keys_to_write(context: dg.InputContext) -> frozenset[str]:
 
 def _keys_of_run(context: dg.InputContext) -> Sequence[str]:
     """The run's own partitions, for an asset check: Dagster hands an unpartitioned one all."""
-    step = context.step_context
-    if not step.is_asset_check_step:
+    step = _step(context)
+    if step is None or not step.is_asset_check_step:
         return []
     if step.has_partition_key:
         return [key for key in context.asset_partition_keys if key == step.partition_key]
@@ -389,6 +392,14 @@ def _keys_of_run(context: dg.InputContext) -> Sequence[str]:
         asked = context.asset_partitions_def.get_partition_keys_in_range(step.partition_key_range)
         return [key for key in context.asset_partition_keys if key in set(asked)]
     return []
+
+
+def _step(context: dg.InputContext) -> Any:
+    """The step that reads; None outside of a run, as in `dg.Definitions.load_asset_value`."""
+    try:
+        return context.step_context
+    except dg.DagsterInvariantViolationError:
+        return None
 
 
 def _output_place(context: dg.OutputContext) -> tuple[str, str]:

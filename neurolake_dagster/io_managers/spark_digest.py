@@ -9,6 +9,8 @@ from typing import Any
 
 import xxhash
 
+from neurolake_dagster.tables.sql import quoted_column
+
 # The write is over when it is asked; what it observed comes a little later, or not at all.
 WAIT_S = 10
 _LOW = (1 << 32) - 1
@@ -60,6 +62,6 @@ def _cells(field: Any) -> list[Any]:
     from pyspark.sql import functions as sf
     from pyspark.sql.types import ArrayType, MapType, StructType
 
-    column = sf.col(f"`{field.name}`")
+    column = sf.col(quoted_column(field.name))
     is_nested = isinstance(field.dataType, (ArrayType, MapType, StructType))
     return [sf.to_json(column) if is_nested else column, column.isNull()]

@@ -18,7 +18,7 @@ from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
 from neurolake_dagster.tables.conditions import Predicate
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
-from neurolake_dagster.tables.sql import spark_sql
+from neurolake_dagster.tables.sql import quoted_column, spark_sql
 from neurolake_dagster.tables.tasks import RECORD_COLUMN, WriteParts, read_records
 
 NUMBER_COLUMN = "__neurolake_key"
@@ -42,7 +42,9 @@ def with_key_numbers(frame: Any, scope: Scope) -> Any:
         return pa.array(scope.numbers(pa.RecordBatch.from_arrays([*columns], names)), pa.int64())
 
     numbered = arrow_udf(numbers, LongType())  # type: ignore[call-overload] # of any columns
-    return frame.withColumn(NUMBER_COLUMN, numbered(*[sf.col(f"`{name}`") for name in names]))
+    return frame.withColumn(
+        NUMBER_COLUMN, numbered(*[sf.col(quoted_column(name)) for name in names])
+    )
 
 
 def frame_of_keys(frame: Any, scope: Scope, kept: Scope) -> Any:
@@ -81,7 +83,7 @@ def column_types(frame: Any, columns: tuple[str, ...]) -> pa.Schema:
     """The Arrow types of some columns; no Spark job runs."""
     from neurolake_dagster.spark.types import arrow_schema
 
-    known = [name for name in columns if name in frame.columns]
+    known = [quoted_column(name) for name in columns if name in frame.columns]
     return arrow_schema(frame.select(*known).schema)
 
 
@@ -96,8 +98,10 @@ def write_parts(
     task = WriteParts(
         folder=table.folder, stage=stage.path, format=table.format, schema=plain, scope=scope
     )
+    # Spark takes a dot in a name for a path here.
+    numbered = frame.toDF(*map(str, range(len(plain))))
     with told_by_task():
-        records = frame.mapInArrow(task, f"{RECORD_COLUMN} string").collect()
+        records = numbered.mapInArrow(task, f"{RECORD_COLUMN} string").collect()
     files = read_records(record[RECORD_COLUMN] for record in records)
     written = {file.partition for file in files}
     places = [()] if scope is None else [key.place for key in scope.keys]
@@ -166,7 +170,7 @@ def as_schema(frame: Any, schema: pa.Schema) -> Any:
 
     return frame.select(
         *[
-            sf.col(f"`{field.name}`")
+            sf.col(quoted_column(field.name))
             if field.name in frame.columns
             else sf.lit(None).cast(field.dataType).alias(field.name)
             for field in spark_schema(schema)
@@ -190,4 +194,4 @@ def narrowed(frame: Any, plan: ReadPlan) -> Any:
     """The rows and columns of a frame that an input asks for."""
     if plan.where is not None:
         frame = frame.where(where_sql(frame, plan.where))
-    return frame if plan.columns is None else frame.select(*plan.columns)
+    return frame if plan.columns is None else frame.select(*map(quoted_column, plan.columns))

@@ -20,6 +20,7 @@ from neurolake_dagster.spark.effective import running_value
 from neurolake_dagster.spark.notebook import get_spark_session
 from neurolake_dagster.spark.saving import SaveMode, check_mode, check_names, write_ncf
 from neurolake_dagster.storage import StorageOptions
+from neurolake_dagster.tables.sql import quoted_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
@@ -98,7 +99,7 @@ def convert_parquet_to_ncf(
     _require_apart(target, [source, *uris])
     read = _sizes(uris, options)
     _require_reachable(target, options)
-    chosen = frame if columns is None else frame.select(*columns)
+    chosen = frame if columns is None else frame.select(*map(quoted_column, columns))
     write_ncf(chosen, target, mode=mode, partition_by=partition_by)
     seconds = time.perf_counter() - started
     files = _ncf_files(target, options)

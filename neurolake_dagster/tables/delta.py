@@ -45,6 +45,7 @@ from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.delta_snapshot import DeltaSnapshot, snapshot_of
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
 from neurolake_dagster.tables.snapshot import no_such_table
+from neurolake_dagster.tables.sql import quoted_column
 
 ZSTD_LEVEL = 3
 
@@ -405,5 +406,6 @@ class DeltaDataset:
 
 def merge_condition(keys: Sequence[str], where: str | None) -> str:
     """The condition under which a row of the target is one of the source."""
-    tests = [f"target.`{key}` = source.`{key}`" for key in keys]
+    names = [quoted_column(key) for key in keys]
+    tests = [f"target.{name} = source.{name}" for name in names]
     return " AND ".join([*tests, *([f"({where})"] if where else [])])

@@ -31,6 +31,8 @@ class WriteParts:
         The table's storage.
     stage
         The stage's path below it.
+    schema
+        The files'; the batches have its columns in its order, whatever they are called.
     scope
         The partitions that the rows belong to; None for none.
     """
@@ -52,7 +54,7 @@ class WriteParts:
         parts = PartFiles(self.folder, file_format(self.format), self.schema, folder=self.stage)
         with parts:
             for batch in batches:
-                fitted = fit_batch(batch, self.schema)
+                fitted = fit_batch(batch.rename_columns(self.schema.names), self.schema)
                 for place, rows in (
                     [((), fitted)] if self.scope is None else self.scope.divide(fitted)
                 ):

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from neurolake_dagster.io_managers import DeltaIOManager
 from neurolake_dagster.io_managers.base import LakehouseIOManager
-from tests.io_managers.test_io_managers import instance, run, stored
+from tests.io_managers.test_io_managers import failure, instance, run, stored
 from tests.io_managers.test_spark import manager
 
 __all__ = ["instance", "manager"]
@@ -82,3 +83,51 @@ def test_a_partition_with_a_backslash_is_replaced_merged_and_read(
     assert run([made, used], manager, instance, partition_key="a\\b", selection=["used"]).success
     assert seen == [(2, "a\\b")]
     assert stored(manager, "made").sort_by("id")["key"].to_pylist() == ["other", "a\\b"]
+
+
+@pytest.mark.parametrize("name", ["a.b", "e`f"])
+def test_columns_of_any_name_are_written_merged_and_read(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession, name: str
+) -> None:
+    """A dot was taken for a path, a backtick for the end of the name."""
+    keys = dg.StaticPartitionsDefinition(["x", "y"])
+
+    def build(**metadata: Any) -> dg.AssetsDefinition:
+        @dg.asset(name="made", partitions_def=keys, metadata={"partition_expr": name} | metadata)
+        def made(context: dg.AssetExecutionContext) -> DataFrame:
+            return spark.createDataFrame([(1, context.partition_key)], ["id", name])
+
+        return made
+
+    assert run([build()], manager, instance, partition_key="x").success
+    assert run([build()], manager, instance, partition_key="y").success
+    merged = build(mode="merge", merge_keys=[name])
+    result = run([merged], manager, instance, partition_key="y", raise_on_error=False)
+    if isinstance(manager, DeltaIOManager):
+        assert "delta-spark cannot merge into columns" in str(failure(result))
+    else:
+        assert result.success
+    assert stored(manager, "made").sort_by(name).to_pydict() == {"id": [1, 1], name: ["x", "y"]}
+    quoted = "`" + name.replace("`", "``") + "`"
+    found = read_ids(manager, columns=[name, "id"], where=f"{quoted} = 'x'")
+    assert found == [[1], [1]]
+
+
+def test_the_name_that_spark_has_for_null_is_no_key_of_its_frames(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
+) -> None:
+    """Delta had a null for it, and the write ended in a TypeError."""
+    key = "__HIVE_DEFAULT_PARTITION__"
+
+    @dg.asset(
+        partitions_def=dg.StaticPartitionsDefinition([key]), metadata={"partition_expr": "key"}
+    )
+    def made(context: dg.AssetExecutionContext) -> DataFrame:
+        return spark.createDataFrame([(1, context.partition_key)], "id long, key string")
+
+    result = run([made], manager, instance, partition_key=key, raise_on_error=False)
+    if isinstance(manager, DeltaIOManager):
+        assert "PartitionError" in str(failure(result))
+        assert not manager.dataset("made").exists()
+    else:
+        assert stored(manager, "made").to_pylist() == [{"id": 1, "key": key}]

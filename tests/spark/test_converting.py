@@ -49,6 +49,14 @@ def test_parquet_to_ncf_and_back(spark: SparkSession, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "out").sort_by("id").equals(ROWS.select(["id"]))
 
 
+def test_a_dot_in_a_name_is_no_path(spark: SparkSession, tmp_path: Path) -> None:
+    """The chosen columns were looked for inside others."""
+    pq.write_table(pa.table({"a.b": [1], "c": [2]}), tmp_path / "in.parquet")
+    source, target = str(tmp_path / "in.parquet"), str(tmp_path / "ncf")
+    convert_parquet_to_ncf(source, target, spark=spark, columns=["a.b"])
+    assert table_at(tmp_path / "ncf").read().to_pydict() == {"a.b": [1]}
+
+
 @pytest.mark.parametrize("convert", [convert_parquet_to_ncf, convert_ncf_to_parquet])
 def test_modes(spark: SparkSession, tmp_path: Path, convert: object) -> None:
     source, target = tmp_path / "in", str(tmp_path / "out")
