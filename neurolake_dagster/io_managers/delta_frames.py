@@ -22,7 +22,7 @@ from neurolake_dagster.io_managers.plans import MergePlan, WritePlan
 from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.delta import DeltaDataset, merge_condition
 from neurolake_dagster.tables.delta_commit import MARK
-from neurolake_dagster.tables.schemas import check_fit
+from neurolake_dagster.tables.schemas import joined_schema
 from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.sql import quoted_column, spark_sql
 
@@ -125,19 +125,11 @@ def _fitted(dataset: DeltaDataset, plan: WritePlan, frame: Any, *, adds_columns:
         return frame
     schema = column_types(frame, tuple(frame.columns))
     types = spark_schema(pa.schema(dataset.open().schema().to_arrow()))
-    # A column that was all null takes the type of the first values.
-    known = {
-        one.name: schema.field(one.name)
-        if pa.types.is_null(one.type) and one.name in schema.names
-        else one
-        for one in arrow_schema(types)
-    }
-    new = [one for one in schema if adds_columns and one.name not in known]
-    check_fit(schema, pa.schema([*known.values(), *new]), plan.where, may_miss=adds_columns)
+    whole = joined_schema(arrow_schema(types), schema, plan.where, adds=adds_columns)
     wider = {
         one.name: sf.col(quoted_column(one.name)).cast(types[one.name].dataType)
         for one in schema
-        if one.name in known and not known[one.name].type.equals(one.type)
+        if one.name in types.names and not whole.field(one.name).type.equals(one.type)
     }
     return frame.withColumns(wider) if wider else frame
 

@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 
 from neurolake_dagster.errors import SchemaMismatchError
 from neurolake_dagster.tables.conditions import Joined, Predicate
-from neurolake_dagster.tables.schemas import check_fit, plain_schema
+from neurolake_dagster.tables.schemas import joined_schema, plain_schema
 
 _SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32()}
 
@@ -51,18 +51,8 @@ def fit_delta(
         target = pa.schema(
             [_asked(field, had, held) for field, had in zip(target, data.schema, strict=True)]
         )
-        # A column that was all null takes the type of the first values.
-        known = pa.schema(
-            [
-                target.field(one.name)
-                if pa.types.is_null(one.type) and one.name in target.names
-                else one
-                for one in held
-            ]
-        )
-        new = [field for field in target if field.name not in held.names] if adds_columns else []
-        check_fit(target, pa.schema([*known, *new]), where, may_miss=adds_columns)
-        target = pa.schema([_typed_as(field, known) for field in target])
+        whole = joined_schema(held, target, where, adds=adds_columns)
+        target = pa.schema([field.with_type(whole.field(field.name).type) for field in target])
     if target.types == data.schema.types:
         return data
     if isinstance(data, pa.Table):
@@ -79,10 +69,6 @@ def _asked(field: pa.Field, had: pa.Field, held: pa.Schema) -> pa.Field:
         kind = held.field(field.name).type
         return field.with_type(kind) if pa.types.is_integer(kind) else field
     return field
-
-
-def _typed_as(field: pa.Field, held: pa.Schema) -> pa.Field:
-    return field.with_type(held.field(field.name).type) if field.name in held.names else field
 
 
 def _cast(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatch:

@@ -81,22 +81,29 @@ def merged_schema(base: Snapshot, schema: pa.Schema, where: str, *, adds: bool) 
     SchemaMismatchError
         If a column that both have does not fit, or one that must be there is missing.
     """
-    current, plain = base.table_schema, plain_schema(schema)
-    held = [
-        field.with_type(plain.field(field.name).type)
-        if pa.types.is_null(field.type) and field.name in plain.names
-        else field
-        for field in current.schema
-    ]
-    new = [field.with_nullable(True) for field in plain if field.name not in current.schema.names]
-    added = new if adds else []
-    whole = pa.schema([*held, *added], current.schema.metadata)
-    check_fit(schema, whole, where, may_miss=adds)
+    current = base.table_schema
+    whole = joined_schema(current.schema, schema, where, adds=adds)
     if whole.equals(current.schema):
         return current
     fresh = 1 + max(i for known in base.schemas.values() for i in known.field_ids)
-    ids = (*current.field_ids, *range(fresh, fresh + len(added)))
+    added = len(whole) - len(current.schema)
+    ids = (*current.field_ids, *range(fresh, fresh + added))
     return TableSchema(id=current.id + 1, schema=whole, field_ids=ids)
+
+
+def joined_schema(held: pa.Schema, incoming: pa.Schema, where: str, *, adds: bool) -> pa.Schema:
+    """A table's schema with what that of rows brings, as :func:`merged_schema` has it."""
+    plain = plain_schema(incoming)
+    known = [
+        field.with_type(plain.field(field.name).type)
+        if pa.types.is_null(field.type) and field.name in plain.names
+        else field
+        for field in held
+    ]
+    new = [field.with_nullable(True) for field in plain if field.name not in held.names]
+    whole = pa.schema([*known, *(new if adds else [])], held.metadata)
+    check_fit(incoming, whole, where, may_miss=adds)
+    return whole
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
