@@ -5,7 +5,7 @@ Memory: the rows of the row group being filled, and the encoded bytes of the one
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -33,7 +33,7 @@ from neurolake_dagster.ncf.bloom import (
     section_name,
 )
 from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS, need_count
-from neurolake_dagster.ncf.column import ChunkJob, Submit, encode_chunk
+from neurolake_dagster.ncf.column import ChunkJob, EncodedChunk, Submit, encode_chunk
 from neurolake_dagster.ncf.compression import build_profile
 from neurolake_dagster.ncf.footer import (
     Footer,
@@ -55,6 +55,8 @@ PAGE_ROWS = 1 << 17
 MAX_ROW_GROUP_BYTES = 256 << 20
 # Below this, handing work to other threads costs more than it saves.
 _MIN_PARALLEL_BYTES = 1 << 23
+# What Arrow and numpy raise at text that is not UTF-8 and indices outside of a dictionary.
+_BAD_ROWS = (UnicodeDecodeError, IndexError, pa.ArrowInvalid)
 
 
 @dataclass
@@ -136,6 +138,7 @@ class NCFWriter:
         self._rows = 0
         self._running: _RunningGroup | None = None
         self._closed = False
+        self._failure = ""
         self._sink = open_sink(where)
         self._position = 0
         self._write([encode_header()])
@@ -144,8 +147,9 @@ class NCFWriter:
         """Append a table; full row groups are written at once."""
         self._check(table.schema)
         self._check_nulls(table)
-        for part, size in self._split(table):
-            self._append(part, size)
+        with self._given_up_on_error():
+            for part, size in self._split(table):
+                self._append(part, size)
 
     def write_batch(self, batch: Any) -> None:
         """Append a record batch."""
@@ -153,18 +157,25 @@ class NCFWriter:
 
     def write_reader(self, reader: Iterable[Any]) -> None:
         """Append every batch of a `pyarrow.RecordBatchReader`, or of any iterable of batches."""
-        for batch in reader:
-            self.write_batch(batch)
+        with self._given_up_on_error():
+            for batch in reader:
+                self.write_batch(batch)
 
     def close(self) -> None:
-        """Write what is pending, the zone maps, the footer and the tail; then publish."""
+        """Write what is pending, the zone maps, the footer and the tail; then publish.
+
+        Raises
+        ------
+        ValueError
+            If a write failed before: rows are missing, so nothing is published.
+        """
         if self._closed:
+            if self._failure:
+                raise ValueError(self._failure)
             return
-        with ExitStack() as failed:
-            failed.callback(self.abort)
+        with self._given_up_on_error():
             self._flush()
             self._finish()
-            failed.pop_all()
         self._closed = True
         self._sink.publish()
 
@@ -175,6 +186,18 @@ class NCFWriter:
             if self._running is not None:
                 self._running.cancel()
             self._sink.discard()
+
+    @contextmanager
+    def _given_up_on_error(self) -> Iterator[None]:
+        """Give the file up where a write fails: rows that it had taken before may be lost."""
+        try:
+            yield
+        except BaseException as exc:
+            if not self._closed:
+                reason = f"{type(exc).__name__}: {exc}"
+                self._failure = f"{self._sink.name}: given up, a write failed ({reason})"
+                self.abort()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +215,7 @@ class NCFWriter:
 
     def _check(self, schema: Any) -> None:
         if self._closed:
-            raise ValueError(f"{self._sink.name}: the writer is closed")
+            raise ValueError(self._failure or f"{self._sink.name}: the writer is closed")
         if not schema.equals(self._given_schema) and not schema.equals(self.schema):
             raise ValueError(
                 f"{self._sink.name}: rows of another schema, expected\n{self._given_schema}\n"
@@ -296,7 +319,7 @@ class NCFWriter:
             failed.callback(group.cancel)
             for index, job in enumerate(group.jobs):
                 group.jobs[index] = None
-                chunk = (job.result() if isinstance(job, Future) else job).finish()
+                chunk = self._finished(index, job)
                 gap = padding(self._position)
                 columns.append(column_entry(chunk, self._position + len(gap)))
                 self._zones[index].append(chunk.page_stats)
@@ -308,15 +331,32 @@ class NCFWriter:
     def _encode(self, table: Any, submit: Submit | None) -> list[Any]:
         """Start all columns, the dearest first so that no thread is left with one at the end."""
         if submit is None:
-            return [self._encode_column(column, None) for column in table.columns]
+            return [self._encode_column(i, table.column(i), None) for i in range(len(self.schema))]
         order = sorted(range(table.num_columns), key=lambda i: -_price(table.column(i)))
         jobs: dict[int, Any] = {}
         for index in order:
-            jobs[index] = submit(self._encode_column, table.column(index), submit)
+            jobs[index] = submit(self._encode_column, index, table.column(index), submit)
         return [jobs[index] for index in range(table.num_columns)]
 
-    def _encode_column(self, column: Any, submit: Submit | None) -> ChunkJob:
-        return encode_chunk(combine(column), self._profile, self._page_rows, submit)
+    def _encode_column(self, index: int, column: Any, submit: Submit | None) -> ChunkJob:
+        try:
+            return encode_chunk(combine(column), self._profile, self._page_rows, submit)
+        except _BAD_ROWS as exc:
+            raise self._bad_rows(index, exc) from exc
+
+    def _finished(self, index: int, job: Any) -> EncodedChunk:
+        try:
+            chunk: EncodedChunk = (job.result() if isinstance(job, Future) else job).finish()
+        except _BAD_ROWS as exc:
+            raise self._bad_rows(index, exc) from exc
+        return chunk
+
+    def _bad_rows(self, index: int, exc: Exception) -> ValueError:
+        name = self.schema.field(index).name
+        return ValueError(
+            f"{self._sink.name}: column {name!r}: {exc}; what is wrong with the rows tells "
+            "table.validate(full=True)"
+        )
 
     def _finish(self) -> None:
         zones = [self._write_zone(groups) for groups in self._zones]

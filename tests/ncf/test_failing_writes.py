@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -161,3 +162,64 @@ def test_a_sink_that_takes_no_bytes_is_left() -> None:
 
     with pytest.raises(OSError, match="no more bytes"):
         ncf.write_table(OLD, Stuck())
+
+
+class FullFor:
+    """A file that takes no bytes for a while."""
+
+    def __init__(self) -> None:
+        self.data = io.BytesIO()
+        self.is_full = False
+
+    def write(self, data: bytes) -> int:
+        if self.is_full:
+            raise OSError(28, "No space left on device")
+        return self.data.write(data)
+
+
+def test_a_writer_that_failed_once_publishes_nothing(tmp_path: Path) -> None:
+    """The disk had room again, and a file whose middle was missing replaced the old one."""
+    file = FullFor()
+    writer = ncf.NCFWriter(file, BATCH.schema, row_group_size=1000)
+    writer.write_batch(BATCH)
+    file.is_full = True
+    with pytest.raises(OSError, match="No space left"):
+        writer.write_batch(BATCH)
+    file.is_full = False
+    for act in (lambda: writer.write_batch(BATCH), writer.close):
+        with pytest.raises(ValueError, match=r"given up.*No space left"):
+            act()
+    path = tmp_path / "t.ncf"
+    ncf.write_table(OLD, path)
+    other = ncf.NCFWriter(path, BATCH.schema)
+    with pytest.raises(RuntimeError, match="the source broke"):
+        other.write_reader(failing_reader(1))
+    with pytest.raises(ValueError, match=r"given up.*the source broke"):
+        other.close()
+    assert ncf.read_table(path).equals(OLD)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+TEXT = pa.StringArray.from_buffers(
+    2, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a" + bytes([0xFF]))
+)
+BAD = {
+    "text": TEXT,
+    "index": pa.DictionaryArray.from_arrays(pa.array([0, 9]), pa.array(["a"]), safe=False),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_rows_that_are_not_valid_are_told_by_column(name: str, tmp_path: Path) -> None:
+    table = pa.table({"n": [1, 2], "bad": BAD[name]})
+    with pytest.raises(ValueError, match=r"column 'bad': .*validate"):
+        ncf.write_table(table, tmp_path / "t.ncf")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_is_refused_at_once_leaves_the_writer_as_it_was(tmp_path: Path) -> None:
+    with ncf.NCFWriter(tmp_path / "t.ncf", OLD.schema) as writer:
+        writer.write_table(OLD)
+        with pytest.raises(ValueError, match="another schema"):
+            writer.write_table(pa.table({"m": [1]}))
+    assert ncf.read_table(tmp_path / "t.ncf").equals(OLD)
