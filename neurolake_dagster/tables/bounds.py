@@ -36,7 +36,7 @@ def encode_bound(value: object, type_: pa.DataType) -> Bound | None:
 
 def decode_bound(bound: Bound | None, type_: pa.DataType) -> pa.Scalar | None:
     """A bound of the log as a value of the column; None if it has none."""
-    if bound is None:
+    if bound is None or _is_cut(type_):
         return None
     if not pa.types.is_temporal(type_):
         return pa.scalar(bound, type_)
@@ -96,6 +96,8 @@ def _since_epoch(value: object, type_: pa.DataType) -> int | None:
 
     The common types by arithmetic: `pyarrow.scalar` imports pandas, 0.7 s for every step.
     """
+    if _is_cut(type_):
+        return None
     if type(value) is date and pa.types.is_date32(type_):
         return value.toordinal() - EPOCH.toordinal()
     if type(value) is datetime and pa.types.is_timestamp(type_) and type_.unit == "us":
@@ -106,6 +108,11 @@ def _since_epoch(value: object, type_: pa.DataType) -> int | None:
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         return None
     return found if isinstance(found, int) else None
+
+
+def _is_cut(type_: pa.DataType) -> bool:
+    """Whether Python's values of a type are less exact: `datetime.time` has no nanoseconds."""
+    return bool(pa.types.is_time64(type_) and type_.unit == "ns")
 
 
 def _bounds_of_chunk(

@@ -62,9 +62,11 @@ def restore(table: Table, version: int) -> Commit:
             f"gone, first {lost[0]!r}; {reason_gone(former)}"
         )
     there = {file.path for file in former.files}
-    schema = current.table_schema
-    if not former.table_schema.schema.equals(schema.schema, check_metadata=True):
-        schema = replace(former.table_schema, id=schema.id + 1)
+    schema, held = current.table_schema, former.table_schema
+    # A column that was dropped and added again has the same name, and is another one.
+    is_same = held.field_ids == schema.field_ids
+    if not is_same or not held.schema.equals(schema.schema, check_metadata=True):
+        schema = replace(held, id=schema.id + 1)
     change = Change(
         operation="restore",
         files=back,

@@ -353,3 +353,31 @@ def test_the_history_is_told_newest_first_and_in_part(table: Table) -> None:
         table.write(people((number, "a")), mode="append", properties={"run": str(number)})
     assert [entry.info["run"] for entry in table.history(3)] == ["11", "10", "9"]
     assert [entry.version for entry in table.history(50)] == list(range(11, -1, -1))
+
+
+@pytest.mark.parametrize("by", ["evolving", "overwriting"])
+def test_a_restore_gives_back_a_column_that_was_dropped_and_added_again(
+    ncf: Table, by: str
+) -> None:
+    """It has the same name and is another column: the restored rows had nulls there."""
+    first = pa.table({"id": [1, 2], "v": [10, 20]})
+    ncf.write(first)
+    if by == "evolving":
+        evolve_schema(ncf, drop=["v"])
+        evolve_schema(ncf, add={"v": pa.int64()})
+    else:
+        ncf.write(first.select(["id"]))
+        ncf.write(first)
+    restore(ncf, 0)
+    assert ncf.read().equals(first)
+    assert ncf.read(filters=[("v", "=", 20)])["id"].to_pylist() == [2]
+
+
+def test_times_in_nanoseconds_are_told_apart(table: Table) -> None:
+    """Python's times have microseconds: the log's bounds of a file were cut, and it was skipped."""
+    times = [pa.array([ns]).cast(pa.time64("ns")) for ns in (1, 1001)]
+    for one in times:
+        table.write(pa.table({"c": one}), mode="append")
+    assert table.read(filters=pc.field("c") == times[1][0]).num_rows == 1
+    commit = merge_rows(table, pa.table({"c": times[1]}), ["c"])
+    assert commit.metrics["rows_inserted"] == 0
