@@ -36,14 +36,18 @@ def test_a_run_that_does_not_start_tells_why(
     assert words in result.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("root", ["/proc/lake", "s3://nobucket/x"], ids=["disk", "S3"])
-def test_a_failed_step_tells_our_error_in_one_line(project: Project, root: str) -> None:
+@pytest.mark.parametrize(
+    ("root", "kind"),
+    [("/proc/lake", "TableNotFoundError"), ("s3://nobucket/x", "StorageAccessError")],
+    ids=["disk", "S3"],
+)
+def test_a_failed_step_tells_our_error_in_one_line(project: Project, root: str, kind: str) -> None:
     """The library's error below it was printed: without a path, or 20 lines of Rust."""
     environment = {"NEUROLAKE_STORAGE__ROOT": root, "AWS_EC2_METADATA_DISABLED": "true"}
     result = project.run("neurolake", "run", "convert_flights_daily", check=False, **environment)
     _command, *failures = result.stdout.strip().splitlines()
     assert len(failures) == 1
-    assert "ncf__flights_daily: Storage" in failures[0]
+    assert f"ncf__flights_daily: {kind}" in failures[0]
     assert f"{root}/ncf/flights" in failures[0]
 
 
