@@ -173,9 +173,14 @@ def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         # Nanoseconds are cut to the microseconds that Spark has; nothing else may lose.
-        finer = pa.types.is_temporal(column.type) and pa.types.is_temporal(field.type)
-        return column.cast(field.type, safe=not finer)
+        is_cut = _unit_of(column.type) == "ns" and _unit_of(field.type) == "us"
+        return column.cast(field.type, safe=not is_cut)
     except pa.ArrowException as exc:
         raise SchemaMismatchError(
             f"column {field.name!r}: {column.type} in the file does not fit {field.type}: {exc}"
         ) from exc
+
+
+def _unit_of(kind: Any) -> str | None:
+    """The unit of a moment, duration or time; None for what has none."""
+    return getattr(kind, "unit", None)

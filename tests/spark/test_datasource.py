@@ -16,7 +16,7 @@ from pyspark.sql.datasource import CaseInsensitiveDict, In, Not
 from pyspark.sql.types import StructType
 
 from neurolake_dagster import ncf
-from neurolake_dagster.errors import PartitionError, SettingsError, TableError
+from neurolake_dagster.errors import PartitionError, SchemaMismatchError, SettingsError, TableError
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
 from neurolake_dagster.spark.filters import read_filter, read_where
@@ -282,6 +282,17 @@ def test_a_file_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None
     assert list(found.values()) == [1, 1]
     source = NCFDataSource(CaseInsensitiveDict({"path": f"{tmp_path}/t", "where": "word < 'b'"}))
     assert not source.reader(spark_schema(pa.schema(asked))).partitions()
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "duration"])
+def test_moments_beyond_microseconds_are_refused(tmp_path: Path, kind: str) -> None:
+    """Seconds beyond the range of microseconds came round to other moments."""
+    at = getattr(pa, kind)
+    ncf.write_table(pa.table({"at": pa.array([10**14], at("s"))}), tmp_path / "1.ncf")
+    with pytest.raises(SchemaMismatchError, match=r"column 'at': .*does not fit .*us"):
+        rows_of(tmp_path, {"at": at("us")})
+    ncf.write_table(pa.table({"at": pa.array([-1_999], at("ns"))}), tmp_path / "1.ncf")
+    assert len(rows_of(tmp_path, {"at": at("us")})) == 1
 
 
 def test_a_row_group_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None:
