@@ -6,6 +6,7 @@ Owns the refusal of types that the other side lacks. Moves no rows but by `fit_t
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema, to_arrow_type
 from pyspark.sql.types import (
@@ -19,6 +20,7 @@ from pyspark.sql.types import (
 )
 
 from neurolake_dagster.errors import SchemaMismatchError, UnsupportedTypeError
+from neurolake_dagster.tables.schemas import fits
 
 # Arrow would carry these as bare structs, and they would come back as such.
 REFUSED = (VariantType, GeometryType, GeographyType)
@@ -170,17 +172,98 @@ def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> 
 
 def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
     try:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        # Nanoseconds are cut to the microseconds that Spark has; nothing else may lose.
-        is_cut = _unit_of(column.type) == "ns" and _unit_of(field.type) == "us"
-        return column.cast(field.type, safe=not is_cut)
+        chunks = [_fit(chunk, field.type, field.name) for chunk in column.chunks]
     except pa.ArrowException as exc:
-        raise SchemaMismatchError(
-            f"column {field.name!r}: {column.type} in the file does not fit {field.type}: {exc}"
-        ) from exc
+        raise _misfit(field.name, column.type, field.type, str(exc)) from exc
+    return pa.chunked_array(chunks, field.type)
+
+
+def _fit(array: Any, asked: Any, name: str) -> pa.Array:
+    """The values as another type of the same kind; what is nested part by part."""
+    if isinstance(array, pa.ExtensionArray):
+        return _fit(array.storage, asked, name)
+    if isinstance(array, pa.DictionaryArray):
+        return _fit(array.dictionary_decode(), asked, name)
+    if isinstance(array, pa.RunEndEncodedArray):
+        return _fit(pc.run_end_decode(array), asked, name)
+    types, stored = pa.types, array.type
+    if stored == asked:
+        return array
+    if types.is_struct(stored) and types.is_struct(asked):
+        parts = [_fit_member(array, field, name) for field in asked]
+        return pa.StructArray.from_arrays(parts, fields=list(asked), mask=array.is_null())
+    if types.is_list(asked) and (types.is_large_list(stored) or types.is_fixed_size_list(stored)):
+        return _fit(array.cast(pa.list_(stored.value_field)), asked, name)
+    if types.is_list(stored) and types.is_list(asked):
+        return _with_values(array, asked, _fit(array.values, asked.value_type, f"{name}.element"))
+    if types.is_map(stored) and types.is_map(asked):
+        keys, items = array.values.flatten()
+        parts = [
+            _fit(keys, asked.key_type, f"{name}.key"),
+            _fit(items, asked.item_type, f"{name}.value"),
+        ]
+        fields = [asked.key_field, asked.item_field]
+        return _with_values(array, asked, pa.StructArray.from_arrays(parts, fields=fields))
+    return _fit_plain(array, asked, name)
+
+
+def _fit_member(array: pa.StructArray, field: pa.Field, name: str) -> pa.Array:
+    index = array.type.get_field_index(field.name)
+    if index < 0:
+        return pa.nulls(len(array), field.type)
+    return _fit(array.flatten()[index], field.type, f"{name}.{field.name}")
+
+
+def _with_values(array: pa.Array, asked: Any, values: pa.Array) -> pa.Array:
+    """A list or map with other values behind the same offsets."""
+    return pa.Array.from_buffers(
+        asked, len(array), array.buffers()[:2], offset=array.offset, children=[values]
+    )
+
+
+def _fit_plain(array: pa.Array, asked: Any, name: str) -> pa.Array:
+    stored = array.type
+    is_wider = fits(stored, asked)
+    if not is_wider and not any(is_one(stored) and is_one(asked) for is_one in _KINDS):
+        raise _misfit(name, stored, asked, "cast it after reading")
+    # Nanoseconds are cut to the microseconds that Spark has; nothing else may lose.
+    is_cut = _unit_of(stored) == "ns" and _unit_of(asked) == "us"
+    found = array.cast(asked, safe=not is_cut)
+    # Arrow rounds to floats and from them without a word.
+    is_rounded = not is_wider and (pa.types.is_floating(stored) or pa.types.is_floating(asked))
+    if is_rounded and not _same_numbers(array, found.cast(stored)):
+        raise _misfit(name, stored, asked, "numbers would be rounded; cast it after reading")
+    return found
+
+
+def _same_numbers(one: pa.Array, other: pa.Array) -> bool:
+    same = pc.or_(pc.equal(one, other), pc.is_nan(one))
+    return bool(pc.all(same, min_count=0).as_py())
+
+
+def _misfit(name: str, stored: Any, asked: Any, reason: str) -> SchemaMismatchError:
+    return SchemaMismatchError(
+        f"column {name!r}: {stored} in the file does not fit {asked}: {reason}"
+    )
+
+
+def _is_number(kind: Any) -> bool:
+    return any(
+        is_one(kind) for is_one in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    )
+
+
+def _is_bytes(kind: Any) -> bool:
+    return _PLAIN.get(kind.id, kind) in (pa.string(), pa.binary())
 
 
 def _unit_of(kind: Any) -> str | None:
     """The unit of a moment, duration or time; None for what has none."""
     return getattr(kind, "unit", None)
+
+
+# Within one of these values are cast if none of them changes; text is bytes in UTF-8.
+_KINDS = (
+    *(_is_number, _is_bytes),
+    *(pa.types.is_timestamp, pa.types.is_date, pa.types.is_time, pa.types.is_duration),
+)

@@ -295,6 +295,67 @@ def test_moments_beyond_microseconds_are_refused(tmp_path: Path, kind: str) -> N
     assert len(rows_of(tmp_path, {"at": at("us")})) == 1
 
 
+def nested(leaf: pa.DataType) -> pa.DataType:
+    member = pa.struct([("m", pa.map_(pa.string(), leaf))])
+    return pa.list_(pa.field("element", member))
+
+
+KINDS = pa.table(
+    {
+        "id": pa.array([0, 5, None]),
+        "tenth": pa.array([0.1, 2.0, float("nan")]),
+        "half": pa.array([0.5, float("nan"), None]),
+        "money": pa.array([Decimal("0.10"), Decimal("2.00"), None]),
+        "at": pa.array([dt.datetime(2020, 1, 1, 12), None, None]),
+        "on": pa.array([dt.date(2020, 1, 1), None, None]),
+        "word": pa.array(["1", None, "x"]),
+        "nested": pa.array([[{"m": [("k", 5)]}, None], None, []], nested(pa.int64())),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("id", kind) for kind in (pa.bool_(), pa.string(), pa.timestamp("us", "UTC"))),
+        *(("tenth", kind) for kind in (pa.float32(), pa.int64(), pa.decimal128(3, 1))),
+        *(("at", kind) for kind in (pa.date32(), pa.string(), pa.int64())),
+        ("on", pa.timestamp("us", "UTC")),
+        ("word", pa.int32()),
+        ("nested", nested(pa.bool_())),
+        ("money", pa.string()),
+    ],
+    ids=str,
+)
+def test_a_schema_of_another_kind_is_refused(tmp_path: Path, name: str, kind: pa.DataType) -> None:
+    """Arrow made other values of these: true of 5, a day of a moment, a moment of a number."""
+    ncf.write_table(KINDS, tmp_path / "1.ncf")
+    with pytest.raises(SchemaMismatchError, match=rf"column '{name}.*does not fit"):
+        rows_of(tmp_path, {name: kind})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("id", kind) for kind in (pa.int8(), pa.float32(), pa.float64(), pa.decimal128(21, 2))),
+        *(("half", kind) for kind in (pa.float32(), pa.float64())),
+        *(("money", kind) for kind in (pa.float64(), pa.decimal128(2, 1), pa.decimal128(9, 4))),
+        *(("at", kind) for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"))),
+        ("on", pa.timestamp("us")),
+        ("word", pa.binary()),
+        *(("nested", nested(leaf)) for leaf in (pa.int16(), pa.float64(), pa.decimal128(21, 2))),
+    ],
+    ids=str,
+)
+def test_a_schema_that_holds_the_values_is_read(
+    tmp_path: Path, name: str, kind: pa.DataType
+) -> None:
+    ncf.write_table(KINDS, tmp_path / "1.ncf")
+    found = pa.array([row[name] for row in rows_of(tmp_path, {name: kind})], kind)
+    expected = KINDS[name].cast(kind).combine_chunks()
+    assert str(found) == str(expected)
+
+
 def test_a_row_group_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None:
     """A double becomes another number as a float, which lay beyond the group's bounds."""
     count = WHOLE_FILE_BYTES // 6  # of noise: of so large a file the driver judges row groups
