@@ -568,18 +568,36 @@ def test_a_speculative_attempt_leaves_nothing(tmp_path: Path) -> None:
     assert len(list((tmp_path / "t").rglob("*.ncf"))) == 1
 
 
-def test_an_empty_text_cannot_name_a_partition(tmp_path: Path) -> None:
-    rows = pa.table({"k": ["a", ""]})
+def partitioned(path: Path, rows: pa.Table, *names: str, is_dynamic: bool) -> None:
+    """Write rows as one task does, without Spark."""
     writer = NCFTableWriter(
-        table=table_at(tmp_path / "t"),
+        table=table_at(path),
         schema=rows.schema,
-        mode="append",
-        partition_by=("k",),
-        is_dynamic=False,
+        mode="overwrite",
+        partition_by=names,
+        is_dynamic=is_dynamic,
     )
-    with pytest.raises(PartitionError, match="empty text"):
-        writer.write(iter(rows.to_batches()))
+    writer.commit([writer.write(iter(rows.to_batches()))])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("", "empty text"), ("__HIVE_DEFAULT_PARTITION__", "partition of nulls")]
+)
+def test_some_texts_cannot_name_a_partition(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(PartitionError, match=told):
+        partitioned(tmp_path / "t", pa.table({"k": ["a", text]}), "k", is_dynamic=False)
     assert not list(tmp_path.rglob("*.ncf"))
+
+
+def test_texts_that_differ_in_a_last_nul_are_partitions(tmp_path: Path) -> None:
+    """They were one, and dynamic overwrite of the one deleted rows of the other."""
+    rows = pa.table({"k": ["a", "a\0", "a", None], "n": [1, 1, 1, 2], "v": [1, 2, 3, 4]})
+    partitioned(tmp_path / "t", rows, "k", "n", is_dynamic=True)
+    change = pa.table({"k": ["a"], "n": [1], "v": [10]})
+    partitioned(tmp_path / "t", change, "k", "n", is_dynamic=True)
+    table = table_at(tmp_path / "t")
+    assert len(table.snapshot().partitions) == 3
+    assert sorted(table.read()["v"].to_pylist()) == [2, 4, 10]
 
 
 def test_wrong_places_and_columns_are_told(spark: SparkSession, file: str) -> None:
