@@ -3,6 +3,7 @@
 Owns the refusal of types that the other side lacks. Moves no rows but by `fit_table`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -139,13 +140,46 @@ def keeps_values(stored: Any, asked: Any) -> bool:
     return bool(widened == asked)
 
 
-def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> pa.Table:
+def match_names(asked: Sequence[str], held: Sequence[str], where: str) -> list[str | None]:
+    """For each asked name the held one: the very same, else the only one that differs in case.
+
+    None where there is none. A held name that is asked for itself is no other's.
+
+    Raises
+    ------
+    SchemaMismatchError
+        If several differ in case only.
+    """
+    known, wanted = set(held), set(asked)
+    found: list[str | None] = []
+    for name in asked:
+        if name in known:
+            found.append(name)
+            continue
+        near = [one for one in held if one.lower() == name.lower() and one not in wanted]
+        if len(near) > 1:
+            raise SchemaMismatchError(
+                f"{where}: {name!r} may be any of {near!r}; expected one of these spellings"
+            )
+        found.append(near[0] if near else None)
+    return found
+
+
+def fit_table(
+    table: pa.Table,
+    schema: pa.Schema,
+    sources: list[str | None],
+    *,
+    allows_missing: bool = False,
+) -> pa.Table:
     """The table in exactly the asked schema; nothing is copied where the types are the same.
 
     Parameters
     ----------
     sources
         For each field of `schema` the column of `table` that it is made of; None gives nulls.
+    allows_missing
+        Whether a field that a struct lacks is null there; else that is an error.
 
     Raises
     ------
@@ -159,7 +193,7 @@ def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> 
         else:
             column = table.column(source)
         if column.type != field.type:
-            column = _cast(column, field)
+            column = _cast(column, field, allows_missing)
         # Spark would not look for them, and take what lies in their place.
         if column.null_count and not field.nullable:
             raise SchemaMismatchError(
@@ -170,48 +204,59 @@ def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> 
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+def _cast(column: pa.ChunkedArray, field: pa.Field, allows_missing: bool) -> pa.ChunkedArray:
     try:
-        chunks = [_fit(chunk, field.type, field.name) for chunk in column.chunks]
+        chunks = [_fit(chunk, field.type, field.name, allows_missing) for chunk in column.chunks]
     except pa.ArrowException as exc:
         raise _misfit(field.name, column.type, field.type, str(exc)) from exc
     return pa.chunked_array(chunks, field.type)
 
 
-def _fit(array: Any, asked: Any, name: str) -> pa.Array:
+def _fit(array: Any, asked: Any, name: str, allows_missing: bool) -> pa.Array:
     """The values as another type of the same kind; what is nested part by part."""
+
+    def fit(part: Any, kind: Any, below: str = "") -> pa.Array:
+        return _fit(part, kind, name + below, allows_missing)
+
     if isinstance(array, pa.ExtensionArray):
-        return _fit(array.storage, asked, name)
+        return fit(array.storage, asked)
     if isinstance(array, pa.DictionaryArray):
-        return _fit(array.dictionary_decode(), asked, name)
+        return fit(array.dictionary_decode(), asked)
     if isinstance(array, pa.RunEndEncodedArray):
-        return _fit(pc.run_end_decode(array), asked, name)
+        return fit(pc.run_end_decode(array), asked)
     types, stored = pa.types, array.type
     if stored == asked:
         return array
     if types.is_struct(stored) and types.is_struct(asked):
-        parts = [_fit_member(array, field, name) for field in asked]
-        return pa.StructArray.from_arrays(parts, fields=list(asked), mask=array.is_null())
+        return _fit_struct(array, asked, name, allows_missing)
     if types.is_list(asked) and (types.is_large_list(stored) or types.is_fixed_size_list(stored)):
-        return _fit(array.cast(pa.list_(stored.value_field)), asked, name)
+        return fit(array.cast(pa.list_(stored.value_field)), asked)
     if types.is_list(stored) and types.is_list(asked):
-        return _with_values(array, asked, _fit(array.values, asked.value_type, f"{name}.element"))
+        return _with_values(array, asked, fit(array.values, asked.value_type, ".element"))
     if types.is_map(stored) and types.is_map(asked):
         keys, items = array.values.flatten()
-        parts = [
-            _fit(keys, asked.key_type, f"{name}.key"),
-            _fit(items, asked.item_type, f"{name}.value"),
-        ]
+        parts = [fit(keys, asked.key_type, ".key"), fit(items, asked.item_type, ".value")]
         fields = [asked.key_field, asked.item_field]
         return _with_values(array, asked, pa.StructArray.from_arrays(parts, fields=fields))
     return _fit_plain(array, asked, name)
 
 
-def _fit_member(array: pa.StructArray, field: pa.Field, name: str) -> pa.Array:
-    index = array.type.get_field_index(field.name)
-    if index < 0:
-        return pa.nulls(len(array), field.type)
-    return _fit(array.flatten()[index], field.type, f"{name}.{field.name}")
+def _fit_struct(array: Any, asked: Any, name: str, allows_missing: bool) -> pa.Array:
+    held = [field.name for field in array.type]
+    sources = match_names([field.name for field in asked], held, f"column {name!r}")
+    members = dict(zip(held, array.flatten(), strict=True))
+    parts = []
+    for field, source in zip(asked, sources, strict=True):
+        if source is None and not allows_missing:
+            raise SchemaMismatchError(
+                f"column {name!r}: no field {field.name!r}, the file has {held!r}; "
+                'option("mergeSchema", true) reads it as null'
+            )
+        part = pa.nulls(len(array)) if source is None else members[source]
+        parts.append(_fit(part, field.type, f"{name}.{field.name}", allows_missing))
+        if not field.nullable and parts[-1].filter(array.is_valid()).null_count:
+            raise _misfit(f"{name}.{field.name}", part.type, field, "it has nulls")
+    return pa.StructArray.from_arrays(parts, fields=list(asked), mask=array.is_null())
 
 
 def _with_values(array: pa.Array, asked: Any, values: pa.Array) -> pa.Array:

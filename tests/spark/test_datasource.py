@@ -13,7 +13,7 @@ import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, functions as sf
 from pyspark.sql.datasource import CaseInsensitiveDict, In, Not
-from pyspark.sql.types import StructType
+from pyspark.sql.types import LongType, StructType
 
 from neurolake_dagster import ncf
 from neurolake_dagster.errors import PartitionError, SchemaMismatchError, SettingsError, TableError
@@ -25,7 +25,7 @@ from neurolake_dagster.spark.saving import OVERWRITE_MODE, write_ncf
 from neurolake_dagster.spark.types import arrow_schema, spark_schema
 from neurolake_dagster.spark.writing import NCFTableWriter
 from neurolake_dagster.storage import Storage, StorageOptions
-from neurolake_dagster.tables import Table
+from neurolake_dagster.tables import Table, evolve_schema
 from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.spark
@@ -249,10 +249,13 @@ def test_nulls_are_read_though_the_schema_says_not_null(
     assert alone.schema("id bigint not null").load(path).count() == 2
 
 
-def rows_of(path: Path, schema: dict[str, pa.DataType], **options: str) -> list[dict[str, Any]]:
+def rows_of(
+    path: Path, schema: dict[str, pa.DataType] | StructType, **options: str
+) -> list[dict[str, Any]]:
     """What the tasks of the Python side send, without Spark."""
     source = NCFDataSource(CaseInsensitiveDict({"path": str(path), **options}))
-    reader = source.reader(spark_schema(pa.schema(schema)))
+    asked = schema if isinstance(schema, StructType) else spark_schema(pa.schema(schema))
+    reader = source.reader(asked)
     batches = [batch for part in reader.partitions() for batch in reader.read(part)]
     return [row for batch in batches for row in batch.to_pylist()]
 
@@ -354,6 +357,59 @@ def test_a_schema_that_holds_the_values_is_read(
     found = pa.array([row[name] for row in rows_of(tmp_path, {name: kind})], kind)
     expected = KINDS[name].cast(kind).combine_chunks()
     assert str(found) == str(expected)
+
+
+MERGED = {"mergeSchema": "true"}
+
+
+def test_names_are_found_whatever_their_case(tmp_path: Path) -> None:
+    """With mergeSchema a column in another case was null, a field of a struct ever."""
+    rows = pa.table({"id": [1, 2], "s": [{"x": 1, "Y": 2}] * 2, "a": [3, 4], "A": [5, 6]})
+    ncf.write_table(rows, tmp_path / "1.ncf")
+    asked = {"ID": pa.int64(), "s": pa.struct([("y", pa.int32()), ("X", pa.int64())])}
+    for options in ({}, MERGED):
+        found = rows_of(tmp_path, asked, where="ID = 2", **options)
+        assert found == [{"ID": 2, "s": {"y": 2, "X": 1}}]
+    assert rows_of(tmp_path, {"ID": pa.int64()}, where="id = 2 and a = 4") == [{"ID": 2}]
+    assert rows_of(tmp_path, {"A": pa.int64()}, where="A = 6") == [{"A": 6}]
+
+
+@pytest.mark.parametrize("nests", [False, True], ids=["column", "field"])
+def test_a_name_of_several_cases_is_refused(tmp_path: Path, nests: bool) -> None:
+    rows, asked = {"ab": [1], "aB": [2]}, {"AB": pa.int64()}
+    held = {"s": pa.array([{"ab": 1, "aB": 2}])} if nests else rows
+    ncf.write_table(pa.table(held), tmp_path / "1.ncf")
+    with pytest.raises(SchemaMismatchError, match=r"'AB' may be any of \['ab', 'aB'\]"):
+        rows_of(tmp_path, {"s": pa.struct(asked)} if nests else asked, **MERGED)
+
+
+def test_a_field_that_is_not_there_is_null_by_merge_schema_only(tmp_path: Path) -> None:
+    ncf.write_table(pa.table({"l": [[{"x": 1}], None]}), tmp_path / "1.ncf")
+    member = pa.struct([("x", pa.int64()), ("z", pa.string())])
+    asked = {"l": pa.list_(pa.field("element", member))}
+    with pytest.raises(SchemaMismatchError, match=r"'l.element': no field 'z'.*mergeSchema"):
+        rows_of(tmp_path, asked)
+    assert rows_of(tmp_path, asked, **MERGED) == [{"l": [{"x": 1, "z": None}]}, {"l": None}]
+
+
+def test_renamed_columns_are_found_whatever_their_case(tmp_path: Path) -> None:
+    table = table_at(tmp_path / "t")
+    table.write(pa.table({"id": [1], "b": ["x"], "gone": [0]}))
+    evolve_schema(table, rename={"id": "Key"}, drop=["gone"], add={"new": pa.int64()})
+    asked = {"key": pa.int64(), "NEW": pa.int64()}
+    assert rows_of(tmp_path / "t", asked, where="key = 1") == [{"key": 1, "NEW": None}]
+    for name in ("id", "gone"):
+        with pytest.raises(SchemaMismatchError, match=rf"no columns \['{name}'\]"):
+            rows_of(tmp_path / "t", {name: pa.int64()})
+
+
+def test_nulls_of_a_field_that_must_not_be_null_are_refused(tmp_path: Path) -> None:
+    ncf.write_table(pa.table({"s": [{"x": 1}, None]}), tmp_path / "1.ncf")
+    asked = StructType().add("s", StructType().add("x", LongType(), nullable=False))
+    assert rows_of(tmp_path, asked) == [{"s": {"x": 1}}, {"s": None}]
+    ncf.write_table(pa.table({"s": [{"x": 1}, {"x": None}]}), tmp_path / "1.ncf")
+    with pytest.raises(SchemaMismatchError, match=r"'s.x'.*nulls"):
+        rows_of(tmp_path, asked)
 
 
 def test_a_row_group_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None:
