@@ -16,6 +16,7 @@ from pyspark.sql.types import (
     GeographyType,
     GeometryType,
     MapType,
+    StringType,
     StructType,
     VariantType,
 )
@@ -66,8 +67,13 @@ def spark_schema(schema: pa.Schema) -> StructType:
     return from_arrow_schema(pa.schema(plain))
 
 
-def arrow_schema(schema: StructType) -> pa.Schema:
+def arrow_schema(schema: StructType, *, is_stored: bool = False) -> pa.Schema:
     """The Arrow schema of a Spark schema, exactly as Spark exchanges it with Python.
+
+    Parameters
+    ----------
+    is_stored
+        Whether files are to have it: these know no collations, by which Spark compares text.
 
     Raises
     ------
@@ -78,7 +84,7 @@ def arrow_schema(schema: StructType) -> pa.Schema:
     for field in schema:
         try:
             to_arrow_type(field.dataType, timezone="UTC")
-            known = not _is_refused(field.dataType)
+            known = not _is_refused(field.dataType, is_stored)
         except PySparkException:
             known = False
         if not known:
@@ -90,14 +96,16 @@ def arrow_schema(schema: StructType) -> pa.Schema:
     return to_arrow_schema(schema, timezone="UTC")
 
 
-def _is_refused(kind: DataType) -> bool:
+def _is_refused(kind: DataType, is_stored: bool) -> bool:
     """Whether a type, or one inside it, is refused."""
     if isinstance(kind, ArrayType):
-        return _is_refused(kind.elementType)
+        return _is_refused(kind.elementType, is_stored)
     if isinstance(kind, MapType):
-        return _is_refused(kind.keyType) or _is_refused(kind.valueType)
+        return _is_refused(kind.keyType, is_stored) or _is_refused(kind.valueType, is_stored)
     if isinstance(kind, StructType):
-        return any(_is_refused(field.dataType) for field in kind)
+        return any(_is_refused(field.dataType, is_stored) for field in kind)
+    if is_stored and isinstance(kind, StringType):
+        return kind.collation != StringType().collation
     return isinstance(kind, REFUSED)
 
 

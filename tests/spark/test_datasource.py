@@ -467,6 +467,19 @@ def test_variant_is_refused_by_name(spark: SparkSession, tmp_path: Path) -> None
     assert not (tmp_path / "t").exists()
 
 
+def test_collated_text_is_refused_by_name(spark: SparkSession, tmp_path: Path) -> None:
+    """The collation was lost, so that the same query found fewer rows; Spark alone can have it."""
+    frame = spark.sql(
+        "select 'A' collate UTF8_LCASE s, array(named_struct('x', 'b' collate UNICODE)) l, 'c' p"
+    )
+    with pytest.raises(PySparkException, match=r"'s' \(string collate .*'l' \(.*cast them"):
+        write_ncf(frame, str(tmp_path / "t"))
+    assert not (tmp_path / "t").exists()
+    write_ncf(frame.select(sf.col("s").cast("string"), "p"), str(tmp_path / "t"))
+    asked = spark.read.format("ncf").schema("s string collate UTF8_LCASE, p string")
+    assert asked.load(str(tmp_path / "t")).where("s = 'a'").count() == 1
+
+
 def test_modes(spark: SparkSession, tmp_path: Path) -> None:
     uri, frame = str(tmp_path / "t"), spark.range(5)
 
