@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
-from neurolake_dagster.io_managers.spark_rows import column_types, read_parts, write_parts
+from neurolake_dagster.io_managers.spark_rows import read_parts, stored_types, write_parts
 from neurolake_dagster.io_managers.table import TableIOManager
 from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
 from neurolake_dagster.tables.snapshot import TableFormat
@@ -18,8 +18,7 @@ class NCFIOManager(TableIOManager):
         return "ncf"
 
     def _stage_spark(self, plan: WritePlan, table: Table, stage: Stage, frame: Any) -> Staged:
-        schema = column_types(frame, tuple(frame.columns))
-        return write_parts(frame, table, stage, schema, plan.scope)
+        return write_parts(frame, table, stage, stored_types(frame), plan.scope)
 
     def _spark_frame(
         self,

@@ -64,7 +64,7 @@ def collected(frame: Any, table: Table, where: str) -> pa.Table:
     """
     found, size = [], 0
     with table.stage() as stage:
-        staged = write_parts(frame, table, stage, column_types(frame, tuple(frame.columns)), None)
+        staged = write_parts(frame, table, stage, stored_types(frame), None)
         for file in staged.files:
             names = staged.schema.names
             for batch in table.files_format.scan(table.folder, file.path, names, None):
@@ -77,6 +77,19 @@ def collected(frame: Any, table: Table, where: str) -> pa.Table:
                     )
                 found.append(batch)
     return pa.Table.from_batches(found, staged.schema)
+
+
+def stored_types(frame: Any) -> pa.Schema:
+    """The Arrow types of all columns in files of our own; no Spark job runs.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        Naming every column that such a file cannot hold.
+    """
+    from neurolake_dagster.spark.types import arrow_schema
+
+    return arrow_schema(frame.schema, is_stored=True)
 
 
 def column_types(frame: Any, columns: tuple[str, ...]) -> pa.Schema:

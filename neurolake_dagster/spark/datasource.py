@@ -150,7 +150,7 @@ class NCFDataSource(DataSource):
         storage, name = place_of(uri[0], self._storage_options())
         return NCFTableWriter(
             table=Table(storage, name, "ncf"),
-            schema=arrow_schema(schema),
+            schema=arrow_schema(schema, is_stored=True),
             mode="overwrite" if overwrite else self._mode(),
             partition_by=tuple(self._names("partitionBy")),
             is_dynamic=self._one_of("partitionOverwriteMode", "static", "dynamic") == "dynamic",

@@ -18,7 +18,7 @@ from neurolake_dagster.errors import SchemaMismatchError
 from neurolake_dagster.ncf import NCFFile, RowGroupMetadata
 from neurolake_dagster.spark.filters import Bounds, Term, read_filter
 from neurolake_dagster.spark.locations import FOOTERS_AT_ONCE, Location
-from neurolake_dagster.spark.types import fit_table, keeps_values
+from neurolake_dagster.spark.types import fit_table, keeps_values, match_names
 from neurolake_dagster.tables.bounds import encode_bound
 
 PARTITION_BYTES = 128 << 20
@@ -126,7 +126,8 @@ class NCFReader(DataSourceReader):
         if size is not None and size < WHOLE_FILE_BYTES:
             return [Piece(file=location, groups=None, bytes=size)]
         with location.open() as file:
-            names = {name for name in self._sources(location, file) if name is not None}
+            sources = self._sources(location, file)
+            names = set(sources)
             return [
                 Piece(
                     file=location,
@@ -134,7 +135,7 @@ class NCFReader(DataSourceReader):
                     bytes=sum(one.compressed_bytes for one in group.columns if one.name in names),
                 )
                 for index, group in enumerate(file.metadata.row_groups)
-                if self._group_may_match(location, file.schema, group)
+                if self._group_may_match(sources, file.schema, group)
             ]
 
     def _read_piece(self, piece: Piece) -> Iterator[pa.RecordBatch]:
@@ -151,7 +152,12 @@ class NCFReader(DataSourceReader):
             )
             left = _joined(rest)
             for batch in batches:
-                rows = fit_table(pa.Table.from_batches([batch]), schema, sources)
+                rows = fit_table(
+                    pa.Table.from_batches([batch]),
+                    schema,
+                    sources,
+                    allows_missing=self.plan.allows_missing,
+                )
                 kept = (rows if left is None else rows.filter(left)).select(sent)
                 yield from _sendable(kept)
 
@@ -171,15 +177,20 @@ class NCFReader(DataSourceReader):
 
     def _sources(self, location: Location, file: NCFFile) -> list[str | None]:
         """For each asked column the file's own, None where it has none."""
-        names = [location.renames.get(name, name) for name in self.plan.schema.names]
-        held = set(file.schema.names)
-        missing = [name for name in names if name is not None and name not in held]
+        held = list(location.renames) or file.schema.names
+        asked, sent = self.plan.schema.names, self.plan.sent
+        names = [
+            name
+            for part in (asked[:sent], asked[sent:])
+            for name in match_names(part, held, location.uri)
+        ]
+        missing = [name for name, one in zip(asked, names, strict=True) if one is None]
         if missing and not self.plan.allows_missing:
             raise SchemaMismatchError(
                 f"{location.uri}: no columns {missing!r}, the file has {file.schema.names!r}; "
                 'option("mergeSchema", true) reads them as null'
             )
-        return [name if name in held else None for name in names]
+        return [None if name is None else location.renames.get(name, name) for name in names]
 
     def _file_may_match(self, location: Location) -> bool:
         """Judge a table's file by what the log knows of it."""
@@ -206,12 +217,12 @@ class NCFReader(DataSourceReader):
         return True
 
     def _group_may_match(
-        self, location: Location, held: pa.Schema, group: RowGroupMetadata
+        self, sources: list[str | None], held: pa.Schema, group: RowGroupMetadata
     ) -> bool:
         """Judge a row group by its footer's statistics."""
         statistics = {column.name: column.statistics for column in group.columns}
         for term in self.plan.terms:
-            name = location.renames.get(term.column, term.column) or ""
+            name = sources[self.plan.schema.get_field_index(term.column)] or ""
             known = statistics.get(name)
             if known is None or not self._keeps_values(term, held.field(name).type):
                 continue

@@ -3,9 +3,11 @@
 Owns the refusal of types that the other side lacks. Moves no rows but by `fit_table`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.errors import PySparkException
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema, to_arrow_type
 from pyspark.sql.types import (
@@ -14,11 +16,13 @@ from pyspark.sql.types import (
     GeographyType,
     GeometryType,
     MapType,
+    StringType,
     StructType,
     VariantType,
 )
 
 from neurolake_dagster.errors import SchemaMismatchError, UnsupportedTypeError
+from neurolake_dagster.tables.schemas import fits
 
 # Arrow would carry these as bare structs, and they would come back as such.
 REFUSED = (VariantType, GeometryType, GeographyType)
@@ -63,8 +67,13 @@ def spark_schema(schema: pa.Schema) -> StructType:
     return from_arrow_schema(pa.schema(plain))
 
 
-def arrow_schema(schema: StructType) -> pa.Schema:
+def arrow_schema(schema: StructType, *, is_stored: bool = False) -> pa.Schema:
     """The Arrow schema of a Spark schema, exactly as Spark exchanges it with Python.
+
+    Parameters
+    ----------
+    is_stored
+        Whether files are to have it: these know no collations, by which Spark compares text.
 
     Raises
     ------
@@ -75,7 +84,7 @@ def arrow_schema(schema: StructType) -> pa.Schema:
     for field in schema:
         try:
             to_arrow_type(field.dataType, timezone="UTC")
-            known = not _is_refused(field.dataType)
+            known = not _is_refused(field.dataType, is_stored)
         except PySparkException:
             known = False
         if not known:
@@ -87,14 +96,16 @@ def arrow_schema(schema: StructType) -> pa.Schema:
     return to_arrow_schema(schema, timezone="UTC")
 
 
-def _is_refused(kind: DataType) -> bool:
+def _is_refused(kind: DataType, is_stored: bool) -> bool:
     """Whether a type, or one inside it, is refused."""
     if isinstance(kind, ArrayType):
-        return _is_refused(kind.elementType)
+        return _is_refused(kind.elementType, is_stored)
     if isinstance(kind, MapType):
-        return _is_refused(kind.keyType) or _is_refused(kind.valueType)
+        return _is_refused(kind.keyType, is_stored) or _is_refused(kind.valueType, is_stored)
     if isinstance(kind, StructType):
-        return any(_is_refused(field.dataType) for field in kind)
+        return any(_is_refused(field.dataType, is_stored) for field in kind)
+    if is_stored and isinstance(kind, StringType):
+        return kind.collation != StringType().collation
     return isinstance(kind, REFUSED)
 
 
@@ -137,13 +148,46 @@ def keeps_values(stored: Any, asked: Any) -> bool:
     return bool(widened == asked)
 
 
-def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> pa.Table:
+def match_names(asked: Sequence[str], held: Sequence[str], where: str) -> list[str | None]:
+    """For each asked name the held one: the very same, else the only one that differs in case.
+
+    None where there is none. A held name that is asked for itself is no other's.
+
+    Raises
+    ------
+    SchemaMismatchError
+        If several differ in case only.
+    """
+    known, wanted = set(held), set(asked)
+    found: list[str | None] = []
+    for name in asked:
+        if name in known:
+            found.append(name)
+            continue
+        near = [one for one in held if one.lower() == name.lower() and one not in wanted]
+        if len(near) > 1:
+            raise SchemaMismatchError(
+                f"{where}: {name!r} may be any of {near!r}; expected one of these spellings"
+            )
+        found.append(near[0] if near else None)
+    return found
+
+
+def fit_table(
+    table: pa.Table,
+    schema: pa.Schema,
+    sources: list[str | None],
+    *,
+    allows_missing: bool = False,
+) -> pa.Table:
     """The table in exactly the asked schema; nothing is copied where the types are the same.
 
     Parameters
     ----------
     sources
         For each field of `schema` the column of `table` that it is made of; None gives nulls.
+    allows_missing
+        Whether a field that a struct lacks is null there; else that is an error.
 
     Raises
     ------
@@ -157,7 +201,7 @@ def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> 
         else:
             column = table.column(source)
         if column.type != field.type:
-            column = _cast(column, field)
+            column = _cast(column, field, allows_missing)
         # Spark would not look for them, and take what lies in their place.
         if column.null_count and not field.nullable:
             raise SchemaMismatchError(
@@ -168,14 +212,111 @@ def fit_table(table: pa.Table, schema: pa.Schema, sources: list[str | None]) -> 
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+def _cast(column: pa.ChunkedArray, field: pa.Field, allows_missing: bool) -> pa.ChunkedArray:
     try:
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        # Nanoseconds are cut to the microseconds that Spark has; nothing else may lose.
-        finer = pa.types.is_temporal(column.type) and pa.types.is_temporal(field.type)
-        return column.cast(field.type, safe=not finer)
+        chunks = [_fit(chunk, field.type, field.name, allows_missing) for chunk in column.chunks]
     except pa.ArrowException as exc:
-        raise SchemaMismatchError(
-            f"column {field.name!r}: {column.type} in the file does not fit {field.type}: {exc}"
-        ) from exc
+        raise _misfit(field.name, column.type, field.type, str(exc)) from exc
+    return pa.chunked_array(chunks, field.type)
+
+
+def _fit(array: Any, asked: Any, name: str, allows_missing: bool) -> pa.Array:
+    """The values as another type of the same kind; what is nested part by part."""
+
+    def fit(part: Any, kind: Any, below: str = "") -> pa.Array:
+        return _fit(part, kind, name + below, allows_missing)
+
+    if isinstance(array, pa.ExtensionArray):
+        return fit(array.storage, asked)
+    if isinstance(array, pa.DictionaryArray):
+        return fit(array.dictionary_decode(), asked)
+    if isinstance(array, pa.RunEndEncodedArray):
+        return fit(pc.run_end_decode(array), asked)
+    types, stored = pa.types, array.type
+    if stored == asked:
+        return array
+    if types.is_struct(stored) and types.is_struct(asked):
+        return _fit_struct(array, asked, name, allows_missing)
+    if types.is_list(asked) and (types.is_large_list(stored) or types.is_fixed_size_list(stored)):
+        return fit(array.cast(pa.list_(stored.value_field)), asked)
+    if types.is_list(stored) and types.is_list(asked):
+        return _with_values(array, asked, fit(array.values, asked.value_type, ".element"))
+    if types.is_map(stored) and types.is_map(asked):
+        keys, items = array.values.flatten()
+        parts = [fit(keys, asked.key_type, ".key"), fit(items, asked.item_type, ".value")]
+        fields = [asked.key_field, asked.item_field]
+        return _with_values(array, asked, pa.StructArray.from_arrays(parts, fields=fields))
+    return _fit_plain(array, asked, name)
+
+
+def _fit_struct(array: Any, asked: Any, name: str, allows_missing: bool) -> pa.Array:
+    held = [field.name for field in array.type]
+    sources = match_names([field.name for field in asked], held, f"column {name!r}")
+    members = dict(zip(held, array.flatten(), strict=True))
+    parts = []
+    for field, source in zip(asked, sources, strict=True):
+        if source is None and not allows_missing:
+            raise SchemaMismatchError(
+                f"column {name!r}: no field {field.name!r}, the file has {held!r}; "
+                'option("mergeSchema", true) reads it as null'
+            )
+        part = pa.nulls(len(array)) if source is None else members[source]
+        parts.append(_fit(part, field.type, f"{name}.{field.name}", allows_missing))
+        if not field.nullable and parts[-1].filter(array.is_valid()).null_count:
+            raise _misfit(f"{name}.{field.name}", part.type, field, "it has nulls")
+    return pa.StructArray.from_arrays(parts, fields=list(asked), mask=array.is_null())
+
+
+def _with_values(array: pa.Array, asked: Any, values: pa.Array) -> pa.Array:
+    """A list or map with other values behind the same offsets."""
+    return pa.Array.from_buffers(
+        asked, len(array), array.buffers()[:2], offset=array.offset, children=[values]
+    )
+
+
+def _fit_plain(array: pa.Array, asked: Any, name: str) -> pa.Array:
+    stored = array.type
+    is_wider = fits(stored, asked)
+    if not is_wider and not any(is_one(stored) and is_one(asked) for is_one in _KINDS):
+        raise _misfit(name, stored, asked, "cast it after reading")
+    # Nanoseconds are cut to the microseconds that Spark has; nothing else may lose.
+    is_cut = _unit_of(stored) == "ns" and _unit_of(asked) == "us"
+    found = array.cast(asked, safe=not is_cut)
+    # Arrow rounds to floats and from them without a word.
+    is_rounded = not is_wider and (pa.types.is_floating(stored) or pa.types.is_floating(asked))
+    if is_rounded and not _same_numbers(array, found.cast(stored)):
+        raise _misfit(name, stored, asked, "numbers would be rounded; cast it after reading")
+    return found
+
+
+def _same_numbers(one: pa.Array, other: pa.Array) -> bool:
+    same = pc.or_(pc.equal(one, other), pc.is_nan(one))
+    return bool(pc.all(same, min_count=0).as_py())
+
+
+def _misfit(name: str, stored: Any, asked: Any, reason: str) -> SchemaMismatchError:
+    return SchemaMismatchError(
+        f"column {name!r}: {stored} in the file does not fit {asked}: {reason}"
+    )
+
+
+def _is_number(kind: Any) -> bool:
+    return any(
+        is_one(kind) for is_one in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    )
+
+
+def _is_bytes(kind: Any) -> bool:
+    return _PLAIN.get(kind.id, kind) in (pa.string(), pa.binary())
+
+
+def _unit_of(kind: Any) -> str | None:
+    """The unit of a moment, duration or time; None for what has none."""
+    return getattr(kind, "unit", None)
+
+
+# Within one of these values are cast if none of them changes; text is bytes in UTF-8.
+_KINDS = (
+    *(_is_number, _is_bytes),
+    *(pa.types.is_timestamp, pa.types.is_date, pa.types.is_time, pa.types.is_duration),
+)

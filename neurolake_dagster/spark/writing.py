@@ -130,12 +130,12 @@ class NCFTableWriter(DataSourceArrowWriter):
             yield (), batch
             return
         texts = [_texts(batch.column(name)) for name in self.partition_by]
-        keys = np.stack([one.to_numpy(zero_copy_only=False) for one in texts], axis=1)
-        found, numbers = np.unique(keys.astype(str), axis=0, return_inverse=True)
-        numbers = numbers.reshape(-1)
-        for index, values in enumerate(found.tolist()):
-            place = tuple(zip(self.partition_by, values, strict=True))
-            yield place, batch.filter(pa.array(numbers == index))
+        names = [str(index) for index in range(len(texts))]
+        keys = pa.table([*texts, np.arange(batch.num_rows)], [*names, "rows"])
+        groups = keys.group_by(names, use_threads=False).aggregate([("rows", "list")])
+        for place, rows in zip(groups.select(names).to_pylist(), groups["rows_list"], strict=True):
+            found = tuple(zip(self.partition_by, place.values(), strict=True))
+            yield found, batch.take(rows.values)
 
 
 def _texts(column: pa.Array) -> pa.Array:
@@ -146,6 +146,11 @@ def _texts(column: pa.Array) -> pa.Array:
     texts = column.cast(pa.string())
     if pc.any(pc.equal(texts, "")).as_py():
         raise PartitionError("partitionBy: an empty text cannot name a partition")
+    if pc.any(pc.equal(texts, NULL_PARTITION)).as_py():
+        raise PartitionError(
+            f"partitionBy: the text {NULL_PARTITION!r} names the partition of nulls; expected "
+            "another text, or null"
+        )
     return pc.fill_null(texts, NULL_PARTITION)
 
 

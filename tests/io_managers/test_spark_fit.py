@@ -1,6 +1,7 @@
 """Which Spark frames fit a table: the same rules in all three formats."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -8,6 +9,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from neurolake_dagster.io_managers.base import LakehouseIOManager
+from neurolake_dagster.io_managers.ncf import NCFIOManager
+from neurolake_dagster.resources import SparkResource, StorageResource
 from tests.io_managers.test_io_managers import failure, instance, run, stored
 from tests.io_managers.test_spark import manager
 
@@ -66,3 +69,17 @@ def test_frames_of_the_tables_types_fit(
     narrower = asset(spark, columns.replace("id long", "id int"), [(3, *rows[0][1:])], **metadata)
     assert run([narrower], manager, instance).success
     assert sorted(stored(manager, "made")["id"].to_pylist()) == [1, 2, 3]
+
+
+def test_text_with_a_collation_is_no_ncf_table(
+    instance: dg.DagsterInstance,
+    spark: SparkSession,
+    spark_resource: SparkResource,
+    tmp_path: Path,
+) -> None:
+    """Its collation was lost, so that a query of the table found fewer rows."""
+    manager = NCFIOManager(storage=StorageResource(root=str(tmp_path)), spark=spark_resource)
+    rows = asset(spark, "id long, s string collate UTF8_LCASE", [(1, "A")])
+    error = str(failure(run([rows], manager, instance, raise_on_error=False)))
+    assert "'s' (string collate UTF8_LCASE)" in error
+    assert "UnsupportedTypeError" in error

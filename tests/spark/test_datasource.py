@@ -13,10 +13,10 @@ import pytest
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession, functions as sf
 from pyspark.sql.datasource import CaseInsensitiveDict, In, Not
-from pyspark.sql.types import StructType
+from pyspark.sql.types import LongType, StructType
 
 from neurolake_dagster import ncf
-from neurolake_dagster.errors import PartitionError, SettingsError, TableError
+from neurolake_dagster.errors import PartitionError, SchemaMismatchError, SettingsError, TableError
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
 from neurolake_dagster.spark.filters import read_filter, read_where
@@ -25,7 +25,7 @@ from neurolake_dagster.spark.saving import OVERWRITE_MODE, write_ncf
 from neurolake_dagster.spark.types import arrow_schema, spark_schema
 from neurolake_dagster.spark.writing import NCFTableWriter
 from neurolake_dagster.storage import Storage, StorageOptions
-from neurolake_dagster.tables import Table
+from neurolake_dagster.tables import Table, evolve_schema
 from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.spark
@@ -249,10 +249,13 @@ def test_nulls_are_read_though_the_schema_says_not_null(
     assert alone.schema("id bigint not null").load(path).count() == 2
 
 
-def rows_of(path: Path, schema: dict[str, pa.DataType], **options: str) -> list[dict[str, Any]]:
+def rows_of(
+    path: Path, schema: dict[str, pa.DataType] | StructType, **options: str
+) -> list[dict[str, Any]]:
     """What the tasks of the Python side send, without Spark."""
     source = NCFDataSource(CaseInsensitiveDict({"path": str(path), **options}))
-    reader = source.reader(spark_schema(pa.schema(schema)))
+    asked = schema if isinstance(schema, StructType) else spark_schema(pa.schema(schema))
+    reader = source.reader(asked)
     batches = [batch for part in reader.partitions() for batch in reader.read(part)]
     return [row for batch in batches for row in batch.to_pylist()]
 
@@ -282,6 +285,131 @@ def test_a_file_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None
     assert list(found.values()) == [1, 1]
     source = NCFDataSource(CaseInsensitiveDict({"path": f"{tmp_path}/t", "where": "word < 'b'"}))
     assert not source.reader(spark_schema(pa.schema(asked))).partitions()
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "duration"])
+def test_moments_beyond_microseconds_are_refused(tmp_path: Path, kind: str) -> None:
+    """Seconds beyond the range of microseconds came round to other moments."""
+    at = getattr(pa, kind)
+    ncf.write_table(pa.table({"at": pa.array([10**14], at("s"))}), tmp_path / "1.ncf")
+    with pytest.raises(SchemaMismatchError, match=r"column 'at': .*does not fit .*us"):
+        rows_of(tmp_path, {"at": at("us")})
+    ncf.write_table(pa.table({"at": pa.array([-1_999], at("ns"))}), tmp_path / "1.ncf")
+    assert len(rows_of(tmp_path, {"at": at("us")})) == 1
+
+
+def nested(leaf: pa.DataType) -> pa.DataType:
+    member = pa.struct([("m", pa.map_(pa.string(), leaf))])
+    return pa.list_(pa.field("element", member))
+
+
+KINDS = pa.table(
+    {
+        "id": pa.array([0, 5, None]),
+        "tenth": pa.array([0.1, 2.0, float("nan")]),
+        "half": pa.array([0.5, float("nan"), None]),
+        "money": pa.array([Decimal("0.10"), Decimal("2.00"), None]),
+        "at": pa.array([dt.datetime(2020, 1, 1, 12), None, None]),
+        "on": pa.array([dt.date(2020, 1, 1), None, None]),
+        "word": pa.array(["1", None, "x"]),
+        "nested": pa.array([[{"m": [("k", 5)]}, None], None, []], nested(pa.int64())),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("id", kind) for kind in (pa.bool_(), pa.string(), pa.timestamp("us", "UTC"))),
+        *(("tenth", kind) for kind in (pa.float32(), pa.int64(), pa.decimal128(3, 1))),
+        *(("at", kind) for kind in (pa.date32(), pa.string(), pa.int64())),
+        ("on", pa.timestamp("us", "UTC")),
+        ("word", pa.int32()),
+        ("nested", nested(pa.bool_())),
+        ("money", pa.string()),
+    ],
+    ids=str,
+)
+def test_a_schema_of_another_kind_is_refused(tmp_path: Path, name: str, kind: pa.DataType) -> None:
+    """Arrow made other values of these: true of 5, a day of a moment, a moment of a number."""
+    ncf.write_table(KINDS, tmp_path / "1.ncf")
+    with pytest.raises(SchemaMismatchError, match=rf"column '{name}.*does not fit"):
+        rows_of(tmp_path, {name: kind})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("id", kind) for kind in (pa.int8(), pa.float32(), pa.float64(), pa.decimal128(21, 2))),
+        *(("half", kind) for kind in (pa.float32(), pa.float64())),
+        *(("money", kind) for kind in (pa.float64(), pa.decimal128(2, 1), pa.decimal128(9, 4))),
+        *(("at", kind) for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC"))),
+        ("on", pa.timestamp("us")),
+        ("word", pa.binary()),
+        *(("nested", nested(leaf)) for leaf in (pa.int16(), pa.float64(), pa.decimal128(21, 2))),
+    ],
+    ids=str,
+)
+def test_a_schema_that_holds_the_values_is_read(
+    tmp_path: Path, name: str, kind: pa.DataType
+) -> None:
+    ncf.write_table(KINDS, tmp_path / "1.ncf")
+    found = pa.array([row[name] for row in rows_of(tmp_path, {name: kind})], kind)
+    expected = KINDS[name].cast(kind).combine_chunks()
+    assert str(found) == str(expected)
+
+
+MERGED = {"mergeSchema": "true"}
+
+
+def test_names_are_found_whatever_their_case(tmp_path: Path) -> None:
+    """With mergeSchema a column in another case was null, a field of a struct ever."""
+    rows = pa.table({"id": [1, 2], "s": [{"x": 1, "Y": 2}] * 2, "a": [3, 4], "A": [5, 6]})
+    ncf.write_table(rows, tmp_path / "1.ncf")
+    asked = {"ID": pa.int64(), "s": pa.struct([("y", pa.int32()), ("X", pa.int64())])}
+    for options in ({}, MERGED):
+        found = rows_of(tmp_path, asked, where="ID = 2", **options)
+        assert found == [{"ID": 2, "s": {"y": 2, "X": 1}}]
+    assert rows_of(tmp_path, {"ID": pa.int64()}, where="id = 2 and a = 4") == [{"ID": 2}]
+    assert rows_of(tmp_path, {"A": pa.int64()}, where="A = 6") == [{"A": 6}]
+
+
+@pytest.mark.parametrize("nests", [False, True], ids=["column", "field"])
+def test_a_name_of_several_cases_is_refused(tmp_path: Path, nests: bool) -> None:
+    rows, asked = {"ab": [1], "aB": [2]}, {"AB": pa.int64()}
+    held = {"s": pa.array([{"ab": 1, "aB": 2}])} if nests else rows
+    ncf.write_table(pa.table(held), tmp_path / "1.ncf")
+    with pytest.raises(SchemaMismatchError, match=r"'AB' may be any of \['ab', 'aB'\]"):
+        rows_of(tmp_path, {"s": pa.struct(asked)} if nests else asked, **MERGED)
+
+
+def test_a_field_that_is_not_there_is_null_by_merge_schema_only(tmp_path: Path) -> None:
+    ncf.write_table(pa.table({"l": [[{"x": 1}], None]}), tmp_path / "1.ncf")
+    member = pa.struct([("x", pa.int64()), ("z", pa.string())])
+    asked = {"l": pa.list_(pa.field("element", member))}
+    with pytest.raises(SchemaMismatchError, match=r"'l.element': no field 'z'.*mergeSchema"):
+        rows_of(tmp_path, asked)
+    assert rows_of(tmp_path, asked, **MERGED) == [{"l": [{"x": 1, "z": None}]}, {"l": None}]
+
+
+def test_renamed_columns_are_found_whatever_their_case(tmp_path: Path) -> None:
+    table = table_at(tmp_path / "t")
+    table.write(pa.table({"id": [1], "b": ["x"], "gone": [0]}))
+    evolve_schema(table, rename={"id": "Key"}, drop=["gone"], add={"new": pa.int64()})
+    asked = {"key": pa.int64(), "NEW": pa.int64()}
+    assert rows_of(tmp_path / "t", asked, where="key = 1") == [{"key": 1, "NEW": None}]
+    for name in ("id", "gone"):
+        with pytest.raises(SchemaMismatchError, match=rf"no columns \['{name}'\]"):
+            rows_of(tmp_path / "t", {name: pa.int64()})
+
+
+def test_nulls_of_a_field_that_must_not_be_null_are_refused(tmp_path: Path) -> None:
+    ncf.write_table(pa.table({"s": [{"x": 1}, None]}), tmp_path / "1.ncf")
+    asked = StructType().add("s", StructType().add("x", LongType(), nullable=False))
+    assert rows_of(tmp_path, asked) == [{"s": {"x": 1}}, {"s": None}]
+    ncf.write_table(pa.table({"s": [{"x": 1}, {"x": None}]}), tmp_path / "1.ncf")
+    with pytest.raises(SchemaMismatchError, match=r"'s.x'.*nulls"):
+        rows_of(tmp_path, asked)
 
 
 def test_a_row_group_is_not_skipped_by_bounds_of_another_type(tmp_path: Path) -> None:
@@ -337,6 +465,19 @@ def test_variant_is_refused_by_name(spark: SparkSession, tmp_path: Path) -> None
     with pytest.raises(PySparkException, match=r"'v' \(variant\).*cast them"):
         write_ncf(frame, str(tmp_path / "t"))
     assert not (tmp_path / "t").exists()
+
+
+def test_collated_text_is_refused_by_name(spark: SparkSession, tmp_path: Path) -> None:
+    """The collation was lost, so that the same query found fewer rows; Spark alone can have it."""
+    frame = spark.sql(
+        "select 'A' collate UTF8_LCASE s, array(named_struct('x', 'b' collate UNICODE)) l, 'c' p"
+    )
+    with pytest.raises(PySparkException, match=r"'s' \(string collate .*'l' \(.*cast them"):
+        write_ncf(frame, str(tmp_path / "t"))
+    assert not (tmp_path / "t").exists()
+    write_ncf(frame.select(sf.col("s").cast("string"), "p"), str(tmp_path / "t"))
+    asked = spark.read.format("ncf").schema("s string collate UTF8_LCASE, p string")
+    assert asked.load(str(tmp_path / "t")).where("s = 'a'").count() == 1
 
 
 def test_modes(spark: SparkSession, tmp_path: Path) -> None:
@@ -496,18 +637,36 @@ def test_a_speculative_attempt_leaves_nothing(tmp_path: Path) -> None:
     assert len(list((tmp_path / "t").rglob("*.ncf"))) == 1
 
 
-def test_an_empty_text_cannot_name_a_partition(tmp_path: Path) -> None:
-    rows = pa.table({"k": ["a", ""]})
+def partitioned(path: Path, rows: pa.Table, *names: str, is_dynamic: bool) -> None:
+    """Write rows as one task does, without Spark."""
     writer = NCFTableWriter(
-        table=table_at(tmp_path / "t"),
+        table=table_at(path),
         schema=rows.schema,
-        mode="append",
-        partition_by=("k",),
-        is_dynamic=False,
+        mode="overwrite",
+        partition_by=names,
+        is_dynamic=is_dynamic,
     )
-    with pytest.raises(PartitionError, match="empty text"):
-        writer.write(iter(rows.to_batches()))
+    writer.commit([writer.write(iter(rows.to_batches()))])
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("", "empty text"), ("__HIVE_DEFAULT_PARTITION__", "partition of nulls")]
+)
+def test_some_texts_cannot_name_a_partition(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(PartitionError, match=told):
+        partitioned(tmp_path / "t", pa.table({"k": ["a", text]}), "k", is_dynamic=False)
     assert not list(tmp_path.rglob("*.ncf"))
+
+
+def test_texts_that_differ_in_a_last_nul_are_partitions(tmp_path: Path) -> None:
+    """They were one, and dynamic overwrite of the one deleted rows of the other."""
+    rows = pa.table({"k": ["a", "a\0", "a", None], "n": [1, 1, 1, 2], "v": [1, 2, 3, 4]})
+    partitioned(tmp_path / "t", rows, "k", "n", is_dynamic=True)
+    change = pa.table({"k": ["a"], "n": [1], "v": [10]})
+    partitioned(tmp_path / "t", change, "k", "n", is_dynamic=True)
+    table = table_at(tmp_path / "t")
+    assert len(table.snapshot().partitions) == 3
+    assert sorted(table.read()["v"].to_pylist()) == [2, 4, 10]
 
 
 def test_wrong_places_and_columns_are_told(spark: SparkSession, file: str) -> None:
