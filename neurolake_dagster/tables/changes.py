@@ -30,7 +30,8 @@ from neurolake_dagster.tables.merging import (
     WhenGone,
     WhenMatched,
     WhenNew,
-    without_dictionaries,
+    can_match,
+    count_keys,
 )
 from neurolake_dagster.tables.partitions import Partition, PartitionLike, as_partitions
 from neurolake_dagster.tables.parts import PartFiles
@@ -142,6 +143,7 @@ def merge_rows(
     if when_new == "insert" and (work.places or split is None):
         check_layout(base.partitions, work.places or [()], table.uri)
     schema = table.schema_for(base, rows.schema, schema_mode)
+    _check_key_types(schema.schema, keys, table.uri)
     fitted = [fit_batch(batch, schema.schema) for batch in rows.to_batches()]
     source, homes = _divided(pa.Table.from_batches(fitted, schema.schema), work, table.uri)
     lacking = tuple(name for name in schema.schema.names if name not in rows.column_names)
@@ -257,19 +259,26 @@ def _rewrite(
 
 
 def check_merge_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:
-    """Refuse rows whose keys are unknown, null or not unique: which one wins would be chance."""
+    """Refuse rows whose keys are unknown, of types that cannot be matched, null or not unique."""
     unknown = [key for key in keys if key not in rows.column_names]
     if unknown or not keys:
         raise TableError(
             f"{where}: merge keys {list(keys)!r}, expected some of {rows.column_names!r}"
         )
+    _check_key_types(rows.schema, keys, where)
     for key in keys:
         if rows[key].null_count:
             raise TableError(f"{where}: merge key {key!r} is null in {rows[key].null_count} rows")
-    plain = without_dictionaries(rows.select(list(keys)))
-    distinct = plain.group_by(list(keys)).aggregate([]).num_rows
+    distinct = count_keys(rows, keys)
     if distinct != rows.num_rows:
         raise TableError(
             f"{where}: {rows.num_rows - distinct} rows to merge repeat a key {list(keys)!r}; "
             "keep one for each"
         )
+
+
+def _check_key_types(schema: pa.Schema, keys: Sequence[str], where: str) -> None:
+    types = {key: schema.field(key).type for key in keys}
+    wrong = [f"{key!r} is {type_}" for key, type_ in types.items() if not can_match(type_)]
+    if wrong:
+        raise TableError(f"{where}: merge key {', '.join(wrong)}, which cannot be matched; cast it")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 _ROW = "__neurolake_row"
+# Types that polars matches and Arrow has no least and greatest value of.
+_WITHOUT_MIN_MAX = (pa.types.is_duration, pa.types.is_decimal32, pa.types.is_decimal64)
 
 WhenMatched = Literal["update", "delete", "ignore"]
 WhenNew = Literal["insert", "ignore"]
@@ -161,7 +163,10 @@ class Merge:
             return pc.scalar(False)
         whole = pc.scalar(True)
         for key in self.keys:
-            bounds = pc.min_max(without_dictionaries(self.source.select([key]))[key])
+            values = _without_dictionaries(self.source.select([key]))[key]
+            if any(test(values.type) for test in _WITHOUT_MIN_MAX):
+                continue
+            bounds = pc.min_max(values)
             column = pc.field(key)
             whole = whole & (column >= bounds["min"]) & (column <= bounds["max"])
         return whole
@@ -175,14 +180,29 @@ class Merge:
         """For each row the number of the source's row with its key, or null."""
         names = list(self.keys)
         numbers = pa.array(np.arange(self.source.num_rows))
-        keys = without_dictionaries(self.source.select(names))
+        keys = _without_dictionaries(self.source.select(names))
         right = _frame(keys.append_column(_ROW, numbers))
-        left = _frame(without_dictionaries(rows.select(names)))
+        left = _frame(_without_dictionaries(rows.select(names)))
         found = left.join(right, on=names, how="left", maintain_order="left", nulls_equal=False)
         return found[_ROW].to_arrow()
 
 
-def without_dictionaries(rows: pa.Table) -> pa.Table:
+def can_match(type_: pa.DataType) -> bool:
+    """Whether values of a type can be keys: polars, which matches them, takes no others."""
+    if pa.types.is_dictionary(type_):
+        return can_match(type_.value_type)
+    if pa.types.is_decimal(type_):
+        return not pa.types.is_decimal256(type_) and type_.scale >= 0
+    is_strange = pa.types.is_nested(type_) or isinstance(type_, pa.BaseExtensionType)
+    return not (is_strange or pa.types.is_float16(type_) or pa.types.is_interval(type_))
+
+
+def count_keys(rows: pa.Table, keys: Sequence[str]) -> int:
+    """How many different keys rows have, as a merge matches them: 0.0 is -0.0, NaN is NaN."""
+    return _frame(_without_dictionaries(rows.select(list(keys)))).n_unique()
+
+
+def _without_dictionaries(rows: pa.Table) -> pa.Table:
     """The rows with the values of dictionary columns themselves."""
     for place, column in enumerate(rows.schema):
         if pa.types.is_dictionary(column.type):

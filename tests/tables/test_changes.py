@@ -198,6 +198,49 @@ def test_ambiguous_merges_are_refused(
     assert content(table) == {(1, "z")}
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (pa.array([1, 2], pa.decimal256(50, 2)), r"decimal256\(50, 2\)"),
+        (pa.array([1, 2], pa.float64()).cast(pa.float16()), "halffloat"),
+        (pa.array([{"x": 1}, {"x": 2}]), "struct<x: int64>"),
+    ],
+    ids=["decimal256", "float16", "struct"],
+)
+def test_keys_that_cannot_be_matched_are_refused(table: Table, values: pa.Array, told: str) -> None:
+    """Errors of Arrow and a panic of polars, which is no Exception."""
+    rows = pa.table({"k": values, "v": [1, 2]})
+    table.write(rows)
+    with pytest.raises(TableError, match=f"merge key 'k' is {told}, which cannot be matched"):
+        merge_rows(table, rows, ["k"])
+    assert table.snapshot().version == 0
+
+
+def test_keys_that_the_table_holds_too_wide_are_refused(table: Table) -> None:
+    table.write(pa.table({"k": pa.array([1, 2], pa.decimal256(50, 2))}))
+    rows = pa.table({"k": pa.array([1], pa.decimal128(20, 2))})
+    with pytest.raises(TableError, match="decimal256"):
+        merge_rows(table, rows, ["k"])
+
+
+@pytest.mark.parametrize("type_", [pa.duration("us"), pa.decimal64(12, 2)], ids=str)
+def test_merging_by_what_has_no_least_value(table: Table, type_: pa.DataType) -> None:
+    """A raw ArrowNotImplementedError: min_max."""
+    rows = pa.table({"k": pa.array([1, 2, 3], type_), "v": [1, 2, 3]})
+    for one in range(2):
+        table.write(rows.slice(one, 1), mode="append")
+    commit = merge_rows(table, rows.slice(1), ["k"])
+    assert (commit.metrics["rows_updated"], commit.metrics["rows_inserted"]) == (1, 1)
+
+
+def test_zeros_of_both_signs_are_one_key(table: Table) -> None:
+    """They passed as two, and the merge ended in an ArrowInvalid about lengths."""
+    table.write(pa.table({"k": [0.0, 1.0]}))
+    with pytest.raises(TableError, match="1 rows to merge repeat a key"):
+        merge_rows(table, pa.table({"k": [0.0, -0.0]}), ["k"])
+    assert merge_rows(table, pa.table({"k": [-0.0]}), ["k"]).metrics["rows_updated"] == 1
+
+
 def test_merging_by_a_dictionary_of_texts(table: Table) -> None:
     """A raw ArrowNotImplementedError: bounds of a dictionary."""
     keys = pa.array(["x", "y"]).dictionary_encode()
