@@ -25,11 +25,13 @@ from neurolake_dagster.tables.incoming import Split
 from neurolake_dagster.tables.layout import check_layout
 from neurolake_dagster.tables.merging import (
     NO_ROWS,
+    Homes,
     Merge,
     WhenGone,
     WhenMatched,
     WhenNew,
-    without_dictionaries,
+    can_match,
+    count_keys,
 )
 from neurolake_dagster.tables.partitions import Partition, PartitionLike, as_partitions
 from neurolake_dagster.tables.parts import PartFiles
@@ -62,8 +64,8 @@ def delete_rows(
     check_filter(expression, snapshot.schema)
     stays = ~pc.coalesce(expression, pc.scalar(False))
 
-    def kept(rows: pa.Table) -> pa.Table:
-        return rows.filter(stays)
+    def kept(rows: pa.Table, place: Partition) -> Mapping[Partition, pa.Table]:
+        return {place: rows.filter(stays)}
 
     candidates = matching_files(snapshot, snapshot.files, expression)
     with table.open_parts(snapshot.schema) as parts:
@@ -111,8 +113,8 @@ def merge_rows(
     when_gone
         ``delete`` removes the table's rows whose key is not in `rows`.
     split, partitions
-        Of a partitioned table: how inserted rows are divided, and the only partitions that
-        are touched.
+        Of a partitioned table: how rows are divided, and the only partitions that are touched.
+        Updated rows go to their own partition; without `split` they stay where they are.
     schema_mode
         ``merge`` adds columns that the table lacks; of those that the rows lack, updated rows
         keep their values, and inserted ones have nulls. Else both are refused.
@@ -124,6 +126,8 @@ def merge_rows(
 
     Raises
     ------
+    PartitionError
+        If a row belongs to another partition, whether it would be written or not.
     CommitConflictError
         If rows came to these partitions meanwhile: they might have the same keys.
     """
@@ -132,23 +136,24 @@ def merge_rows(
     base = table.log.try_snapshot()
     work = _Work(split, tuple(as_partitions(partitions)), properties or {}, transaction, sets)
     if base is None:
-        return _first_merge(table, rows if when_new == "insert" else rows.slice(0, 0), work)
+        return _first_merge(table, rows, when_new, work)
     done = commit_of(table.log, base, transaction)
     if done is not None:
         return done
     if when_new == "insert" and (work.places or split is None):
         check_layout(base.partitions, work.places or [()], table.uri)
     schema = table.schema_for(base, rows.schema, schema_mode)
+    _check_key_types(schema.schema, keys, table.uri)
     fitted = [fit_batch(batch, schema.schema) for batch in rows.to_batches()]
-    source = pa.Table.from_batches(fitted, schema.schema)
+    source, homes = _divided(pa.Table.from_batches(fitted, schema.schema), work, table.uri)
     lacking = tuple(name for name in schema.schema.names if name not in rows.column_names)
-    merge = Merge(source, tuple(keys), when_matched, when_new, when_gone, lacking)
+    merge = Merge(source, tuple(keys), when_matched, when_new, when_gone, homes, lacking)
     return _carry_out_merge(table, base, schema, merge, work)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Where a merge's new rows go, and what its commit carries."""
+    """Where a merge's rows go, and what its commit carries."""
 
     split: Split | None
     places: tuple[Partition, ...]
@@ -157,8 +162,29 @@ class _Work:
     sets: Mapping[str, str]
 
 
-def _first_merge(table: Table, rows: pa.Table, work: _Work) -> Commit:
+def _divided(rows: pa.Table, work: _Work, where: str) -> tuple[pa.Table, Homes | None]:
+    """The rows, those of a partition together, and their partitions; refuses any not asked for."""
+    if work.split is None:
+        return rows, None
+    pieces = [piece for batch in rows.to_batches() for piece in work.split(batch)]
+    for place, _ in pieces:
+        _check_place(place, work, where)
+    homes = Homes.of((place, some.num_rows) for place, some in pieces)
+    return pa.Table.from_batches([some for _, some in pieces], rows.schema), homes
+
+
+def _check_place(place: Partition, work: _Work, where: str) -> None:
+    if work.places and place not in work.places:
+        raise PartitionError(
+            f"{where}: rows to merge belong to partition {dict(place)!r}, which was not asked "
+            "for; nothing was changed"
+        )
+
+
+def _first_merge(table: Table, rows: pa.Table, when_new: WhenNew, work: _Work) -> Commit:
     """All rows are new."""
+    if when_new == "ignore":
+        rows = _divided(rows, work, table.uri)[0].slice(0, 0)
     commit = table.write(
         rows,
         split=work.split,
@@ -176,7 +202,10 @@ def _carry_out_merge(
     with table.open_parts(schema.schema) as parts:
         candidates = merge.candidates(base, work.places)
         removed, _ = _rewrite(table, base, candidates, merge.apply, parts)
-        _insert(merge.fresh(), parts, work, table.uri)
+        for place, rows in merge.fresh().items():
+            for batch in rows.to_batches():
+                _check_place(place, work, table.uri)
+                parts.write(place, batch)
         for place in set(work.places).difference(base.partitions):
             parts.ensure(place)
         change = Change(
@@ -206,39 +235,41 @@ def _rewrite(
     table: Table,
     snapshot: Snapshot,
     candidates: Sequence[DataFile],
-    apply: Callable[[pa.Table], pa.Table],
+    apply: Callable[[pa.Table, Partition], Mapping[Partition, pa.Table]],
     parts: PartFiles,
 ) -> tuple[tuple[str, ...], _Counts]:
-    """Write anew the files whose rows `apply` changes; it returns the same table otherwise."""
+    """Write anew the files whose rows `apply` changes or moves to other partitions."""
     removed, counts = [], _Counts()
     for file in candidates:
         found = read_files(table.folder, table.files_format, snapshot, [file], None, None)
         rows = fit_table(found, parts.schema)
-        after = apply(rows)
-        if after is rows or (after.num_rows == rows.num_rows and after.equals(rows)):
+        after = apply(rows, file.partition)
+        stay = after.get(file.partition, rows.slice(0, 0))
+        if stay is rows or (stay.num_rows == rows.num_rows and stay.equals(rows)):
             continue
         removed.append(file.path)
         counts.read += rows.num_rows
-        counts.written += after.num_rows
-        for batch in after.to_batches():
-            parts.write(file.partition, batch)
-        if not after.num_rows and file.partition:
+        for place, some in after.items():
+            counts.written += some.num_rows
+            for batch in some.to_batches():
+                parts.write(place, batch)
+        if not stay.num_rows and file.partition:
             parts.ensure(file.partition)
     return tuple(removed), counts
 
 
 def check_merge_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:
-    """Refuse rows whose keys are unknown, null or not unique: which one wins would be chance."""
+    """Refuse rows whose keys are unknown, of types that cannot be matched, null or not unique."""
     unknown = [key for key in keys if key not in rows.column_names]
     if unknown or not keys:
         raise TableError(
             f"{where}: merge keys {list(keys)!r}, expected some of {rows.column_names!r}"
         )
+    _check_key_types(rows.schema, keys, where)
     for key in keys:
         if rows[key].null_count:
             raise TableError(f"{where}: merge key {key!r} is null in {rows[key].null_count} rows")
-    plain = without_dictionaries(rows.select(list(keys)))
-    distinct = plain.group_by(list(keys)).aggregate([]).num_rows
+    distinct = count_keys(rows, keys)
     if distinct != rows.num_rows:
         raise TableError(
             f"{where}: {rows.num_rows - distinct} rows to merge repeat a key {list(keys)!r}; "
@@ -246,12 +277,8 @@ def check_merge_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:
         )
 
 
-def _insert(fresh: pa.Table, parts: PartFiles, work: _Work, where: str) -> None:
-    for batch in fresh.to_batches():
-        for place, some in [((), batch)] if work.split is None else work.split(batch):
-            if work.places and place not in work.places:
-                raise PartitionError(
-                    f"{where}: rows to merge belong to partition {dict(place)!r}, which was not "
-                    "asked for; nothing was changed"
-                )
-            parts.write(place, some)
+def _check_key_types(schema: pa.Schema, keys: Sequence[str], where: str) -> None:
+    types = {key: schema.field(key).type for key in keys}
+    wrong = [f"{key!r} is {type_}" for key, type_ in types.items() if not can_match(type_)]
+    if wrong:
+        raise TableError(f"{where}: merge key {', '.join(wrong)}, which cannot be matched; cast it")

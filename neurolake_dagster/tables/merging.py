@@ -3,13 +3,14 @@
 Owns no file: it is given one file's rows after the other and returns them changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.skipping import matching_files
@@ -19,12 +20,52 @@ if TYPE_CHECKING:
     import polars as pl
 
 _ROW = "__neurolake_row"
+# Types that polars matches and Arrow has no least and greatest value of.
+_WITHOUT_MIN_MAX = (pa.types.is_duration, pa.types.is_decimal32, pa.types.is_decimal64)
 
 WhenMatched = Literal["update", "delete", "ignore"]
 WhenNew = Literal["insert", "ignore"]
 WhenGone = Literal["keep", "delete"]
 
 NO_ROWS = {"rows_inserted": 0, "rows_updated": 0, "rows_deleted": 0, "rows_copied": 0}
+
+
+@dataclass(frozen=True)
+class Homes:
+    """The partition of each of some rows.
+
+    Parameters
+    ----------
+    places
+        Each partition once.
+    numbers
+        Which of them: int64, shape ``(rows,)``.
+    """
+
+    places: tuple[Partition, ...]
+    numbers: NDArray[np.int64]
+
+    @staticmethod
+    def of(pieces: Iterable[tuple[Partition, int]]) -> "Homes":
+        """Of pieces that lie one behind the other, each with its row count."""
+        known: dict[Partition, int] = {}
+        numbers = [(known.setdefault(place, len(known)), count) for place, count in pieces]
+        which, counts = np.array(numbers, np.int64).reshape(-1, 2).T
+        return Homes(tuple(known), np.repeat(which, counts))
+
+    def behind(self, place: Partition, row_count: int) -> "Homes":
+        """These rows behind as many of one partition."""
+        places = self.places if place in self.places else (*self.places, place)
+        first = np.full(row_count, places.index(place), np.int64)
+        return Homes(places, np.concatenate([first, self.numbers]))
+
+    def divide(self, rows: pa.Table, numbers: pa.Array) -> dict[Partition, pa.Table]:
+        """Rows by partition; `numbers` are theirs among these."""
+        at = self.numbers[numbers.to_numpy()]
+        found = np.unique(at)
+        if len(found) == 1:
+            return {self.places[found[0]]: rows}
+        return {self.places[one]: rows.filter(pa.array(at == one)) for one in found}
 
 
 @dataclass
@@ -35,6 +76,9 @@ class Merge:
     ----------
     source
         In the table's schema; its keys are unique and not null.
+    homes
+        The partitions of its rows; None where they are not divided, and updated rows stay in
+        the partition they are in.
     lacking
         Columns that it has only as nulls: updated rows keep their own values.
     """
@@ -44,6 +88,7 @@ class Merge:
     when_matched: WhenMatched
     when_new: WhenNew
     when_gone: WhenGone
+    homes: Homes | None = None
     lacking: tuple[str, ...] = ()
     updated: int = 0
     deleted: int = 0
@@ -70,8 +115,11 @@ class Merge:
             return files
         return matching_files(base, files, self._key_range())
 
-    def apply(self, rows: pa.Table) -> pa.Table:
-        """One file's rows after the merge, in their order; the same table if nothing changes."""
+    def apply(self, rows: pa.Table, place: Partition) -> Mapping[Partition, pa.Table]:
+        """The rows of a partition's file after the merge, by partition, in their order.
+
+        The same table of the same partition if nothing changes.
+        """
         match = self._match(rows)
         hit = pc.is_valid(match)
         self.seen += match.drop_null().to_pylist()
@@ -84,24 +132,30 @@ class Merge:
             # Updated rows are taken from behind the file's own.
             numbers = pc.if_else(hit, pc.add(pc.fill_null(match, 0), rows.num_rows), numbers)
         if not updates and not _count(gone):
-            return rows
+            return {place: rows}
         stays = pc.invert(gone)
         self.copied += _count(stays) - (_count(hit) if updates else 0)
-        after = pa.concat_tables([rows, self.source]).take(numbers.filter(stays))
+        numbers = numbers.filter(stays)
+        after = pa.concat_tables([rows, self.source]).take(numbers)
         for name in self.lacking:
-            place = after.column_names.index(name)
-            after = after.set_column(place, after.field(place), rows[name].filter(stays))
-        return after
+            column = after.column_names.index(name)
+            after = after.set_column(column, after.field(column), rows[name].filter(stays))
+        if self.homes is None:
+            return {place: after}
+        return self.homes.behind(place, rows.num_rows).divide(after, numbers)
 
-    def fresh(self) -> pa.Table:
+    def fresh(self) -> Mapping[Partition, pa.Table]:
         """The rows to insert: those whose key no file had. Call it after all files."""
         if self.when_new == "ignore":
-            return self.source.slice(0, 0)
+            return {}
         seen = pa.array(sorted(self.seen), pa.int64())
         numbers = pa.array(np.arange(self.source.num_rows))
-        found = self.source.filter(pc.invert(pc.is_in(numbers, value_set=seen)))
+        is_new = pc.invert(pc.is_in(numbers, value_set=seen))
+        found = self.source.filter(is_new)
         self.inserted = found.num_rows
-        return found
+        if self.homes is None:
+            return {(): found}
+        return self.homes.divide(found, numbers.filter(is_new))
 
     def _key_range(self) -> pc.Expression:
         """What every matching row's keys lie between."""
@@ -109,7 +163,10 @@ class Merge:
             return pc.scalar(False)
         whole = pc.scalar(True)
         for key in self.keys:
-            bounds = pc.min_max(without_dictionaries(self.source.select([key]))[key])
+            values = _without_dictionaries(self.source.select([key]))[key]
+            if any(test(values.type) for test in _WITHOUT_MIN_MAX):
+                continue
+            bounds = pc.min_max(values)
             column = pc.field(key)
             whole = whole & (column >= bounds["min"]) & (column <= bounds["max"])
         return whole
@@ -123,14 +180,29 @@ class Merge:
         """For each row the number of the source's row with its key, or null."""
         names = list(self.keys)
         numbers = pa.array(np.arange(self.source.num_rows))
-        keys = without_dictionaries(self.source.select(names))
+        keys = _without_dictionaries(self.source.select(names))
         right = _frame(keys.append_column(_ROW, numbers))
-        left = _frame(without_dictionaries(rows.select(names)))
+        left = _frame(_without_dictionaries(rows.select(names)))
         found = left.join(right, on=names, how="left", maintain_order="left", nulls_equal=False)
         return found[_ROW].to_arrow()
 
 
-def without_dictionaries(rows: pa.Table) -> pa.Table:
+def can_match(type_: pa.DataType) -> bool:
+    """Whether values of a type can be keys: polars, which matches them, takes no others."""
+    if pa.types.is_dictionary(type_):
+        return can_match(type_.value_type)
+    if pa.types.is_decimal(type_):
+        return not pa.types.is_decimal256(type_) and type_.scale >= 0
+    is_strange = pa.types.is_nested(type_) or isinstance(type_, pa.BaseExtensionType)
+    return not (is_strange or pa.types.is_float16(type_) or pa.types.is_interval(type_))
+
+
+def count_keys(rows: pa.Table, keys: Sequence[str]) -> int:
+    """How many different keys rows have, as a merge matches them: 0.0 is -0.0, NaN is NaN."""
+    return _frame(_without_dictionaries(rows.select(list(keys)))).n_unique()
+
+
+def _without_dictionaries(rows: pa.Table) -> pa.Table:
     """The rows with the values of dictionary columns themselves."""
     for place, column in enumerate(rows.schema):
         if pa.types.is_dictionary(column.type):

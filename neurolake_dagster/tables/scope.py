@@ -65,10 +65,9 @@ class Scope:
         if (numbers < 0).any():
             raise PartitionError(self._stray(batch, numbers))
         order = np.argsort(numbers, kind="stable")
-        found, starts = np.unique(numbers[order], return_index=True)
-        ends = [*starts[1:], len(order)]
-        for number, start, end in zip(found, starts, ends, strict=True):
-            rows = batch if len(found) == 1 else batch.take(pa.array(order[start:end]))
+        found, starts, counts = np.unique(numbers[order], return_index=True, return_counts=True)
+        for number, start, count in zip(found, starts, counts, strict=True):
+            rows = batch if len(found) == 1 else batch.take(pa.array(order[start : start + count]))
             yield self.keys[number].place, rows
 
     def check(self, batch: pa.RecordBatch) -> dict[str, int]:

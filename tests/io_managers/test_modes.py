@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from neurolake_dagster.io_managers.base import LakehouseIOManager
@@ -22,6 +23,7 @@ from tests.io_managers.test_io_managers import (
 )
 
 __all__ = ["instance", "manager"]
+AB = dg.StaticPartitionsDefinition(["a", "b"])
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`:dagster.BetaWarning"),
 ]
@@ -105,6 +107,40 @@ def test_merging_in_a_partition_leaves_the_others(
     for day, value in (("2013-01-01", 10), ("2013-01-02", 20), ("2013-01-01", 11)):
         assert run([made(day, value)], manager, instance, partition_key=day).success
     assert sorted(stored(manager, "events")["value"].to_pylist()) == [11, 20]
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_merged_row_moves_to_its_partition_or_is_refused(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, as_dict: bool
+) -> None:
+    """But for Delta it stayed in the folder of the partition where its key was."""
+
+    def made(rows: pa.Table) -> Any:
+        options = {"partition_expr": "p", "mode": "merge", "merge_keys": "id"}
+
+        @dg.asset(name="events", partitions_def=AB, metadata=options)
+        def events(context: dg.AssetExecutionContext) -> Any:
+            keys = context.partition_keys
+            return {k: rows.filter(pc.field("p") == k) for k in keys} if as_dict else rows
+
+        return events
+
+    @dg.asset(name="seen", partitions_def=AB, ins={"events": dg.AssetIn()})
+    def seen(events: pa.Table) -> None:
+        found.append(events["id"].to_pylist())
+
+    found: list[list[int]] = []
+    for p in ("a", "b"):
+        asset = made(pa.table({"id": [1], "p": [p]}))
+        assert run_range(asset, manager, instance, "a", "b").success
+    for key in ("a", "b"):
+        assert run([asset, seen], manager, instance, partition_key=key, selection=["seen"]).success
+    assert found == [[], [1]]
+    assert metadata_of(instance, "events")["rows_updated"] == 1
+    if not as_dict:
+        stray = made(pa.table({"id": [1], "p": ["a"]}))
+        result = run([stray], manager, instance, partition_key="b", raise_on_error=False)
+        assert "belong to none of the asked partitions ['b']" in str(failure(result))
 
 
 @pytest.mark.parametrize(

@@ -201,3 +201,11 @@ def test_rows_of_a_key_that_was_not_asked_for_are_refused(kind: Kind, data: st.D
     (batch,) = kind.rows(keys, list(range(len(keys)))).combine_chunks().to_batches()
     with pytest.raises(PartitionError, match="none of the asked partitions"):
         list(scope.divide(batch))
+
+
+@pytest.mark.parametrize("kind", list(KINDS.values()), ids=list(KINDS))
+def test_a_batch_without_rows_is_divided_into_none(kind: Kind) -> None:
+    """A ValueError of zip: a stream with such a batch could not be written."""
+    keys = kind.keys()[:2]
+    (batch,) = kind.rows(keys, [1, 2]).combine_chunks().to_batches()
+    assert list(scope_of(kind.definition, keys, kind.expr).divide(batch.slice(0, 0))) == []

@@ -1,6 +1,7 @@
 """Row-level changes and housekeeping of tables, on NCF and Parquet."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 import pytest
 
 from neurolake_dagster.errors import (
+    PartitionError,
     SchemaMismatchError,
     TableError,
     TableNotFoundError,
@@ -26,7 +28,8 @@ from neurolake_dagster.tables import (
     vacuum,
 )
 from neurolake_dagster.tables.delta import DeltaDataset
-from neurolake_dagster.tables.merging import WhenGone, WhenMatched
+from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
+from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.skipping import matching_files
 
 
@@ -130,6 +133,47 @@ def test_merging_can_only_insert_or_only_delete(table: Table) -> None:
     assert content(table) == {(2, "b"), (3, "c")}
 
 
+def by_name(batch: pa.RecordBatch) -> Iterator[tuple[Partition, pa.RecordBatch]]:
+    for name in batch["name"].unique().to_pylist():
+        yield (("partition_key", name),), batch.filter(pc.field("name") == name)
+
+
+def test_merged_rows_lie_in_their_own_partition(table: Table) -> None:
+    """Updated rows stayed in the partition where their key was found."""
+    table.write(people((1, "a"), (2, "b"), (3, "b")), split=by_name)
+    commit = merge_rows(
+        table, people((1, "b"), (3, "a"), (4, "a")), ["id"], split=by_name, partitions=["a", "b"]
+    )
+    assert commit.metrics == {
+        "rows_inserted": 1, "rows_updated": 2, "rows_deleted": 0, "rows_copied": 1,
+    }  # fmt: skip
+    found = {name: sorted(table.read(partitions=[name])["id"].to_pylist()) for name in "ab"}
+    assert found == {"a": [3, 4], "b": [1, 2]}
+
+    merge_rows(table, people((3, "b"), (4, "b")), ["id"], split=by_name, partitions=["a", "b"])
+    assert [file.row_count for file in table.files(["a"])] == [0]  # empty, not missing
+
+
+@pytest.mark.parametrize("when_new", ["insert", "ignore"])
+@pytest.mark.parametrize("id_", [1, 9], ids=["known", "new"])
+def test_merged_rows_of_no_asked_partition_are_refused(
+    table: Table, id_: int, when_new: WhenNew
+) -> None:
+    """Rows that were in the table, or were ignored, passed."""
+
+    def merge() -> None:
+        rows = people((2, "a"), (id_, "c"))
+        merge_rows(table, rows, ["id"], when_new=when_new, split=by_name, partitions=["a", "b"])
+
+    with pytest.raises(PartitionError, match="'c'"):
+        merge()
+    assert not table.exists()
+    table.write(people((1, "a"), (2, "b")), split=by_name)
+    with pytest.raises(PartitionError, match=r"'c'.* was not asked for"):
+        merge()
+    assert content(table) == {(1, "a"), (2, "b")}
+
+
 def test_merging_into_nothing_creates_the_table(table: Table) -> None:
     commit = merge_rows(table, people((1, "a")), ["id"])
     assert commit.metrics["rows_inserted"] == 1
@@ -152,6 +196,49 @@ def test_ambiguous_merges_are_refused(
     with pytest.raises(TableError, match=told):
         merge_rows(table, rows, keys)
     assert content(table) == {(1, "z")}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (pa.array([1, 2], pa.decimal256(50, 2)), r"decimal256\(50, 2\)"),
+        (pa.array([1, 2], pa.float64()).cast(pa.float16()), "halffloat"),
+        (pa.array([{"x": 1}, {"x": 2}]), "struct<x: int64>"),
+    ],
+    ids=["decimal256", "float16", "struct"],
+)
+def test_keys_that_cannot_be_matched_are_refused(table: Table, values: pa.Array, told: str) -> None:
+    """Errors of Arrow and a panic of polars, which is no Exception."""
+    rows = pa.table({"k": values, "v": [1, 2]})
+    table.write(rows)
+    with pytest.raises(TableError, match=f"merge key 'k' is {told}, which cannot be matched"):
+        merge_rows(table, rows, ["k"])
+    assert table.snapshot().version == 0
+
+
+def test_keys_that_the_table_holds_too_wide_are_refused(table: Table) -> None:
+    table.write(pa.table({"k": pa.array([1, 2], pa.decimal256(50, 2))}))
+    rows = pa.table({"k": pa.array([1], pa.decimal128(20, 2))})
+    with pytest.raises(TableError, match="decimal256"):
+        merge_rows(table, rows, ["k"])
+
+
+@pytest.mark.parametrize("type_", [pa.duration("us"), pa.decimal64(12, 2)], ids=str)
+def test_merging_by_what_has_no_least_value(table: Table, type_: pa.DataType) -> None:
+    """A raw ArrowNotImplementedError: min_max."""
+    rows = pa.table({"k": pa.array([1, 2, 3], type_), "v": [1, 2, 3]})
+    for one in range(2):
+        table.write(rows.slice(one, 1), mode="append")
+    commit = merge_rows(table, rows.slice(1), ["k"])
+    assert (commit.metrics["rows_updated"], commit.metrics["rows_inserted"]) == (1, 1)
+
+
+def test_zeros_of_both_signs_are_one_key(table: Table) -> None:
+    """They passed as two, and the merge ended in an ArrowInvalid about lengths."""
+    table.write(pa.table({"k": [0.0, 1.0]}))
+    with pytest.raises(TableError, match="1 rows to merge repeat a key"):
+        merge_rows(table, pa.table({"k": [0.0, -0.0]}), ["k"])
+    assert merge_rows(table, pa.table({"k": [-0.0]}), ["k"]).metrics["rows_updated"] == 1
 
 
 def test_merging_by_a_dictionary_of_texts(table: Table) -> None:
