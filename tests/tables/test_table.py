@@ -22,7 +22,14 @@ from neurolake_dagster.errors import (
     TableNotFoundError,
 )
 from neurolake_dagster.storage import Storage, StorageOptions
-from neurolake_dagster.tables import Partition, Table, restore, set_properties, vacuum
+from neurolake_dagster.tables import (
+    Partition,
+    Table,
+    evolve_schema,
+    restore,
+    set_properties,
+    vacuum,
+)
 from tests.s3_server import S3Server
 
 if TYPE_CHECKING:
@@ -395,3 +402,18 @@ def test_row_groups_that_cannot_match_are_not_read(
     assert local.scan(filters=filters).read_all()["id"].to_pylist() == [10, 11, 12]
     with pytest.raises(TableError):
         local.read()
+
+
+@pytest.mark.parametrize("is_evolved", [False, True], ids=["plain", "evolved"])
+def test_rows_without_columns_are_counted(table: Table, is_evolved: bool) -> None:
+    """Arrow forgets the number of rows where batches or tables have no columns."""
+    table.write(rows(1, 2, 3))
+    table.write(rows(4), mode="append")
+    if is_evolved and table.format == "ncf":
+        evolve_schema(table, add={"f": pa.float64()}, drop=["day"])
+
+    assert table.read(columns=[]).num_rows == 4
+    assert table.scan(columns=[]).read_all().num_rows == 4
+    for filters in (pc.field("id") > 1, ~(pc.field("id") / 2.0 <= 0.5), "id > 1"):
+        assert table.read(columns=[], filters=filters).num_rows == 3
+        assert table.scan(columns=[], filters=filters).read_all().num_rows == 3
