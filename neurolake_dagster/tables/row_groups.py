@@ -17,6 +17,7 @@ from neurolake_dagster.ncf.expressions import (
     Reference,
     Tree,
     columns_of,
+    holds_nan,
     parse_expression,
 )
 from neurolake_dagster.ncf.pruning import mentioned_columns, surviving
@@ -29,11 +30,12 @@ _COMPARISONS = ("equal", "less", "less_equal", "greater", "greater_equal")
 
 
 def may_pass_nan(expression: pc.Expression, schema: pa.Schema) -> bool:
-    """Whether a row may pass because of a NaN that it holds."""
+    """Whether a row may pass because of a NaN, its own or one that the filter compares with."""
     floats = [field.name for field in schema if _has_floats(field.type)]
-    if not mentioned_columns(expression, floats):
-        return False
-    return not _is_false_for_nan(parse_expression(expression), set(floats))
+    tree = parse_expression(expression)
+    if tree is None:
+        return bool(mentioned_columns(expression, floats))
+    return holds_nan(tree) or not _is_false_for_nan(tree, set(floats))
 
 
 def tested_batches(
@@ -62,11 +64,9 @@ def _has_floats(type_: pa.DataType) -> bool:
     return pa.types.is_floating(type_) or any(map(_has_floats, inner))
 
 
-def _is_false_for_nan(tree: Tree | None, floats: set[str]) -> bool:
+def _is_false_for_nan(tree: Tree, floats: set[str]) -> bool:
     """Whether no NaN in these columns makes it true: comparisons with NaN are false."""
     match tree:
-        case None:
-            return False
         case Call("and_kleene" | "or_kleene", arguments):
             return all(_is_false_for_nan(one, floats) for one in arguments)
         case Call(function, arguments) if function in _COMPARISONS and all(
