@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 _ITEM = re.compile(r"(call|field_ref|nested_field_ref|literal|options|end): '(.*)'")
@@ -95,3 +96,12 @@ def columns_of(tree: Tree) -> set[str]:
     if isinstance(tree, Literal):
         return set()
     return {name for argument in tree.arguments for name in columns_of(argument)}
+
+
+def holds_nan(tree: Tree) -> bool:
+    """Whether a literal is NaN: Arrow's simplifier takes ``x <= NaN`` for true of bounded x."""
+    if isinstance(tree, Call):
+        return any(map(holds_nan, tree.arguments))
+    if isinstance(tree, Reference) or not pa.types.is_floating(tree.values.type):
+        return False
+    return bool(np.isnan(tree.values.drop_null().to_numpy(zero_copy_only=False)).any())

@@ -20,6 +20,7 @@ from neurolake_dagster.ncf.expressions import (
     Reference,
     Tree,
     columns_of,
+    holds_nan,
     parse_expression,
 )
 from neurolake_dagster.ncf.statistics import Stats, typed_bound
@@ -84,7 +85,8 @@ def guarantee(field: Any, rows: int, stats: Stats) -> Any:
 def surviving(expression: Any, schema: Any, guarantees: Sequence[Any]) -> list[int]:
     """Return the indexes of the guarantees that do not rule the filter out."""
     everything = list(range(len(guarantees)))
-    if not _has_known_sets(parse_expression(expression), schema):
+    tree = parse_expression(expression)
+    if tree is None or holds_nan(tree) or not _has_known_sets(tree, schema):
         return everything
     # Imported here: it brings pandas along, a second that no plain read should pay.
     import pyarrow.dataset as ds
@@ -102,15 +104,13 @@ def surviving(expression: Any, schema: Any, guarantees: Sequence[Any]) -> list[i
         return everything
 
 
-def _has_known_sets(tree: Tree | None, schema: Any) -> bool:
+def _has_known_sets(tree: Tree, schema: Any) -> bool:
     """Whether each set to look values up in holds what its column can hold.
 
     Arrow looks up a set as values of the column's type (0.1 as a float32), but its simplifier
     compares the bounds with the set as it is.
     """
     match tree:
-        case None:
-            return False
         case Call("is_in", (Reference(name, False), Literal(values))):
             kind = plain_type(schema.field(name).type)
             return values.type == kind or convert_exactly(plain_of(values), kind) is not None

@@ -1,15 +1,17 @@
 """Minimum, maximum and null count of a file's columns, as the log keeps them.
 
 Owns the JSON form of a bound: numbers, booleans and short texts as they are, temporal values
-as their integer in the column's own unit. What has no such form is left out, never cut.
+as their integer in the column's own unit. What has no such form is left out, never cut. Owns too
+what bounds promise of the rows.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from neurolake_dagster.ncf import FileMetadata
@@ -61,6 +63,20 @@ def bounds_of_parquet(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str,
     return found
 
 
+def bounds_of_row_group(group: pq.RowGroupMetaData, schema: pa.Schema) -> dict[str, ColumnBounds]:
+    """The statistics of those of a row group's flat columns that have any."""
+    types = dict(zip(schema.names, schema.types, strict=True))
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    found = {
+        chunk.path_in_schema: _bounds_of_chunk(
+            chunk.statistics, types[chunk.path_in_schema], group.num_rows
+        )
+        for chunk in chunks
+        if chunk.path_in_schema in types
+    }
+    return {name: bounds for name, bounds in found.items() if bounds is not None}
+
+
 def bounds_of_ncf(metadata: FileMetadata) -> dict[str, ColumnBounds]:
     """The statistics of an NCF file's columns, over all row groups."""
     found = {}
@@ -89,6 +105,30 @@ def merge_bounds(parts: Iterable[ColumnBounds | None]) -> ColumnBounds:
         maximum=_extreme(max, [part.maximum for part in whole]),
         null_count=None if None in nulls else sum(n for n in nulls if n is not None),
     )
+
+
+def promise_of(
+    bounds: Mapping[str, ColumnBounds], row_count: int, fields: Sequence[pa.Field]
+) -> pc.Expression:
+    """What holds for every row; floats promise nothing, for NaN lies outside of bounds."""
+    whole = pc.scalar(True)
+    for field in fields:
+        known = bounds.get(field.name)
+        if known is not None and not pa.types.is_floating(field.type):
+            whole = whole & _column_promise(field, known, row_count)
+    return whole
+
+
+def _column_promise(field: pa.Field, bounds: ColumnBounds, row_count: int) -> pc.Expression:
+    column = pc.field(field.name)
+    if bounds.null_count is not None and bounds.null_count == row_count:
+        return column.is_null()
+    low = decode_bound(bounds.minimum, field.type)
+    high = decode_bound(bounds.maximum, field.type)
+    if low is None or high is None:
+        return pc.scalar(True)
+    promise = (column >= low) & (column <= high)
+    return promise if bounds.null_count == 0 else promise | column.is_null()
 
 
 def _since_epoch(value: object, type_: pa.DataType) -> int | None:

@@ -18,6 +18,7 @@ from neurolake_dagster.errors import StorageError, StorageNotFoundError, TableEr
 from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage, StorageWriter
 from neurolake_dagster.tables.bounds import bounds_of_ncf, bounds_of_parquet
+from neurolake_dagster.tables.row_groups import may_pass_nan, tested_batches
 from neurolake_dagster.tables.snapshot import ColumnBounds, TableFormat
 
 if TYPE_CHECKING:
@@ -96,19 +97,26 @@ class ParquetFormat:
         with _told(storage, key):
             if expression is None:
                 yield from _all_batches(storage, key, columns)
+                return
+            found = _fragment(storage, key)
+            if may_pass_nan(expression, found.physical_schema):
+                yield from tested_batches(found, columns, expression)
             else:
-                scanner = _fragment(storage, key).scanner(
-                    columns=list(columns), filter=expression, batch_readahead=1
-                )
+                scanner = found.scanner(columns=list(columns), filter=expression, batch_readahead=1)
                 yield from scanner.to_batches()
 
     def read(
         self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
     ) -> pa.Table:
         """Read some columns of the rows that match."""
+        expression = build_filter(filters)
         with _told(storage, key):
             found = _fragment(storage, key)
-            return found.to_table(columns=list(columns), filter=build_filter(filters))
+            scanner = found.scanner(columns=list(columns), filter=expression)
+            if expression is None or not may_pass_nan(expression, found.physical_schema):
+                return scanner.to_table()
+            batches = tested_batches(found, columns, expression)
+            return pa.Table.from_batches(batches, scanner.projected_schema)
 
     def describe(self, storage: Storage, key: str) -> FileFacts:
         """Read the footer."""
@@ -246,7 +254,7 @@ def _ncf_source(storage: Storage, key: str) -> object:
 _FORMATS: dict[TableFormat, FileFormat] = {"ncf": NCFFormat(), "parquet": ParquetFormat()}
 
 
-def _fragment(storage: Storage, key: str) -> "ds.Fragment":
+def _fragment(storage: Storage, key: str) -> "ds.ParquetFileFragment":
     # Imports pandas with it, a second in all: not for those who only write, or use Spark.
     import pyarrow.dataset as ds
 

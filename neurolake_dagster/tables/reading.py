@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from neurolake_dagster.errors import StorageNotFoundError, TableError, TableNotFoundError
+from neurolake_dagster.ncf.batches import rowless_table
 from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.commit import KEEP_FILES, keeps_former_files
@@ -40,6 +41,8 @@ def read_files(
         else:
             batches = _scan_one(folder, file_format, snapshot, file, schema, filters)
             tables.append(pa.Table.from_batches(batches, schema))
+    if not schema.names:  # Arrow joins tables without columns to one without rows.
+        return rowless_table(sum(table.num_rows for table in tables), schema)
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 

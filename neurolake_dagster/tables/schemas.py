@@ -8,6 +8,7 @@ from typing import Literal
 import pyarrow as pa
 
 from neurolake_dagster.errors import SchemaMismatchError, TableError
+from neurolake_dagster.ncf.batches import rowless_batch
 from neurolake_dagster.tables.snapshot import Snapshot, TableSchema
 
 SchemaMode = Literal["strict", "merge", "overwrite"]
@@ -174,8 +175,10 @@ def fits(have: pa.DataType, want: pa.DataType) -> bool:
 def fit_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """The batch in the table's schema: columns by name, cast where they differ, null if missing.
 
-    No copy where the types are the same.
+    No copy where the types are the same. Without columns it keeps its number of rows.
     """
+    if not schema.names:
+        return rowless_batch(batch.num_rows, schema)
     columns = []
     for field in schema:
         if field.name not in batch.schema.names:

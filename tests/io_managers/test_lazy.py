@@ -112,6 +112,8 @@ def test_a_query_of_a_dataset_reads_its_columns(
     assert whole > 40 * ROWS
     assert few < whole / 3
     assert dataset.count_rows() == ROWS
+    assert dataset.to_table(columns=[]).num_rows == ROWS
+    assert dataset.scanner(columns=[], filter=pc.field("id") < 2).count_rows() == 2
     assert dataset.to_table(filter=pc.field("id") == 7).column("id").to_pylist() == [7]
     named = dataset.to_table(columns={"next": pc.field("id") + 1}, filter=pc.field("id") < 2)
     assert named.to_pydict() == {"next": [1, 2]}
