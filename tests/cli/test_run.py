@@ -18,12 +18,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ("arguments", "environment", "words"),
     [
         (("nope",), {}, 's: Job "nope" not found'),
-        (
+        pytest.param(
             ("convert_flights_daily", "--partition", "2020-01-01"),
             {},
             "Could not find a partition with key `2020-01-01`",
+            marks=pytest.mark.slow,
         ),
-        (("convert_flights",), BAD_MEMORY, "s: SettingsError: NEUROLAKE_SPARK__EXECUTOR_MEMORY: "),
+        pytest.param(
+            ("convert_flights",),
+            BAD_MEMORY,
+            "s: SettingsError: NEUROLAKE_SPARK__EXECUTOR_MEMORY: ",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["no such job", "no such partition", "wrong setting"],
 )
@@ -38,7 +44,10 @@ def test_a_run_that_does_not_start_tells_why(
 
 @pytest.mark.parametrize(
     ("root", "kind"),
-    [("/proc/lake", "TableNotFoundError"), ("s3://nobucket/x", "StorageAccessError")],
+    [
+        pytest.param("/proc/lake", "TableNotFoundError", marks=pytest.mark.slow),
+        ("s3://nobucket/x", "StorageAccessError"),
+    ],
     ids=["disk", "S3"],
 )
 def test_a_failed_step_tells_our_error_in_one_line(project: Project, root: str, kind: str) -> None:
