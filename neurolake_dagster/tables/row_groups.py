@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neurolake_dagster.ncf.arrow import holds_type
 from neurolake_dagster.ncf.expressions import (
     Call,
     Literal,
@@ -31,7 +32,7 @@ _COMPARISONS = ("equal", "less", "less_equal", "greater", "greater_equal")
 
 def may_pass_nan(expression: pc.Expression, schema: pa.Schema) -> bool:
     """Whether a row may pass because of a NaN, its own or one that the filter compares with."""
-    floats = [field.name for field in schema if _has_floats(field.type)]
+    floats = [field.name for field in schema if holds_type(field.type, pa.types.is_floating)]
     tree = parse_expression(expression)
     if tree is None:
         return bool(mentioned_columns(expression, floats))
@@ -55,13 +56,6 @@ def tested_batches(
     needed = [name for name in names if name in columns or name in mentioned]
     for batch in kept.scanner(columns=needed, batch_readahead=1).to_batches():
         yield batch.filter(expression).select(list(columns))
-
-
-def _has_floats(type_: pa.DataType) -> bool:
-    if pa.types.is_dictionary(type_):
-        return _has_floats(type_.value_type)
-    inner = [type_.field(i).type for i in range(type_.num_fields)]
-    return pa.types.is_floating(type_) or any(map(_has_floats, inner))
 
 
 def _is_false_for_nan(tree: Tree, floats: set[str]) -> bool:

@@ -1,6 +1,6 @@
 """Arrow arrays taken apart: their buffers as numpy views, rows and children."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -91,18 +91,21 @@ def child_types(kind: Any) -> list[Any]:
     return [kind.field(i).type for i in range(kind.num_fields)]
 
 
+def holds_type(kind: Any, is_one: Callable[[Any], Any]) -> bool:
+    """Whether a type, or one below it, is one of those that ``is_one`` tells."""
+    return bool(is_one(kind)) or any(holds_type(child, is_one) for child in child_types(kind))
+
+
 def holds_dictionary(kind: Any) -> bool:
     """Whether a type is a dictionary or has one below it."""
-    return types.is_dictionary(kind) or any(map(holds_dictionary, child_types(kind)))
+    return holds_type(kind, types.is_dictionary)
 
 
 def shares_buffers(kind: Any) -> bool:
     """Whether arrays of a type may share what they hold: a dictionary, or the bytes of views."""
-    return bool(
-        types.is_string_view(kind)
-        or types.is_binary_view(kind)
-        or types.is_dictionary(kind)
-        or any(map(shares_buffers, child_types(kind)))
+    return any(
+        holds_type(kind, is_one)
+        for is_one in (types.is_dictionary, types.is_string_view, types.is_binary_view)
     )
 
 

@@ -18,8 +18,8 @@ from neurolake_dagster.ncf.arrow import (
     build_nested,
     build_runs,
     build_union,
-    child_types,
     fixed_bytes_of,
+    holds_type,
     offset_dtype,
     validity_of,
 )
@@ -67,7 +67,7 @@ def _build_nulls(kind: Any, count: int) -> Any:
     """Return nulls of any type; those of pyarrow 26 are not valid where runs are nested."""
     if isinstance(kind, pa.BaseExtensionType):
         return kind.wrap_array(_build_nulls(kind.storage_type, count))
-    if not _holds_runs(kind):
+    if not holds_type(kind, pa.types.is_run_end_encoded):
         return pa.nulls(count, kind)
     if pa.types.is_run_end_encoded(kind):
         ends = np.full(min(count, 1), count, np.int64)
@@ -88,10 +88,6 @@ def _build_nulls(kind: Any, count: int) -> Any:
         return build_nested(kind, count, [validity.buffer], count, children)
     offsets = np.zeros(count + 1, offset_dtype(kind))
     return build_list(kind, count, validity, offsets, lambda child: _build_nulls(child, 0))
-
-
-def _holds_runs(kind: Any) -> bool:
-    return pa.types.is_run_end_encoded(kind) or any(map(_holds_runs, child_types(kind)))
 
 
 def _value_bytes(kind: Any) -> int:
