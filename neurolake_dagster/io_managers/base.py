@@ -71,22 +71,16 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         started = time.perf_counter()
         asked = build_write_plan(context, self.mode)
         plan = self._sparing(asked)
-        scope, kept = asked.scope, plan.scope
         if is_spark(obj):
             watch_step(obj.sparkSession)
-            frame = obj
-            if scope is not None and kept is not None and kept is not scope:
-                frame = frame_of_keys(obj, scope, kept)
+            frame = frame_of_keys(obj, asked.scope, plan.scope)
             written = replace(self._write_frame(plan, frame), preview=self._first_rows(plan))
-        elif isinstance(obj, dict) and scope is not None and kept is not None:
-            rows = rows_by_partition(obj, scope, plan.where)
-            rows = {key.name: rows[key.name] for key in kept.keys}
+        elif isinstance(obj, dict) and asked.scope is not None and plan.scope is not None:
+            values = rows_by_partition(obj, asked.scope, plan.where)
+            rows = {key.name: values[key.name] for key in plan.scope.keys}
             written = replace(self._write_arrow(plan, rows), preview=self._first_rows(plan))
         else:
-            data = to_arrow(obj, plan.where)
-            if scope is not None and kept is not None and kept is not scope:
-                data = rows_of_keys(data, scope, kept)
-            peek = Peek(data)
+            peek = Peek(rows_of_keys(to_arrow(obj, plan.where), asked.scope, plan.scope))
             written = replace(self._write_arrow(plan, peek.data), preview=peek.rows)
         written = replace(written, spark=work_of_step(), is_by_spark=is_spark(obj))
         describe_output(context, plan, written, time.perf_counter() - started)

@@ -84,9 +84,11 @@ def _of_one_schema(values: Mapping[str, pa.Table], where: str) -> dict[str, pa.T
 
 
 def rows_of_keys(
-    data: pa.Table | pa.RecordBatchReader, scope: Scope, kept: Scope
-) -> pa.RecordBatchReader:
-    """The rows of some of a scope's keys; a row of none of the scope's is refused."""
+    data: pa.Table | pa.RecordBatchReader, scope: Scope | None, kept: Scope | None
+) -> pa.Table | pa.RecordBatchReader:
+    """The rows of the kept keys of a scope; a row of none of the scope's is refused."""
+    if scope is None or kept is None or kept is scope:
+        return data
     places = {key.place for key in kept.keys}
 
     def batches() -> Iterator[pa.RecordBatch]:

@@ -47,8 +47,10 @@ def with_key_numbers(frame: Any, scope: Scope) -> Any:
     )
 
 
-def frame_of_keys(frame: Any, scope: Scope, kept: Scope) -> Any:
+def frame_of_keys(frame: Any, scope: Scope | None, kept: Scope | None) -> Any:
     """The rows of a frame but for those of the keys of a scope that are not kept."""
+    if scope is None or kept is None or kept is scope:
+        return frame
     left = [i for i, key in enumerate(scope.keys) if key in kept.keys]
     numbered = with_key_numbers(frame, scope)
     return numbered.where(numbered[NUMBER_COLUMN].isin([STRAY, *left])).drop(NUMBER_COLUMN)
