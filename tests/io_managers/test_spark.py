@@ -413,3 +413,24 @@ def test_partitioned_parquet_of_spark_is_a_plain_folder(
         (date(2013, 1, 1), 1), (date(2013, 1, 2), 2), (date(2013, 1, 3), 3),
     ]  # fmt: skip
     assert spark.read.parquet(f"{tmp_path}/events").count() == 3
+
+
+def test_frames_leave_the_partitions_that_are_there(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
+) -> None:
+    """Mode ``ignore`` of a run over several days writes those that are missing."""
+    assert run_range(daily(spark), manager, instance, "2013-01-02", "2013-01-02").success
+    before = metadata_of(instance, "events")
+    ignoring = daily(spark, mode="ignore")
+    assert run_range(ignoring, manager, instance, "2013-01-01", "2013-01-03").success
+    found = stored(manager, "events").sort_by("day")
+    assert found["n"].to_pylist() == [1, 2, 3]
+    assert metadata_of(instance, "events")["dagster/row_count"] == 3 > before["dagster/row_count"]
+    shifted = daily(spark, shift=40, mode="ignore")
+    tags = {
+        "dagster/asset_partition_range_start": "2013-01-03",
+        "dagster/asset_partition_range_end": "2013-01-04",
+    }
+    result = run([shifted], manager, instance, tags=tags, raise_on_error=False)
+    assert not result.success
+    assert stored(manager, "events").num_rows == 3
