@@ -112,8 +112,6 @@ class Service:
         deadline = time.monotonic() + timeout_s
         while not is_ready():
             if process.poll() is not None or time.monotonic() > deadline:
-                _end(process.pid, STOP_TIMEOUT_S)
-                process.wait()
                 tail = self.log_path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
                 raise NeuroLakeError(f"{self.name}: did not come up; the end of its log:\n{tail}")
             time.sleep(POLL_S)
