@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from neurolake_dagster import ncf
 from neurolake_dagster.cli.csv_text import open_csv
 from neurolake_dagster.cli.formats import Format, detect_format, open_arrow, translated
+from neurolake_dagster.ncf.arrow import memory_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +164,13 @@ def _arrow_group(batch: pa.RecordBatch) -> Group:
             column=name,
             encoding="plain",
             compression="",
-            stored_bytes=array.nbytes,
+            stored_bytes=memory_size(array),
             null_count=array.null_count,
         )
         for name, array in pairs
     )
-    return Group(row_count=batch.num_rows, stored_bytes=batch.nbytes, chunks=chunks)
+    size = sum(chunk.stored_bytes for chunk in chunks)
+    return Group(row_count=batch.num_rows, stored_bytes=size, chunks=chunks)
 
 
 def _csv(path: Path) -> Description:

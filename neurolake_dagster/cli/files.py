@@ -212,7 +212,7 @@ def _copy(
     total, row_count = describe(source).row_count, 0
     with _progress("rows") as progress, open_rows(source, columns) as (schema, batches):
         task = progress.add_task(target.name, total=total)
-        with translated(target), RowWriter(target, kind, schema, options) as writer:
+        with translated(target, write=True), RowWriter(target, kind, schema, options) as writer:
             for batch in batches:
                 writer.write(batch)
                 row_count += batch.num_rows

@@ -60,14 +60,15 @@ def detect_format(path: Path) -> Format:
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path, *, write: bool = False) -> Iterator[None]:
     """Word what pyarrow and the file system say about `path` as one line."""
     try:
         yield
     except BrokenPipeError:
         raise  # whoever read our output has enough of it: click ends quietly
     except pa.ArrowException as exc:
-        raise click.ClickException(f"{path}: not readable: {exc}") from exc
+        ability = "writable" if write else "readable"
+        raise click.ClickException(f"{path}: not {ability}: {exc}") from exc
     except UnicodeDecodeError as exc:
         raise click.ClickException(
             f"{path}: expected names and texts in UTF-8, got {exc.object[:40]!r}; write it anew "

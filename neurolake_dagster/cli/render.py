@@ -48,6 +48,9 @@ def print_rows(batches: Iterable[pa.RecordBatch], schema: pa.Schema, console: Co
 
 def python_values(array: pa.Array) -> list[object]:
     """Return an array's values; those that Python has not, such as the year 10,000, as text."""
+    if array.type == pa.time64("ns"):
+        # Python's times are cut to microseconds.
+        array = array.cast(pa.string())
     try:
         return list(array.to_pylist())
     except _NOT_IN_PYTHON:

@@ -151,7 +151,7 @@ def _held_type(field: pa.Field, target: Format) -> pa.DataType | str:
             return _written_to_delta(schema).field(0).type
         if target == "parquet":
             sink = io.BytesIO()
-            pq.write_table(schema.empty_table(), sink)
+            pq.write_table(pa.Table.from_batches([], schema), sink)
             return pq.read_schema(sink).field(0).type
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid, TableError) as exc:
         return str(exc).splitlines()[0]
@@ -162,5 +162,5 @@ def _written_to_delta(schema: pa.Schema) -> pa.Schema:
     """The schema of an empty Delta table that was written with this one."""
     with tempfile.TemporaryDirectory() as folder:
         probe = DeltaDataset(Storage(folder), "probe")
-        probe.write(schema.empty_table())
+        probe.write(pa.Table.from_batches([], schema))
         return probe.snapshot().schema

@@ -103,13 +103,14 @@ def hash_values(array: Any) -> NDArray:
     else:
         rows = fixed_bytes_of(distinct) if _is_rows(distinct.type) else _eight_bytes(distinct)
         raw, width = memoryview(rows.tobytes()), rows[:1].nbytes
-        pieces = [raw[at : at + width] for at in range(0, len(raw), max(width, 1))]
+        pieces = [raw[row * width : (row + 1) * width] for row in range(len(rows))]
     return np.array([xxhash.xxh3_64_intdigest(piece) for piece in pieces], np.uint64)
 
 
 def _eight_bytes(distinct: Any) -> NDArray:
     if types.is_floating(distinct.type):
-        values = numbers_of(distinct).astype("<f8")
+        with np.errstate(invalid="ignore"):
+            values = numbers_of(distinct).astype("<f8")
         return np.unique(values[values == values] + 0.0)
     words = words_of(distinct)
     return np.ascontiguousarray(words if words.dtype == np.uint64 else words.astype("<i8"))

@@ -43,7 +43,7 @@ import msgpack
 import numpy as np
 import xxhash
 
-from neurolake_dagster.ncf.arrow import take_rows
+from neurolake_dagster.ncf.arrow import memory_size, take_rows
 from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS, Damage, NDArray, Node, need_int, need_list
 from neurolake_dagster.ncf.compression import PROFILES, Profile, StreamReader, StreamWriter
 from neurolake_dagster.ncf.kinds.context import DecodeContext, PrepareContext, Prepared
@@ -181,7 +181,7 @@ def encode_chunk(array: Any, profile: Profile, page_rows: int, submit: Submit | 
         pages = [_encode_page(prepared, profile, *span) for span in spans]
     else:
         pages = [submit(_encode_page, prepared, profile, *span) for span in spans]
-    return ChunkJob(tables.encoded, pages, prepared.names(), len(array), array.nbytes)
+    return ChunkJob(tables.encoded, pages, prepared.names(), len(array), memory_size(array))
 
 
 def _page_spans(rows: int, page_rows: int) -> list[tuple[int, int]]:

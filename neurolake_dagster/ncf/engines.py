@@ -77,7 +77,7 @@ def lazy_frame(schema: Any, open_rows: Callable[[Any, Any], Any]) -> Any:
 
 def _polars_schema(pl: Any, schema: Any) -> Any:
     try:
-        return pl.DataFrame(pl.from_arrow(schema.empty_table())).schema
+        return pl.DataFrame(pl.from_arrow(pa.Table.from_batches([], schema))).schema
     except (
         pa.ArrowException,
         pl.exceptions.PolarsError,

@@ -128,6 +128,8 @@ def _joined_sorting(footers: list[Footer]) -> list[tuple[str, bool, bool]]:
         return sorting
     name, descending, _ = sorting[0]
     column = filled[0].schema.get_field_index(name)
+    if column < 0:
+        return []
     spans = [
         merge_stats([(group.rows, group.columns[column].stats) for group in footer.row_groups])
         for footer in filled

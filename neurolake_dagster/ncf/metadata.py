@@ -133,7 +133,7 @@ def _typed(stats: Stats, kind: Any) -> ColumnStatistics:
 
 
 def _python_value(bound: Bound, kind: Any) -> Any:
-    """Return a bound as Python has it; None where it has not, as for times in the year 10,000.
+    """Return a bound as Python has it; None where it has not, as for the year 10,000 or 1 ns.
 
     A time zone that is not known here is a `LookupError`.
     """
@@ -141,7 +141,9 @@ def _python_value(bound: Bound, kind: Any) -> Any:
         if pa.types.is_timestamp(kind) and _is_named(kind.tz) and kind.unit != "ns":
             return _moment(typed_bound(bound, pa.timestamp(kind.unit)), kind.tz)
         scalar = typed_bound(bound, kind)
-        return None if scalar is None else scalar.as_py()
+        if scalar is None or (kind == pa.time64("ns") and scalar.value % 1000):
+            return None
+        return scalar.as_py()
     except (ArithmeticError, LookupError, ValueError, OSError, pa.ArrowException):
         return None
 

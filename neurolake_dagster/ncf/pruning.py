@@ -13,7 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from neurolake_dagster.ncf.arrow import convert_exactly, matching_rows, plain_of, plain_type
+from neurolake_dagster.ncf.arrow import (
+    convert_exactly,
+    holds_type,
+    matching_rows,
+    plain_of,
+    plain_type,
+)
 from neurolake_dagster.ncf.expressions import (
     Call,
     Literal,
@@ -138,7 +144,10 @@ def check_filter(expression: Any, schema: Any) -> None:
         )
     names = set(mentioned_columns(expression, schema.names))
     mentioned = pa.schema([field for field in schema if field.name in names])
+    for field in mentioned:
+        if holds_type(field.type, pa.types.is_union):
+            raise ValueError(f"filters: column {field.name!r} is or holds a union: {field.type}")
     try:
-        matching_rows(mentioned.empty_table(), expression)
+        matching_rows(pa.Table.from_batches([], mentioned), expression)
     except (pa.ArrowException, TypeError) as exc:
         raise ValueError(f"filters: {exc}") from exc

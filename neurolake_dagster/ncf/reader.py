@@ -101,7 +101,7 @@ class NCFFile:
         schema = self._projected(selected)
         if not selected:
             return rowless_table(sum(part.num_rows for part in parts), schema)
-        return pa.concat_tables(parts) if parts else schema.empty_table()
+        return pa.concat_tables(parts) if parts else pa.Table.from_batches([], schema)
 
     def read_row_group(
         self, index: int, columns: Sequence[str] | None = None, *, use_threads: bool = True

@@ -51,6 +51,8 @@ class _PathSource:
         return self._pread(offset, length)
 
     def _pread(self, offset: int, length: int) -> bytes:
+        if self._file < 0:
+            raise ValueError(f"{self.name}: closed file, read it before close() or in the block")
         found = os.pread(self._file, length, offset)
         while len(found) < length:
             more = os.pread(self._file, length - len(found), offset + len(found))

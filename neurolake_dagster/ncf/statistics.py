@@ -99,11 +99,13 @@ def merge_stats(parts: Iterable[tuple[int, Stats]]) -> Stats:
 
 def float_stats(values: NDArray, null_count: int) -> Stats:
     """Return statistics of valid floats; -0.0 and 0.0 bound each other."""
-    with np.errstate(invalid="ignore"):
-        low, high = float(np.fmin.reduce(values)), float(np.fmax.reduce(values))
-    if low != low:
-        return Stats(null_count=null_count, nan_count=len(values))
-    nans = int(np.count_nonzero(values != values))
+    is_nan = values != values
+    nans = int(np.count_nonzero(is_nan))
+    # Not `fmin`: of a signalling NaN and a number it makes NaN.
+    numbers = values[~is_nan] if nans else values
+    if not len(numbers):
+        return Stats(null_count=null_count, nan_count=nans)
+    low, high = float(numbers.min()), float(numbers.max())
     return Stats(null_count=null_count, nan_count=nans, min=low, max=high)
 
 

@@ -22,6 +22,7 @@ from neurolake_dagster.ncf.arguments import (
 from neurolake_dagster.ncf.arrow import (
     combine,
     holds_dictionary,
+    memory_size,
     shared_sizes,
     shares_buffers,
 )
@@ -250,7 +251,7 @@ class NCFWriter:
 
     def _new_bytes(self, table: Any) -> int:
         """Return the bytes that rows add to those pending, with which they may share some."""
-        size, seen = int(table.nbytes), set(self._counted)
+        size, seen = sum(map(memory_size, table.columns)), set(self._counted)
         for address, shared in _shared_sizes(table):
             if address in seen:
                 size -= shared
@@ -403,7 +404,7 @@ def _price(column: Any) -> int:
     kind = column.type
     if kind.num_fields:
         return 1 << 50
-    return int(column.nbytes) * (4 if pa.types.is_string(kind) else 1)
+    return memory_size(column) * (4 if pa.types.is_string(kind) else 1)
 
 
 def write_table(

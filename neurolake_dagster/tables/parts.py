@@ -10,6 +10,7 @@ from typing import Self
 
 import pyarrow as pa
 
+from neurolake_dagster.ncf.arrow import memory_size
 from neurolake_dagster.storage import Storage, StorageWriter
 from neurolake_dagster.tables.formats import FileFormat, PartWriter
 from neurolake_dagster.tables.partitions import Partition, partition_folder
@@ -82,7 +83,7 @@ class PartFiles:
         current = self._open.get(partition) or self._begin(partition)
         before = current.held_bytes
         current.writer.write(batch)
-        current.taken_bytes += batch.nbytes
+        current.taken_bytes += sum(map(memory_size, batch.columns))
         self._held_bytes += current.held_bytes - before
         if current.sink.tell() >= self._target_file_bytes:
             self.finish(partition)

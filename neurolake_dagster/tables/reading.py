@@ -43,7 +43,7 @@ def read_files(
             tables.append(pa.Table.from_batches(batches, schema))
     if not schema.names:  # Arrow joins tables without columns to one without rows.
         return rowless_table(sum(table.num_rows for table in tables), schema)
-    return pa.concat_tables(tables) if tables else schema.empty_table()
+    return pa.concat_tables(tables) if tables else pa.Table.from_batches([], schema)
 
 
 def scan_files(

@@ -325,6 +325,25 @@ def test_dictionaries_that_cannot_be_one_are_refused(
     assert not (tmp_path / "t.arrow").exists()
 
 
+def test_nanoseconds_of_times_are_shown(tmp_path: Path) -> None:
+    """Python's times have none: 999 ns was shown as midnight, as a bound too."""
+    path = tmp_path / "t.ncf"
+    ncf.write_table(pa.table({"t": pa.array([999, 5000], pa.time64("ns"))}), path)
+    shown = [json.loads(line)["t"] for line in run("head", path, "--json").output.splitlines()]
+    assert shown == ["00:00:00.000000999", "00:00:00.000005000"]
+    (column,) = ncf.read_metadata(path).row_groups[0].columns
+    assert (column.statistics.min, str(column.statistics.max)) == (None, "00:00:00.000005")
+
+
+def test_types_that_the_target_has_not_are_told(tmp_path: Path) -> None:
+    path, target = tmp_path / "t.ncf", tmp_path / "t.parquet"
+    ncf.write_table(pa.table({"i": pa.nulls(1, pa.month_day_nano_interval())}), path)
+    result = run("convert", path, target)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {target}: not writable: ")
+    assert not target.exists()
+
+
 def test_convert_replaces_only_when_told(files: dict[str, Path]) -> None:
     refused = run("convert", files["ncf"], files["parquet"])
     assert refused.exit_code == 2

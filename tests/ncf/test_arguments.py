@@ -167,6 +167,16 @@ def test_a_file_that_was_closed_says_so(large: bytes) -> None:
             file.read()
 
 
+def test_a_path_that_was_closed_says_so(large: bytes, tmp_path: Path) -> None:
+    """It was a bad file descriptor of no file."""
+    path = tmp_path / "large.ncf"
+    path.write_bytes(large)
+    with ncf.NCFFile(path) as file:
+        batches = file.iter_batches()
+    with pytest.raises(ValueError, match=r"large\.ncf: closed file"):
+        next(batches)
+
+
 @pytest.mark.parametrize(
     "values",
     [pa.array([b"a" * 16]).cast(pa.binary(16)).cast(pa.uuid()), CODES],

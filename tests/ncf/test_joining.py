@@ -10,7 +10,7 @@ import pytest
 from neurolake_dagster import ncf
 from neurolake_dagster.errors import NCFCorruptError, NotNCFError
 from tests.ncf.every_type import every_type
-from tests.ncf.forge import explode
+from tests.ncf.forge import assemble, explode
 from tests.ncf.test_spec import assert_spec_reads
 from tests.ncf.v1_files import fixture
 
@@ -106,3 +106,13 @@ def test_joined_files_keep_the_order_that_their_bounds_prove(
     key = ("a", descending, False)
     data = joined(*(written(table, sorting_columns=[key]) for table in tables))
     assert ncf.read_metadata(data).sorting_columns == ((key,) if kept else ())
+
+
+def test_an_order_by_a_column_that_is_not_there_is_not_kept() -> None:
+    """It was proved by the bounds of the last column."""
+    stated = []
+    for at in (0, 10):
+        parts = explode(written(pa.table({"a": range(at, at + 5)}), sorting_columns=["a"]))
+        parts.footer["sorting"][0][0] = "b"
+        stated.append(assemble(parts))
+    assert ncf.read_metadata(joined(*stated)).sorting_columns == ()

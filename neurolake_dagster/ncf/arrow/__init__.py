@@ -5,6 +5,7 @@ Functions named ``*_of`` take an Arrow array apart without a copy where its memo
 """
 
 from neurolake_dagster.ncf.arrow.builders import (
+    aligned,
     allocate,
     array_from,
     as_buffer,
@@ -61,6 +62,7 @@ from neurolake_dagster.ncf.arrow.views import (
     keep_ascending,
     list_child_of,
     list_offsets_of,
+    memory_size,
     number_dictionary_of,
     numbers_of,
     run_decode,
@@ -78,6 +80,7 @@ from neurolake_dagster.ncf.arrow.views import (
 
 __all__ = [
     "EMPTY_BYTES",
+    "aligned",
     "allocate",
     "array_from",
     "array_of",
@@ -116,6 +119,7 @@ __all__ = [
     "list_child_of",
     "list_offsets_of",
     "matching_rows",
+    "memory_size",
     "number_dictionary_of",
     "numbers_of",
     "offset_dtype",

@@ -73,6 +73,11 @@ def allocate(budget: Budget, count: int, dtype: str) -> tuple[Any, NDArray]:
     return buffer, np.frombuffer(buffer, dtype, count)
 
 
+def aligned(buffer: Any) -> Any:
+    """Return a buffer that starts where Arrow's kernels want words of 8 bytes to: else a copy."""
+    return pa.py_buffer(buffer.to_pybytes()) if buffer.address % 8 else buffer
+
+
 def build_fixed(kind: Any, count: int, validity: Any, nulls: int, values: Any) -> Any:
     """Return a fixed-width array over buffers; ``validity`` is a buffer or None."""
     return pa.Array.from_buffers(kind, count, [validity, values], nulls)

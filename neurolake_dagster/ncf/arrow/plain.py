@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neurolake_dagster.ncf.arrow.views import array_of, numbers_of
+from neurolake_dagster.ncf.arrow.views import array_of, numbers_of, runs_of
 from neurolake_dagster.ncf.checks import NDArray
 
 types = pa.types
@@ -50,7 +50,10 @@ def plain_of(array: Any) -> Any:
     if types.is_dictionary(kind):
         return _decode_dictionary(plain_of(array.dictionary), array.indices)
     if types.is_run_end_encoded(kind):
-        return plain_of(pc.run_end_decode(array))
+        # Arrow's own kernel knows no views.
+        ends, values = runs_of(array)
+        runs = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        return _decode_dictionary(plain_of(values), array_of(runs))
     return array if plain_type(kind) == kind else array.cast(plain_type(kind))
 
 

@@ -13,6 +13,8 @@ from neurolake_dagster.ncf.checks import NDArray
 types = pa.types
 EMPTY_BYTES = np.zeros(0, np.uint8)
 _BLOCK_ROWS = 1 << 16
+# About what offsets, type codes and validity take per row.
+_ROW_BYTES = 5
 
 
 @lru_cache(maxsize=16)
@@ -114,7 +116,8 @@ def shared_sizes(array: Any) -> Iterator[tuple[int, int]]:
     kind = array.type
     children: list[Any] = []
     if types.is_dictionary(kind):
-        yield from [(one.address, array.dictionary.nbytes) for one in _filled(array.dictionary)][:1]
+        size = memory_size(array.dictionary)
+        yield from [(one.address, size) for one in _filled(array.dictionary)][:1]
     elif types.is_string_view(kind) or types.is_binary_view(kind):
         yield from ((one.address, one.size) for one in array.buffers()[2:])
     elif isinstance(array, pa.ExtensionArray):
@@ -131,6 +134,40 @@ def shared_sizes(array: Any) -> Iterator[tuple[int, int]]:
 
 def _filled(array: Any) -> list[Any]:
     return [buffer for buffer in array.buffers() if buffer is not None and buffer.size]
+
+
+def memory_size(array: Any) -> int:
+    """Return about the bytes that the rows of an array, chunked or not, take in memory.
+
+    Arrow's own count reads past the end of a slice of a dense union (pyarrow 26).
+    """
+    kind = array.type
+    if not holds_type(kind, _is_dense_union):
+        return int(array.nbytes)
+    if isinstance(array, pa.ChunkedArray):
+        return sum(map(memory_size, array.chunks))
+    children: list[Any] = []
+    if isinstance(array, pa.ExtensionArray):
+        children = [array.storage]
+    elif types.is_dictionary(kind):
+        children = [array.dictionary]
+    elif types.is_run_end_encoded(kind):
+        children = [runs_of(array)[1]]
+    elif types.is_struct(kind):
+        children = [array.field(i) for i in range(kind.num_fields)]
+    elif types.is_union(kind):
+        children, _ = union_children_of(array, union_codes_of(array))
+    elif types.is_fixed_size_list(kind):
+        children = [fixed_list_child_of(array)]
+    elif types.is_list_view(kind) or types.is_large_list_view(kind):
+        children = [view_lists_of(array)[1]]
+    else:
+        children = [list_child_of(array, list_offsets_of(array))]
+    return _ROW_BYTES * len(array) + sum(map(memory_size, children))
+
+
+def _is_dense_union(kind: Any) -> bool:
+    return bool(types.is_union(kind) and kind.mode == "dense")
 
 
 def validity_of(array: Any) -> NDArray | None:

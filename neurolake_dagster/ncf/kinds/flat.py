@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from neurolake_dagster.ncf.arrow import (
+    aligned,
     bits_of,
     build_dictionary,
     build_fixed,
@@ -221,5 +222,5 @@ def decode_wide(context: DecodeContext, node: Node, kind: Any, count: int) -> An
         body = context.streams.read(node[3], count * width)
         values = pa.py_buffer(np.ascontiguousarray(body.reshape(width, count).T))
     else:
-        values = context.streams.read_buffer(node[3], count * width)
+        values = aligned(context.streams.read_buffer(node[3], count * width))
     return build_fixed(kind, count, validity.buffer, validity.nulls, values)
