@@ -22,7 +22,7 @@ from deltalake import (
 )
 from deltalake.exceptions import DeltaError
 
-from neurolake_dagster.errors import SchemaMismatchError, TableError, TableNotFoundError
+from neurolake_dagster.errors import TableError, TableNotFoundError
 from neurolake_dagster.ncf.pruning import mentioned_columns
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.conditions import Predicate
@@ -39,6 +39,7 @@ from neurolake_dagster.tables.delta_rows import (
     divided,
     fit_delta,
     noted_rows,
+    typing_mode,
     with_plain_strings,
 )
 from neurolake_dagster.tables.delta_settings import DeltaSettings
@@ -171,7 +172,7 @@ class DeltaDataset:
             What must hold beside `where`; by the filters no file is skipped.
         """
         table = self.open(version)
-        schema = pa.schema(table.schema().to_arrow())
+        schema = _schema_of(table)
         if predicate is not None:
             pushed, rest = divided(predicate, schema)
             where = " AND ".join(f"({one})" for one in (where, *pushed) if one) or None
@@ -232,20 +233,22 @@ class DeltaDataset:
         SchemaMismatchError, CommitConflictError, TableError
         """
         check_types(data.schema, self.uri)
-        if transaction is not None and self.has_transaction(transaction):
+        table = self.open() if self.exists() else None
+        if transaction is not None and _carries(table, transaction):
             return
+        held = None if table is None else _schema_of(table)
         options: dict[str, Any] = {
             "mode": mode,
             "partition_by": list(partition_by) or None,
-            "schema_mode": schema_mode or self._typing(data.schema),
+            "schema_mode": schema_mode or typing_mode(held, data.schema),
             "storage_options": self.storage.deltalake_options(),
             "writer_properties": WriterProperties(compression="ZSTD", compression_level=ZSTD_LEVEL),
-            "commit_properties": self._carried(properties, transaction, partitions),
+            "commit_properties": _carried(table, properties, transaction, partitions),
         }
         if where is not None:
             options["predicate"] = where
-        held = None if schema_mode == "overwrite" else self._held()
-        data = fit_delta(data, held, self.uri, adds_columns=schema_mode == "merge")
+        kept = None if schema_mode == "overwrite" else held
+        data = fit_delta(data, kept, self.uri, adds_columns=schema_mode == "merge")
         with translated(self.uri), noted_rows(data) as rows:
             write_deltalake(self.uri, rows, **options)
 
@@ -279,17 +282,10 @@ class DeltaDataset:
         SchemaMismatchError
         """
         check_types(data.schema, self.uri)
-        if transaction is not None and self.has_transaction(transaction):
-            return
         table = self.open()
-        held = [field.name for field in table.schema().fields]
-        missing = [name for name in held if name not in data.column_names]
-        if missing and not adds_columns:
-            raise SchemaMismatchError(
-                f"{self.uri}: the rows to merge lack columns {missing!r}; give them, or let "
-                "updated rows keep theirs by schema_mode 'merge'"
-            )
-        data = fit_delta(data, self._held(), self.uri, adds_columns=adds_columns)
+        if transaction is not None and _carries(table, transaction):
+            return
+        data = fit_delta(data, _schema_of(table), self.uri, adds_columns=adds_columns)
         with translated(self.uri):
             merge = table.merge(
                 data,
@@ -297,7 +293,7 @@ class DeltaDataset:
                 source_alias="source",
                 target_alias="target",
                 merge_schema=adds_columns,
-                commit_properties=self._carried(properties, transaction, partitions),
+                commit_properties=_carried(table, properties, transaction, partitions),
             )
             if when_matched == "update":
                 merge = merge.when_matched_update_all()
@@ -371,37 +367,9 @@ class DeltaDataset:
         with translated(self.uri):
             record_partitions(self.open(), names)
 
-    def _carried(
-        self, properties: dict[str, str] | None, transaction: str | None, partitions: Sequence[str]
-    ) -> CommitProperties:
-        """What a commit carries so that its work is known."""
-        table = self.open() if partitions and self.exists() else None
-        own = [] if transaction is None else [Transaction(transaction, 1)]
-        return CommitProperties(
-            custom_metadata=properties or {},
-            app_transactions=own + new_transactions(table, partitions),
-        )
-
-    def _held(self) -> pa.Schema | None:
-        """The table's schema; None where there is no table."""
-        return pa.schema(self.open().schema().to_arrow()) if self.exists() else None
-
-    def _typing(self, schema: pa.Schema) -> str | None:
-        """The schema mode for rows of the table's columns: some may bring types to null ones."""
-        held = self._held()
-        if held is None:
-            return None
-        is_typed = any(
-            pa.types.is_null(field.type) and not pa.types.is_null(schema.field(field.name).type)
-            for field in held
-            if field.name in schema.names
-        )
-        return "merge" if is_typed and set(held.names) == set(schema.names) else None
-
     def has_transaction(self, transaction: str) -> bool:
         """Whether a commit carries this name already."""
-        # A restore sets what it takes back to 0.
-        return self.exists() and (self.open().transaction_version(transaction) or 0) > 0
+        return self.exists() and _carries(self.open(), transaction)
 
 
 def merge_condition(keys: Sequence[str], where: str | None) -> str:
@@ -409,3 +377,26 @@ def merge_condition(keys: Sequence[str], where: str | None) -> str:
     names = [quoted_column(key) for key in keys]
     tests = [f"target.{name} = source.{name}" for name in names]
     return " AND ".join([*tests, *([f"({where})"] if where else [])])
+
+
+def _carries(table: DeltaTable | None, transaction: str) -> bool:
+    """Whether a commit of the table carries this name; a restore sets what it takes back to 0."""
+    return table is not None and (table.transaction_version(transaction) or 0) > 0
+
+
+def _carried(
+    table: DeltaTable | None,
+    properties: dict[str, str] | None,
+    transaction: str | None,
+    partitions: Sequence[str],
+) -> CommitProperties:
+    """What a commit carries so that its work is known."""
+    own = [] if transaction is None else [Transaction(transaction, 1)]
+    return CommitProperties(
+        custom_metadata=properties or {},
+        app_transactions=own + new_transactions(table, partitions),
+    )
+
+
+def _schema_of(table: DeltaTable) -> pa.Schema:
+    return pa.schema(table.schema().to_arrow())

@@ -63,6 +63,18 @@ def fit_delta(
     )
 
 
+def typing_mode(held: pa.Schema | None, schema: pa.Schema) -> str | None:
+    """The engine's schema mode for rows of the table's columns: some may type null ones."""
+    if held is None:
+        return None
+    is_typed = any(
+        pa.types.is_null(field.type) and not pa.types.is_null(schema.field(field.name).type)
+        for field in held
+        if field.name in schema.names
+    )
+    return "merge" if is_typed and set(held.names) == set(schema.names) else None
+
+
 def _asked(field: pa.Field, had: pa.Field, held: pa.Schema) -> pa.Field:
     """A field to compare with the table's; of unsigned integers the values are compared."""
     if pa.types.is_unsigned_integer(had.type) and field.name in held.names:

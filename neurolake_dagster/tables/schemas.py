@@ -148,8 +148,9 @@ def check_fit(incoming: pa.Schema, table: pa.Schema, where: str, *, may_miss: bo
             problems.append(f"column {field.name!r} is {field.type}, expected {expected}")
     if problems:
         raise SchemaMismatchError(
-            f"{where}: the rows do not fit the table: {'; '.join(problems)}; "
-            "cast them, or overwrite the whole table"
+            f"{where}: the rows do not fit the table: {'; '.join(problems)}; cast them, "
+            f"{'' if may_miss else 'add or leave out columns by schema_mode merge, '}"
+            "or overwrite the whole table"
         )
 
 
