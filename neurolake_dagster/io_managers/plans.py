@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.errors import PartitionError, TableError, TableNotFoundError
+from neurolake_dagster.errors import PartitionError, PartitionsNotFoundError, TableError
 from neurolake_dagster.io_managers.asked import INPUT_KEYS, OUTPUT_KEYS, Asked
 from neurolake_dagster.io_managers.partitions import missing_partitions, scope_of
 from neurolake_dagster.io_managers.paths import dataset_path
@@ -137,7 +137,7 @@ class ReadPlan:
         ------
         PartitionError
             Naming those that must not miss.
-        TableNotFoundError
+        PartitionsNotFoundError
             If that is to be told of none.
         """
         assert self.scope is not None
@@ -147,7 +147,7 @@ class ReadPlan:
         if refused:
             raise missing_partitions(self.name, refused, len(keys))
         if self.is_optional and not keys:
-            raise TableNotFoundError(f"{self.name}: none of the partitions was ever written")
+            raise PartitionsNotFoundError(f"{self.name}: none of the partitions was ever written")
         return replace(self.scope, keys=tuple(keys))
 
 
@@ -377,21 +377,41 @@ def _keys_to_write(context: dg.InputContext) -> frozenset[str]:
         return frozenset()
     if context.asset_key not in step.get_output_asset_keys():
         return frozenset()
-    keys = context.asset_partitions_def.get_partition_keys_in_range(step.partition_key_range)
-    return frozenset(map(str, keys))
+    return _keys_of_range(context)
 
 
 def _keys_of_run(context: dg.InputContext) -> Sequence[str]:
-    """The run's own partitions, for an asset check: Dagster hands an unpartitioned one all."""
+    """The run's own partitions, for an asset check: Dagster hands an unpartitioned one all.
+
+    Of inputs that are partitioned in another way than the checked asset, the run has none.
+    """
     step = _step(context)
-    if step is None or not step.is_asset_check_step:
+    if step is None or not step.is_asset_check_step or not _is_as_checked(context):
         return []
     if step.has_partition_key:
         return [key for key in context.asset_partition_keys if key == step.partition_key]
     if step.has_partition_key_range:
-        asked = context.asset_partitions_def.get_partition_keys_in_range(step.partition_key_range)
-        return [key for key in context.asset_partition_keys if key in set(asked)]
+        asked = _keys_of_range(context)
+        return [key for key in context.asset_partition_keys if key in asked]
     return []
+
+
+def _is_as_checked(context: dg.InputContext) -> bool:
+    """Whether an asset check's input has the partitions of an asset that is checked."""
+    step = context.step_context
+    assets = step.job_def.asset_layer
+    assert step.assets_def is not None
+    checked = [key.asset_key for key in step.assets_def.check_keys]
+    return context.asset_partitions_def in [
+        assets.get(key).partitions_def for key in checked if assets.has(key)
+    ]
+
+
+def _keys_of_range(context: dg.InputContext) -> frozenset[str]:
+    """The partitions of the run's range; of dynamic ones the instance tells which there are."""
+    asked = context.step_context.partition_key_range
+    with dg.partition_loading_context(dynamic_partitions_store=context.instance):
+        return frozenset(map(str, context.asset_partitions_def.get_partition_keys_in_range(asked)))
 
 
 def _step(context: dg.InputContext) -> Any:
