@@ -13,7 +13,11 @@ import pyarrow as pa
 
 from neurolake_dagster.errors import PartitionError, PartitionsNotFoundError, TableError
 from neurolake_dagster.io_managers.asked import INPUT_KEYS, OUTPUT_KEYS, Asked
-from neurolake_dagster.io_managers.partitions import missing_partitions, scope_of
+from neurolake_dagster.io_managers.partitions import (
+    missing_partitions,
+    scope_of,
+    windows_of,
+)
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.values import Wanted
 from neurolake_dagster.tables.conditions import Predicate
@@ -54,6 +58,8 @@ class WritePlan:
         The asset's folder below the storage's root.
     scope
         The partitions it replaces; None for an asset without partitions.
+    windows
+        What the keys of its dimensions of time mean, by `windows_of`.
     transaction
         For an append or merge, the same for a run and its re-executions: it is carried out once.
     properties
@@ -70,6 +76,7 @@ class WritePlan:
     where: str
     path: str
     scope: Scope | None
+    windows: str = ""
     mode: Mode
     transaction: str | None
     properties: Mapping[str, str]
@@ -90,6 +97,8 @@ class ReadPlan:
     ----------
     scope
         None reads all.
+    windows
+        What the keys of its dimensions of time mean, by `windows_of`.
     allow_missing
         Partitions, or a whole table, that were never written give no rows instead of an error.
     reads_all
@@ -107,6 +116,7 @@ class ReadPlan:
     name: str
     path: str
     scope: Scope | None = None
+    windows: str = ""
     columns: tuple[str, ...] | None = None
     where: Predicate | None = None
     version: int | datetime | None = None
@@ -162,8 +172,9 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
     where, path = _output_place(context)
     definition = context.definition_metadata or {}
     asked = Asked(where, (context.output_metadata, definition), OUTPUT_KEYS)
-    scope = None
+    scope, windows = None, ""
     if context.has_asset_partitions:
+        windows = windows_of(context.asset_partitions_def)
         expr = _partition_expr(asked, definition)
         scope = scope_of(context.asset_partitions_def, _partitions_to_write(context, where), expr)
         for key in scope.keys:
@@ -177,6 +188,7 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
         where=where,
         path=path,
         scope=scope,
+        windows=windows,
         mode=mode,
         transaction=transaction if mode in ("append", "merge") else None,
         merge=_merge(asked, mode),
@@ -216,7 +228,11 @@ def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
     theirs = None if upstream is None else upstream.definition_metadata
     scope = scope_of(definition, keys, Asked(plan.name, (theirs,), ()).get("partition_expr"))
     return replace(
-        plan, scope=scope, reads_all=_reads_all(context, keys), own=_keys_to_write(context)
+        plan,
+        scope=scope,
+        windows=windows_of(definition),
+        reads_all=_reads_all(context, keys),
+        own=_keys_to_write(context),
     )
 
 

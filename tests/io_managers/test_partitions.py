@@ -1,6 +1,7 @@
 """Partitions in real runs: what is refused, what is missing, what each one is told."""
 
-from datetime import datetime
+import re
+from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
@@ -216,6 +217,49 @@ def test_an_asset_reads_its_own_past_in_a_single_run(
     assert run([grown], manager, instance, partition_key="2013-01-04").success
     assert run_range(grown, manager, instance, "2013-01-04", "2013-01-05").success
     assert seen == [[], ["2013-01-03"], ["2013-01-03", "2013-01-04"]]
+
+
+@pytest.mark.parametrize("manager", ["ncf", "parquet"], indirect=True)
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (DAYS, r"are the windows 'partition_key: 0 0 1 \* \* UTC, keys %Y-%m-%d'"),
+        (dg.MonthlyPartitionsDefinition("2013-01-01", timezone="Asia/Tokyo"), "Asia/Tokyo, keys"),
+        (dg.MultiPartitionsDefinition({"day": DAYS, "k": KEYS}), "but asked for are rows part"),
+    ],
+    ids=["days", "zone", "dimensions"],
+)
+def test_keys_that_mean_other_rows_than_before_are_refused(
+    manager: LakehouseIOManager,
+    instance: dg.DagsterInstance,
+    definition: dg.PartitionsDefinition,
+    message: str,
+) -> None:
+    """An asset of months became one of days: January was read as its first day, and the other days
+    were written beside it; other keys and dimensions were read as no rows."""
+
+    def dated(definition: dg.PartitionsDefinition) -> Any:
+        expr = {"day": "day", "k": "k"} if definition.get_num_partitions() == 15 else "day"
+
+        @dg.asset(name="made", partitions_def=definition, metadata={"partition_expr": expr})
+        def asset() -> pa.Table:
+            return pa.table({"day": [date(2013, 1, 1)], "k": ["a"]})
+
+        return asset
+
+    @dg.asset
+    def whole(made: pa.Table) -> None: ...
+
+    months, changed = dated(dg.MonthlyPartitionsDefinition("2013-01-01")), dated(definition)
+    assert run([months], manager, instance, partition_key="2013-01-01").success
+    key = definition.get_partition_keys()[0]
+    for asked, options in ((changed, {"partition_key": key}), (whole, {})):
+        result = run(
+            [changed, whole], manager, instance, selection=[asked], raise_on_error=False, **options
+        )
+        assert re.search(message, str(failure(result)))
+    assert run([months], manager, instance, partition_key="2013-01-01").success
+    assert stored(manager, "made").num_rows == 1
 
 
 def test_a_range_of_dynamic_partitions_reads_its_own_past_and_is_checked(
