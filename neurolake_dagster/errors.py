@@ -17,6 +17,7 @@ A leaf exists only where a caller acts differently on it::
     │   └── StorageUnavailableError (ConnectionError) refused, timed out, no such bucket
     ├── TableError (ValueError)            a table's log or request is wrong
     │   ├── TableNotFoundError (LookupError)
+    │   │   └── PartitionsNotFoundError    the table is there, none of the asked partitions is
     │   ├── SchemaMismatchError            the rows' schema is not the table's
     │   └── CommitConflictError            somebody else committed first
     ├── ConversionError (ValueError)       a conversion plan is wrong
@@ -130,6 +131,10 @@ class TableError(NeuroLakeError, ValueError):
 
 class TableNotFoundError(TableError, LookupError):
     """No table, or no such version of it, lies at that location."""
+
+
+class PartitionsNotFoundError(TableNotFoundError):
+    """The table, or its asked version, is there, but none of the asked partitions is in it."""
 
 
 class SchemaMismatchError(TableError):

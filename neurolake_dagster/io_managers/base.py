@@ -16,7 +16,12 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
-from neurolake_dagster.errors import PartitionError, TableError, TableNotFoundError
+from neurolake_dagster.errors import (
+    PartitionError,
+    PartitionsNotFoundError,
+    TableError,
+    TableNotFoundError,
+)
 from neurolake_dagster.io_managers.partitions import rows_by_partition, rows_of_keys
 from neurolake_dagster.io_managers.plans import (
     MODES,
@@ -151,6 +156,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             if wanted.is_lazy:
                 return self._open_lazily(plan, wanted.type)
             return from_arrow(self._read_arrow(plan), wanted.type)
+        except PartitionsNotFoundError:
+            return None
         except TableNotFoundError:
             if plan.is_optional and plan.version is None:
                 return None

@@ -33,6 +33,15 @@ def scope_of(definition: dg.PartitionsDefinition[Any], keys: Sequence[str], expr
     )
 
 
+def windows_of(definition: dg.PartitionsDefinition[Any]) -> str:
+    """How dimensions of time are divided, which alone says what their keys mean; empty for none."""
+    return "; ".join(
+        f"{name}: {one.cron_schedule} {one.timezone}, keys {one.fmt}"
+        for name, one in _dimensions(definition).items()
+        if isinstance(one, dg.TimeWindowPartitionsDefinition)
+    )
+
+
 def missing_partitions(where: str, missing: Sequence[str], written: int) -> PartitionError:
     """The error for partitions that an input needs and nobody wrote."""
     shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")

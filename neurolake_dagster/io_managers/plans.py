@@ -11,9 +11,13 @@ from typing import Any, Literal, get_args
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.errors import PartitionError, TableError, TableNotFoundError
+from neurolake_dagster.errors import PartitionError, PartitionsNotFoundError, TableError
 from neurolake_dagster.io_managers.asked import INPUT_KEYS, OUTPUT_KEYS, Asked
-from neurolake_dagster.io_managers.partitions import missing_partitions, scope_of
+from neurolake_dagster.io_managers.partitions import (
+    missing_partitions,
+    scope_of,
+    windows_of,
+)
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.values import Wanted
 from neurolake_dagster.tables.conditions import Predicate
@@ -54,6 +58,8 @@ class WritePlan:
         The asset's folder below the storage's root.
     scope
         The partitions it replaces; None for an asset without partitions.
+    windows
+        What the keys of its dimensions of time mean, by `windows_of`.
     transaction
         For an append or merge, the same for a run and its re-executions: it is carried out once.
     properties
@@ -70,6 +76,7 @@ class WritePlan:
     where: str
     path: str
     scope: Scope | None
+    windows: str = ""
     mode: Mode
     transaction: str | None
     properties: Mapping[str, str]
@@ -90,6 +97,8 @@ class ReadPlan:
     ----------
     scope
         None reads all.
+    windows
+        What the keys of its dimensions of time mean, by `windows_of`.
     allow_missing
         Partitions, or a whole table, that were never written give no rows instead of an error.
     reads_all
@@ -107,6 +116,7 @@ class ReadPlan:
     name: str
     path: str
     scope: Scope | None = None
+    windows: str = ""
     columns: tuple[str, ...] | None = None
     where: Predicate | None = None
     version: int | datetime | None = None
@@ -137,7 +147,7 @@ class ReadPlan:
         ------
         PartitionError
             Naming those that must not miss.
-        TableNotFoundError
+        PartitionsNotFoundError
             If that is to be told of none.
         """
         assert self.scope is not None
@@ -147,7 +157,7 @@ class ReadPlan:
         if refused:
             raise missing_partitions(self.name, refused, len(keys))
         if self.is_optional and not keys:
-            raise TableNotFoundError(f"{self.name}: none of the partitions was ever written")
+            raise PartitionsNotFoundError(f"{self.name}: none of the partitions was ever written")
         return replace(self.scope, keys=tuple(keys))
 
 
@@ -162,8 +172,9 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
     where, path = _output_place(context)
     definition = context.definition_metadata or {}
     asked = Asked(where, (context.output_metadata, definition), OUTPUT_KEYS)
-    scope = None
+    scope, windows = None, ""
     if context.has_asset_partitions:
+        windows = windows_of(context.asset_partitions_def)
         expr = _partition_expr(asked, definition)
         scope = scope_of(context.asset_partitions_def, _partitions_to_write(context, where), expr)
         for key in scope.keys:
@@ -177,6 +188,7 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
         where=where,
         path=path,
         scope=scope,
+        windows=windows,
         mode=mode,
         transaction=transaction if mode in ("append", "merge") else None,
         merge=_merge(asked, mode),
@@ -216,7 +228,11 @@ def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
     theirs = None if upstream is None else upstream.definition_metadata
     scope = scope_of(definition, keys, Asked(plan.name, (theirs,), ()).get("partition_expr"))
     return replace(
-        plan, scope=scope, reads_all=_reads_all(context, keys), own=_keys_to_write(context)
+        plan,
+        scope=scope,
+        windows=windows_of(definition),
+        reads_all=_reads_all(context, keys),
+        own=_keys_to_write(context),
     )
 
 
@@ -377,21 +393,41 @@ def _keys_to_write(context: dg.InputContext) -> frozenset[str]:
         return frozenset()
     if context.asset_key not in step.get_output_asset_keys():
         return frozenset()
-    keys = context.asset_partitions_def.get_partition_keys_in_range(step.partition_key_range)
-    return frozenset(map(str, keys))
+    return _keys_of_range(context)
 
 
 def _keys_of_run(context: dg.InputContext) -> Sequence[str]:
-    """The run's own partitions, for an asset check: Dagster hands an unpartitioned one all."""
+    """The run's own partitions, for an asset check: Dagster hands an unpartitioned one all.
+
+    Of inputs that are partitioned in another way than the checked asset, the run has none.
+    """
     step = _step(context)
-    if step is None or not step.is_asset_check_step:
+    if step is None or not step.is_asset_check_step or not _is_as_checked(context):
         return []
     if step.has_partition_key:
         return [key for key in context.asset_partition_keys if key == step.partition_key]
     if step.has_partition_key_range:
-        asked = context.asset_partitions_def.get_partition_keys_in_range(step.partition_key_range)
-        return [key for key in context.asset_partition_keys if key in set(asked)]
+        asked = _keys_of_range(context)
+        return [key for key in context.asset_partition_keys if key in asked]
     return []
+
+
+def _is_as_checked(context: dg.InputContext) -> bool:
+    """Whether an asset check's input has the partitions of an asset that is checked."""
+    step = context.step_context
+    assets = step.job_def.asset_layer
+    assert step.assets_def is not None
+    checked = [key.asset_key for key in step.assets_def.check_keys]
+    return context.asset_partitions_def in [
+        assets.get(key).partitions_def for key in checked if assets.has(key)
+    ]
+
+
+def _keys_of_range(context: dg.InputContext) -> frozenset[str]:
+    """The partitions of the run's range; of dynamic ones the instance tells which there are."""
+    asked = context.step_context.partition_key_range
+    with dg.partition_loading_context(dynamic_partitions_store=context.instance):
+        return frozenset(map(str, context.asset_partitions_def.get_partition_keys_in_range(asked)))
 
 
 def _step(context: dg.InputContext) -> Any:

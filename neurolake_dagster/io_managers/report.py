@@ -74,7 +74,7 @@ class Written:
 def describe_output(
     context: dg.OutputContext, plan: WritePlan, written: Written, seconds: float
 ) -> None:
-    """Tell Dagster what a write did."""
+    """Tell Dagster what a write did, but for what the run itself tells under the same names."""
     found = _described(plan, written, seconds)
     if len(written.by_partition) > 1:
         found |= partitions_metadata(
@@ -91,7 +91,8 @@ def describe_output(
         if "preview" in found:
             of_run = f"of all {len(written.by_partition):,} partitions of the run"
             found["preview_told"] = dg.MetadataValue.text(of_run)
-    context.add_output_metadata(found)
+    told = context.output_metadata
+    context.add_output_metadata({key: value for key, value in found.items() if key not in told})
     # Dagster has one for all partitions of a run.
     if written.data_version is not None and context.has_asset_key:
         version = dg.DataVersion(written.data_version)

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.errors import TableError
+from neurolake_dagster.errors import PartitionError, TableError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
@@ -34,8 +34,13 @@ from neurolake_dagster.tables import (
     Table,
     merge_rows,
 )
+from neurolake_dagster.tables.layout import check_layout
+from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.snapshot import TableFormat
 from neurolake_dagster.tables.statistics import column_statistics
+
+# The table's property that tells the windows of its partitions: equal keys may mean other ones.
+WINDOWS = "neurolake.partition_windows"
 
 
 class TableIOManager(LakehouseIOManager):
@@ -59,6 +64,7 @@ class TableIOManager(LakehouseIOManager):
         table = self._table(plan.path)
         _refuse_delta_settings(plan)
         before = table.log.try_snapshot()
+        _check_keys(plan.where, plan.scope, plan.windows, before)
         if plan.mode == "merge":
             return self._merge(plan, table, before, data)
         options: dict[str, Any] = {
@@ -66,7 +72,7 @@ class TableIOManager(LakehouseIOManager):
             "properties": plan.properties,
             "transaction": plan.transaction,
             "schema_mode": plan.schema_mode,
-            "table_properties": plan.table_properties,
+            "table_properties": _properties(plan),
         }
         if plan.scope is None:
             assert not isinstance(data, Mapping)
@@ -88,13 +94,13 @@ class TableIOManager(LakehouseIOManager):
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
         table = self._table(plan.path)
         _refuse_delta_settings(plan)
+        before = table.log.try_snapshot()
+        _check_keys(plan.where, plan.scope, plan.windows, before)
         if plan.mode == "merge":
-            before = table.log.try_snapshot()
             return self._merge(plan, table, before, collected(frame, table, plan.where))
         done = table.done_before(plan.mode, plan.transaction)
         if done is not None:
             return self._written(plan, table, None, done)
-        before = table.log.try_snapshot()
         if plan.scope is not None:
             plan.scope.require_columns(column_types(frame, plan.scope.columns), plan.where)
         if plan.schema_mode == "merge":
@@ -109,7 +115,7 @@ class TableIOManager(LakehouseIOManager):
                 properties=plan.properties,
                 transaction=plan.transaction,
                 schema_mode=plan.schema_mode,
-                table_properties=plan.table_properties,
+                table_properties=_properties(plan),
             )
         return self._written(plan, table, before, commit)
 
@@ -185,7 +191,7 @@ class TableIOManager(LakehouseIOManager):
             properties=plan.properties,
             transaction=plan.transaction,
             schema_mode="merge" if plan.schema_mode == "merge" else None,
-            table_properties=plan.table_properties,
+            table_properties=_properties(plan),
         )
         written = self._written(plan, table, before, commit)
         if commit.metrics:
@@ -197,6 +203,7 @@ class TableIOManager(LakehouseIOManager):
         """The partitions to read; None for all."""
         if plan.scope is None:
             return None
+        _check_keys(plan.name, plan.scope, plan.windows, snapshot)
         written = set(snapshot.partitions)
         found = plan.present({key.name for key in plan.scope.keys if key.place in written})
         return [key.place for key in found.keys]
@@ -242,6 +249,31 @@ def _refuse_delta_settings(plan: WritePlan) -> None:
     found = [name for name, value in asked.items() if value]
     if found:
         raise TableError(f"{plan.where}: {', '.join(found)}: only Delta tables have that")
+
+
+def _properties(plan: WritePlan) -> Mapping[str, str]:
+    """What the table is to keep with it."""
+    windows = {WINDOWS: plan.windows} if plan.windows else {}
+    return {**plan.table_properties, **windows}
+
+
+def _check_keys(where: str, scope: Scope | None, windows: str, snapshot: Snapshot | None) -> None:
+    """Refuse keys of other dimensions or windows of time than those that the table's rows lie in.
+
+    Raises
+    ------
+    PartitionError
+    """
+    if snapshot is None or scope is None:
+        return
+    check_layout(snapshot.partitions, [key.place for key in scope.keys], where)
+    held = snapshot.properties.get(WINDOWS, windows)
+    if windows and held != windows:
+        raise PartitionError(
+            f"{where}: the table's partitions are the windows {held!r}, but asked for are "
+            f"{windows!r}, in which its rows would be missed or doubled; delete the table's folder "
+            "and materialize the asset again, or give it another key"
+        )
 
 
 def _widened(frame: Any, table: Table, plan: WritePlan) -> Any:

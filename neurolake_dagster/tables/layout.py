@@ -21,7 +21,7 @@ def check_layout(held: Iterable[Partition], new: Iterable[Partition], where: str
     here, there = _dimensions(held), _dimensions(new)
     if len(here | there) < 2:
         return
-    told = f"{where}: {_told(here or there)}, but these rows are {_told(there)}"
+    told = f"{where}: {_told(here or there)}, but asked for are rows {_told(there)}"
     if here and there == {()}:
         raise PartitionError(
             f"{told}; say of which partition they are (an asset: by its partitions), or overwrite "

@@ -27,6 +27,7 @@ SEPARATORS = (" ", "T", "-")
 _DATED = re.compile(r".{4}-.{2}-.{2}", re.DOTALL)
 _WEST = re.compile(r".{4}-.{2}-.{2}.[^:]*:.*-", re.DOTALL)
 _DAY = timedelta(days=1)
+_CLOCK_CHANGE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,8 @@ class Window:
 
     @property
     def is_under_a_day(self) -> bool:
-        """Whether a date alone cannot tell that it lies inside."""
-        return _wall(self.end) - _wall(self.start) < _DAY
+        """Whether a date alone cannot tell that it lies inside; a day may lack an hour."""
+        return _wall(self.end) - _wall(self.start) < _DAY - _CLOCK_CHANGE
 
 
 def check_column(column: str, type_: pa.DataType, windows: Sequence[Window]) -> None:

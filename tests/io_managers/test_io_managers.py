@@ -117,6 +117,26 @@ def test_the_materialization_carries_the_standard_metadata(
     ]
 
 
+def test_metadata_of_the_run_is_not_replaced(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """A `version` or `preview` that the asset itself told was lost to the table's."""
+
+    @dg.asset
+    def people(context: dg.AssetExecutionContext) -> dg.Output[pa.Table]:
+        context.add_output_metadata({"version": "2024-Q1"})
+        return dg.Output(TABLE)
+
+    @dg.asset
+    def places() -> dg.MaterializeResult:
+        return dg.MaterializeResult(value=TABLE, metadata={"preview": "see the map"})
+
+    assert run([people, places], manager, instance).success
+    found, others = metadata_of(instance, "people"), metadata_of(instance, "places")
+    assert (found["version"], found["files"]) == ("2024-Q1", 1)
+    assert (others["preview"], others["version"]) == ("see the map", 0)
+
+
 def test_statistics_come_from_the_log_without_values_of_persons(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:

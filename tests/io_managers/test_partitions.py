@@ -1,6 +1,7 @@
 """Partitions in real runs: what is refused, what is missing, what each one is told."""
 
-from datetime import datetime
+import re
+from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
@@ -25,6 +26,8 @@ from tests.io_managers.test_io_managers import (
 __all__ = ["instance", "manager"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`:dagster.BetaWarning"),
+    pytest.mark.filterwarnings("ignore:Class `MultiPartitionMapping`:dagster.BetaWarning"),
+    pytest.mark.filterwarnings("ignore:Class `DimensionPartitionMapping`:dagster.BetaWarning"),
 ]
 KEYS = dg.StaticPartitionsDefinition(["a", "b", "c"])
 
@@ -162,6 +165,31 @@ def test_a_table_that_nobody_wrote_has_no_rows_where_that_is_allowed(
         assert "TableNotFoundError" in str(failure(result))
 
 
+def test_a_former_version_lacks_the_partitions_that_came_later(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """A dict of all partitions failed at each version before the last partition came, and an
+    optional input was no None there."""
+    seen: list[Any] = []
+    former = {"made": dg.AssetIn(metadata={"version": 0})}
+
+    @dg.asset(ins=former)
+    def by_key(made: dict[str, pa.Table]) -> None:
+        seen.append(list(made))
+
+    @dg.asset(ins=former, partitions_def=KEYS)
+    def optional(made: pa.Table | None) -> None:
+        seen.append(made)
+
+    asset = made(of_run)
+    for key in ("a", "b"):
+        assert run([asset], manager, instance, partition_key=key).success
+    assert run([asset, by_key], manager, instance, selection=[by_key]).success
+    asked = [asset, optional]
+    assert run(asked, manager, instance, selection=[optional], partition_key="b").success
+    assert seen == [["a"], None]
+
+
 DAYS = dg.DailyPartitionsDefinition("2013-01-01", end_date="2013-01-06")
 BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
 
@@ -189,6 +217,124 @@ def test_an_asset_reads_its_own_past_in_a_single_run(
     assert run([grown], manager, instance, partition_key="2013-01-04").success
     assert run_range(grown, manager, instance, "2013-01-04", "2013-01-05").success
     assert seen == [[], ["2013-01-03"], ["2013-01-03", "2013-01-04"]]
+
+
+@pytest.mark.parametrize("manager", ["ncf", "parquet"], indirect=True)
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (DAYS, r"are the windows 'partition_key: 0 0 1 \* \* UTC, keys %Y-%m-%d'"),
+        (dg.MonthlyPartitionsDefinition("2013-01-01", timezone="Asia/Tokyo"), "Asia/Tokyo, keys"),
+        (dg.MultiPartitionsDefinition({"day": DAYS, "k": KEYS}), "but asked for are rows part"),
+    ],
+    ids=["days", "zone", "dimensions"],
+)
+def test_keys_that_mean_other_rows_than_before_are_refused(
+    manager: LakehouseIOManager,
+    instance: dg.DagsterInstance,
+    definition: dg.PartitionsDefinition,
+    message: str,
+) -> None:
+    """An asset of months became one of days: January was read as its first day, and the other days
+    were written beside it; other keys and dimensions were read as no rows."""
+
+    def dated(definition: dg.PartitionsDefinition) -> Any:
+        expr = {"day": "day", "k": "k"} if definition.get_num_partitions() == 15 else "day"
+
+        @dg.asset(name="made", partitions_def=definition, metadata={"partition_expr": expr})
+        def asset() -> pa.Table:
+            return pa.table({"day": [date(2013, 1, 1)], "k": ["a"]})
+
+        return asset
+
+    @dg.asset
+    def whole(made: pa.Table) -> None: ...
+
+    months, changed = dated(dg.MonthlyPartitionsDefinition("2013-01-01")), dated(definition)
+    assert run([months], manager, instance, partition_key="2013-01-01").success
+    key = definition.get_partition_keys()[0]
+    for asked, options in ((changed, {"partition_key": key}), (whole, {})):
+        result = run(
+            [changed, whole], manager, instance, selection=[asked], raise_on_error=False, **options
+        )
+        assert re.search(message, str(failure(result)))
+    assert run([months], manager, instance, partition_key="2013-01-01").success
+    assert stored(manager, "made").num_rows == 1
+
+
+def test_a_range_of_dynamic_partitions_reads_its_own_past_and_is_checked(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """Ranges were resolved without the instance, which alone knows the dynamic keys: an asset that
+    reads its own past, and a check of a range, failed."""
+    both = {"customer": dg.DynamicPartitionsDefinition(name="customer"), "day": DAYS}
+    mapping = dg.MultiPartitionMapping(
+        {
+            "customer": dg.DimensionPartitionMapping("customer", dg.IdentityPartitionMapping()),
+            "day": dg.DimensionPartitionMapping("day", BEFORE),
+        }
+    )
+    seen: list[Any] = []
+
+    @dg.asset(
+        partitions_def=dg.MultiPartitionsDefinition(both),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": {"customer": "customer", "day": "day"}},
+        ins={"made": dg.AssetIn(partition_mapping=mapping)},
+    )
+    def made(context: dg.AssetExecutionContext, made: pa.Table) -> pa.Table:
+        seen.append(made.num_rows)
+        keys = [key.keys_by_dimension for key in context.partition_keys]
+        return pa.table({name: [key[name] for key in keys] for name in ("customer", "day")})
+
+    @dg.asset_check(asset=made)
+    def is_of_the_range(made: pa.Table) -> dg.AssetCheckResult:
+        seen.append(made.num_rows)
+        return dg.AssetCheckResult(passed=True)
+
+    instance.add_dynamic_partitions("customer", ["x", "y"])
+    for start, end in (("x|2013-01-01", "y|2013-01-02"), ("x|2013-01-02", "x|2013-01-04")):
+        tags = {f"dagster/asset_partition_range_{at}": key
+                for at, key in (("start", start), ("end", end))}  # fmt: skip
+        assert run([made, is_of_the_range], manager, instance, tags=tags).success
+    assert seen == [0, 4, 2, 3]
+
+
+def test_a_check_reads_all_of_what_is_partitioned_in_another_way(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """The run's range was looked for among the other partitions, which failed; a single key was
+    looked for too, and found where a month begins."""
+    seen: list[tuple[int, int]] = []
+    months = dg.MonthlyPartitionsDefinition("2013-01-01", end_date="2013-03-01")
+
+    def dated(name: str, definition: dg.PartitionsDefinition) -> Any:
+        @dg.asset(
+            name=name,
+            partitions_def=definition,
+            backfill_policy=dg.BackfillPolicy.single_run(),
+            metadata={"partition_expr": "day"},
+        )
+        def asset(context: dg.AssetExecutionContext) -> pa.Table:
+            return pa.table({"day": list(context.partition_keys)})
+
+        return asset
+
+    daily, monthly = dated("daily", DAYS), dated("monthly", months)
+
+    @dg.asset_check(asset=daily, additional_ins={"monthly": dg.AssetIn("monthly")})
+    def agrees(daily: pa.Table, monthly: pa.Table) -> dg.AssetCheckResult:
+        seen.append((daily.num_rows, monthly.num_rows))
+        return dg.AssetCheckResult(passed=True)
+
+    assert run_range(monthly, manager, instance, "2013-01-01", "2013-02-01").success
+    asked = dg.AssetSelection.assets(daily) | dg.AssetSelection.checks_for_assets(daily)
+    days = {"dagster/asset_partition_range_start": "2013-01-01",
+            "dagster/asset_partition_range_end": "2013-01-03"}  # fmt: skip
+    for options in ({"partition_key": "2013-01-01"}, {"tags": days}):
+        found = run([daily, monthly, agrees], manager, instance, selection=asked, **options)
+        assert found.success
+    assert seen == [(1, 2), (3, 2)]
 
 
 def test_a_single_run_tells_rows_bytes_and_version_of_each_partition(

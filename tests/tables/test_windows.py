@@ -3,7 +3,9 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
@@ -75,6 +77,20 @@ def test_days_that_begin_late_take_the_morning_after() -> None:
     assert key_of("2024-01-02T04:59", days) == "2024-01-01"
     assert key_of("2024-01-02T05:00", days) == "2024-01-02"
     assert key_of("2024-01-02", days) == "2024-01-02"
+
+
+def test_dates_tell_days_that_lack_an_hour_apart() -> None:
+    """A day that begins at 2 has 23 hours of wall time where that hour is skipped: its dates were
+    refused, one day a year."""
+    zone = ZoneInfo("America/New_York")
+    bounds = [datetime(2024, 3, 9, 2, tzinfo=zone), datetime(2024, 3, 10, 3, tzinfo=zone),
+              datetime(2024, 3, 11, 2, tzinfo=zone)]  # fmt: skip
+    days = [
+        Window(start=start, end=end, text=f"{start:%Y-%m-%d}") for start, end in pairwise(bounds)
+    ]
+    rows = pa.record_batch({"at": pa.array([date(2024, 3, 9), date(2024, 3, 10)])})
+    scope_of(days).require_columns(rows.schema, "asset x")
+    assert scope_of(days).numbers(rows).tolist() == [0, 1]
 
 
 def test_dates_cannot_tell_hours_apart() -> None:
