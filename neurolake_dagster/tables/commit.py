@@ -14,6 +14,7 @@ import xxhash
 
 from neurolake_dagster.errors import (
     CommitConflictError,
+    NeuroLakeError,
     PartitionError,
     StorageError,
     StorageExistsError,
@@ -53,8 +54,9 @@ class Change:
         As of an entry.
     properties
         All that the table is to have; None leaves them. `sets` are set beside those there are.
-    keeps_schema_ids
-        The files were the table's before, and were written with the schema they name.
+    restores
+        It makes a former version the newest. The files were the table's before: they have their
+        schema, and are not to be deleted where it fails.
     """
 
     operation: str
@@ -69,7 +71,7 @@ class Change:
     properties: Mapping[str, str] | None = None
     sets: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, int] = field(default_factory=dict)
-    keeps_schema_ids: bool = False
+    restores: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,7 @@ def carry_out(
     Parameters
     ----------
     keep_files
-        Called once the files may be named by the log: nobody may delete them any more.
+        Called before the log may name the files: whoever is interrupted then must not delete them.
 
     Raises
     ------
@@ -164,15 +166,18 @@ def carry_out(
     """
     log = Log(folder)
     change = replace(change, files=_in_place(folder, change.files))
+    own = [] if change.restores else [file.path for file in change.files]
     token = uuid.uuid4().hex
-    try:
-        entry, state = _put(log, table_format, change, base, keep_files, token)
-    except (CommitConflictError, PartitionError):
-        folder.delete(file.path for file in change.files)
-        raise
     keep_files()
+    try:
+        entry, state = _put(log, table_format, change, base, token)
+    except NeuroLakeError as exc:
+        is_refused = isinstance(exc, (CommitConflictError, PartitionError))
+        if is_refused or _is_surely_lost(log, base, token):
+            folder.delete(own)
+        raise
     if entry.token != token:
-        folder.delete(file.path for file in change.files)
+        folder.delete(own)
         return Commit.of(entry, state)
     if not keeps_former_files(table_format, state.properties):
         _delete_former_files(log, entry, state)
@@ -219,7 +224,6 @@ def _put(
     table_format: TableFormat,
     change: Change,
     base: Snapshot | None,
-    keep_files: Callable[[], None],
     token: str,
 ) -> tuple[Entry, Snapshot]:
     """Commit, trying again while others come first.
@@ -240,8 +244,7 @@ def _put(
                     return other, log.snapshot(other.version)
             change, base = _rebase(log, change, base, since)
         except StorageError:
-            # The answer was lost, perhaps not the commit: no file of it may be deleted.
-            keep_files()
+            # The answer was lost, perhaps not the commit.
             found = _committed(log, entry.version)
             if found is None or found.token != token:
                 raise
@@ -250,7 +253,7 @@ def _put(
 
 def _entry(table_format: TableFormat, change: Change, base: Snapshot | None, token: str) -> Entry:
     files = change.files
-    if not change.keeps_schema_ids:
+    if not change.restores:
         files = tuple(replace(file, schema_id=change.schema.id) for file in files)
     is_known = base is not None and change.schema.id in base.schemas
     return Entry(
@@ -298,6 +301,17 @@ def _committed(log: Log, version: int) -> Entry | None:
         return None
 
 
+def _is_surely_lost(log: Log, base: Snapshot | None, token: str) -> bool:
+    """Whether no commit names an attempt's files; on S3 one may still be on its way."""
+    if not log.storage.is_local:
+        return False
+    try:
+        since = log.entries(after=-1 if base is None else base.version)
+        return all(entry.token != token for entry in since)
+    except NeuroLakeError:
+        return False
+
+
 def _is_same_work(entry: Entry, other: Entry) -> bool:
     """Whether the other is this very commit, or another attempt's at its transaction."""
     same = entry.transaction is not None and entry.transaction == other.transaction
@@ -329,10 +343,14 @@ def _conflict(change: Change, other: Entry, base: Snapshot | None) -> str:
         return "both depend on the schema"
     if change.removed and set(change.removed) & set(other.removed):
         return "both replace the same files"
+    if other.operation == "restore" and change.operation == "delete":
+        return "both replace rows, perhaps the same"
     if change.properties is not None and other.properties is not None:
         return "both set the table's properties"
     if change.reads is not None and _adds_rows(other, change.reads):
         return "both add rows, perhaps with the same keys"
+    if change.restores and (other.added or other.removed):
+        return "both replace the whole table"
     if change.replaced is None:
         return ""
     touched = {file.partition for file in other.added} | set(other.replaced or ())
@@ -367,7 +385,7 @@ def _in_place(folder: Storage, files: tuple[DataFile, ...]) -> tuple[DataFile, .
     try:
         with ThreadPoolExecutor(MOVES_AT_ONCE) as pool:
             list(pool.map(move, moves))
-    except StorageError:
+    except BaseException:
         folder.delete(moves.values())
         raise
     for stage in {"/".join(file.path.split("/")[:2]) for file in moves}:

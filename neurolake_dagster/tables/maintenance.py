@@ -73,7 +73,7 @@ def restore(table: Table, version: int) -> Commit:
         schema=schema,
         replaced=None,
         removed=tuple(file.path for file in current.files if file.path not in there),
-        keeps_schema_ids=True,
+        restores=True,
         properties=dict(former.properties),
         transactions={
             **{key: None for key in current.transactions if key not in former.transactions},
@@ -234,12 +234,20 @@ class _Story:
 
     @staticmethod
     def read(log: Log, cutoff: datetime, log_cutoff: datetime) -> "_Story":
-        """Go through the commits once; one is kept whole if the next is not older than `cutoff`."""
-        first = log.first_version()
+        """Go through the commits once; one is kept whole if the next is not older than `cutoff`.
+
+        Raises
+        ------
+        TableError
+            If a commit is missing: nobody knows which files it brought.
+        """
+        newest = first = log.first_version()
         state = log.snapshot(first)
         live = {file.path for file in state.files}
         story, is_kept = _Story(live, set(), set(live), state.properties, first), False
         for entry in log.entries(after=first):
+            log.require_next(entry, newest)
+            newest = entry.version
             if entry.timestamp > cutoff and not is_kept:
                 story.needed |= live
                 is_kept = True

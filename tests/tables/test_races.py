@@ -17,9 +17,11 @@ from neurolake_dagster.tables import (
     evolve_schema,
     merge_rows,
     optimize,
+    restore,
     set_properties,
 )
-from neurolake_dagster.tables.snapshot import TableFormat
+from neurolake_dagster.tables.snapshot import Snapshot, TableFormat
+from neurolake_dagster.tables.table import Version
 from tests.s3_server import S3Server
 from tests.tables.racing import append, merge, numbers, processes
 
@@ -169,6 +171,53 @@ def test_an_overwrite_refuses_to_take_away_what_it_did_not_see(
     with pytest.raises(CommitConflictError, match=rf"\(based on version 1\) and version 2.*{told}"):
         ncf.write(overtaken_by(lambda: act(ncf)))
     assert 99 not in ids(ncf)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda table: append(table, [7]),
+        lambda table: delete_rows(table, [("id", "=", 3)]),
+        lambda table: table.write(numbers(5)),
+    ],
+    ids=["append", "delete", "overwrite"],
+)
+def test_a_restore_gives_exactly_the_former_version_or_nothing(
+    ncf: Table, act: Callable[[Table], object]
+) -> None:
+    """Rows that came meanwhile stayed, some twice; and a conflict deleted the former files."""
+    append(ncf, [1, 2])
+    ncf.write(numbers(3))
+    expected: list[int] = []
+
+    class Overtaken(Table):
+        def snapshot(self, version: Version = None) -> Snapshot:
+            found = super().snapshot(version)
+            if version is not None:
+                act(ncf)
+                expected.extend(ids(ncf))
+            return found
+
+    with pytest.raises(CommitConflictError, match=r"restore.*whole table|same files"):
+        restore(Overtaken(ncf.storage, ncf.path, "ncf"), 1)
+    assert ids(ncf) == expected
+    restore(ncf, 1)
+    assert ids(ncf) == [1, 2]
+
+
+def test_a_delete_does_not_miss_rows_that_a_restore_brings_back(ncf: Table) -> None:
+    append(ncf, [1, 2, 3])
+    delete_rows(ncf, [("id", "=", 1)])
+
+    class Overtaken(Table):
+        def snapshot(self, version: Version = None) -> Snapshot:
+            found = super().snapshot(version)
+            restore(ncf, 2)
+            return found
+
+    with pytest.raises(CommitConflictError, match="restore"):
+        delete_rows(Overtaken(ncf.storage, ncf.path, "ncf"), [("id", "<", 3)])
+    assert ids(ncf) == [1, 2, 3]
 
 
 def test_a_conflict_is_only_seen_in_the_partitions_concerned(ncf: Table) -> None:
