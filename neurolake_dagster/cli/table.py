@@ -15,6 +15,9 @@ from neurolake_dagster.cli.render import cell, plain, size
 from neurolake_dagster.resources import StorageResource
 from neurolake_dagster.tables.delta import DeltaDataset
 
+# A century: longer ones are slips.
+RETENTION_HOURS = 876_000
+
 _PATH = click.argument("path")
 _JSON = click.option("--json", "as_text", is_flag=True, help="Print JSON.")
 
@@ -93,7 +96,7 @@ def optimize(path: str, sort_by: str | None) -> None:
 @_PATH
 @click.option(
     "--retention-hours",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=RETENTION_HOURS),
     default=tables.RETENTION / timedelta(hours=1),
     show_default=True,
     help="Versions of that time stay readable; the history of 30 days stays, too.",

@@ -213,9 +213,11 @@ def keeps_former_files(table_format: TableFormat, properties: Mapping[str, str])
 
 def _delete_former_files(log: Log, entry: Entry, state: Snapshot) -> None:
     """Delete what the commit took away, and what the one before left if it died at this."""
-    gone = set(entry.removed)
-    if entry.version:
-        gone.update(log.entry(entry.version - 1).removed)
+    last = [entry, *([log.entry(entry.version - 1)] if entry.version else [])]
+    if any(one.properties is not None for one in last):
+        # Perhaps they were kept until now.
+        last = [*log.entries(), *last]
+    gone = {path for one in last for path in one.removed}
     log.storage.delete(gone - {file.path for file in state.files})
 
 

@@ -22,7 +22,7 @@ from neurolake_dagster.ncf.expressions import (
     parse_expression,
 )
 from neurolake_dagster.ncf.pruning import mentioned_columns, surviving
-from neurolake_dagster.tables.bounds import bounds_of_row_group, promise_of
+from neurolake_dagster.tables.bounds import bounds_of_row_group, flat_columns, promise_of
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -46,8 +46,9 @@ def tested_batches(
     schema = fragment.physical_schema
     mentioned = mentioned_columns(expression, schema.names)
     tested = pa.schema([schema.field(name) for name in mentioned])
+    places = flat_columns(fragment.metadata)
     promises = [
-        promise_of(bounds_of_row_group(group, tested), group.num_rows, tested)
+        promise_of(bounds_of_row_group(group, places, tested), group.num_rows, tested)
         for group in map(fragment.metadata.row_group, range(fragment.num_row_groups))
     ]
     kept = fragment.subset(row_group_ids=surviving(expression, schema, promises))
