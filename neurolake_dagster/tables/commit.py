@@ -22,7 +22,7 @@ from neurolake_dagster.errors import (
     TableNotFoundError,
 )
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables.entry import Entry
+from neurolake_dagster.tables.entry import Entry, apply_entry
 from neurolake_dagster.tables.layout import check_layout
 from neurolake_dagster.tables.log import Log
 from neurolake_dagster.tables.partitions import Partition, partition_folder
@@ -240,11 +240,11 @@ def _put(
         try:
             return log.put(entry, base)
         except StorageExistsError:
-            since = tuple(log.entries(after=entry.version - 1))
-            for other in since:
+            others = tuple(log.following(entry.version - 1))
+            for other in others:
                 if _is_same_work(entry, other):
                     return other, log.snapshot(other.version)
-            change, base = _rebase(log, change, base, since)
+            change, base = _rebase(log, change, base, others)
         except StorageError:
             # The answer was lost, perhaps not the commit.
             found = _committed(log, entry.version)
@@ -322,9 +322,12 @@ def _is_same_work(entry: Entry, other: Entry) -> bool:
 
 def _rebase(
     log: Log, change: Change, base: Snapshot | None, others: Sequence[Entry]
-) -> tuple[Change, Snapshot]:
-    """The change on top of the newest version, if nothing since `base` speaks against it."""
-    since = -1 if base is None else base.version
+) -> tuple[Change, Snapshot | None]:
+    """The change on top of the commits since `base`, if none of them speaks against it.
+
+    Of exactly those: what comes while they are looked at is found by the next try.
+    """
+    since, newest = -1 if base is None else base.version, base
     for other in others:
         reason = _conflict(change, other, base)
         if reason:
@@ -333,8 +336,8 @@ def _rebase(
                 f"version {other.version} ({other.operation}, {other.timestamp:%F %T} UTC) "
                 f"{reason}; run it again on the newest version"
             )
-    newest = log.snapshot()
-    if base is None:
+        newest = apply_entry(newest, other)
+    if base is None and newest is not None:
         change = replace(change, schema=newest.table_schema)
     return change, newest
 

@@ -119,6 +119,14 @@ class Log:
         else:
             yield from self._entries(_numbers(self._names(after=after), ".json"))
 
+    def following(self, version: int) -> Iterator[Entry]:
+        """The commits right after a version, up to the first one that is missing."""
+        for entry in self.entries(after=version):
+            if entry.version != version + 1:
+                return
+            yield entry
+            version = entry.version
+
     def version_at(self, moment: datetime) -> int:
         """The version that was the newest at a moment; one without a zone is UTC.
 
@@ -192,6 +200,15 @@ class Log:
 
     def _names(self, after: int | None) -> list[str]:
         """The names of the log's files, those of a version and before left out."""
+        names = self._listed(after)
+        numbers = _numbers(names, ".json")
+        first = numbers[:1] if after is None else [after + 1]
+        if numbers and numbers != list(range(first[0], numbers[-1] + 1)):
+            # A folder's listing may miss a commit that was made meanwhile, and have the next.
+            names = list({*names, *self._listed(after)})
+        return names
+
+    def _listed(self, after: int | None) -> list[str]:
         marker = None if after is None else _entry_key(after)
         return [
             found.key.rsplit("/", 1)[1] for found in self.storage.list(LOG_FOLDER, after=marker)

@@ -67,11 +67,13 @@ def restore(table: Table, version: int) -> Commit:
     current, former = table.snapshot(), table.snapshot(version)
     here = {file.path for file in current.files}
     back = tuple(file for file in former.files if file.path not in here)
-    lost = [file.path for file in back if not table.folder.exists(file.path)]
+    # What is not kept may be there for a moment still, before its commit deletes it.
+    keeps = keeps_former_files(table.format, current.properties)
+    lost = [file.path for file in back if not (keeps and table.folder.exists(file.path))]
     if lost:
         raise TableError(
             f"{table.uri}: version {version} cannot be restored, {len(lost)} of its files are "
-            f"gone, first {lost[0]!r}; {reason_gone(former)}"
+            f"gone, first {lost[0]!r}; {reason_gone(former, current)}"
         )
     there = {file.path for file in former.files}
     schema, held = current.table_schema, former.table_schema

@@ -72,13 +72,13 @@ def files_gone(
     if read.version == newest.version:
         return cause
     return TableNotFoundError(
-        f"{where}: files of version {read.version} are gone; {reason_gone(read)}"
+        f"{where}: files of version {read.version} are gone; {reason_gone(read, newest)}"
     )
 
 
-def reason_gone(former: Snapshot) -> str:
+def reason_gone(former: Snapshot, newest: Snapshot) -> str:
     """Why files of a former version are not there."""
-    if keeps_former_files(former.format, former.properties):
+    if all(keeps_former_files(one.format, one.properties) for one in (former, newest)):
         return "a vacuum took them"
     return f"{former.format} keeps no former versions unless {KEEP_FILES} is set to 'true'"
 

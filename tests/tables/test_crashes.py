@@ -10,7 +10,7 @@ import pytest
 
 from neurolake_dagster.errors import StorageError, TableError
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables import Table, vacuum
+from neurolake_dagster.tables import Table, restore, vacuum
 from neurolake_dagster.tables.checkpoints import Checkpoints
 from neurolake_dagster.tables.snapshot import TableFormat
 from tests.s3_server import S3Server
@@ -99,6 +99,19 @@ def test_the_next_commit_finishes_what_a_crash_left_of_a_parquet_table(tmp_path:
 
     table.write(numbers(3), partition="b")
     assert sorted(pq.read_table(tmp_path / "t")["id"].to_pylist()) == [2, 3]
+
+
+def test_what_parquet_does_not_keep_is_not_restored_before_it_is_deleted(tmp_path: Path) -> None:
+    """The commit that took the file away deleted it after the restore: live rows were lost."""
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    append(table, [1])
+    (former,) = table.files()
+    content = table.folder.read(former.path)
+    table.write(numbers(2))
+    table.folder.put(former.path, content)
+    with pytest.raises(TableError, match="version 0 cannot be restored"):
+        restore(table, 0)
+    assert table.read()["id"].to_pylist() == [2]
 
 
 @pytest.mark.parametrize("file_format", ["ncf", "parquet"])
