@@ -47,10 +47,14 @@ def list_(words: Sequence[str], as_text: bool) -> None:
             "rows": one.row_count,
             "bytes": one.bytes,
             "found in": ", ".join(one.matches),
+            **({"problem": one.problem} if one.problem and as_text else {}),
         }
         for one in found
     ]
     _show(rows, as_text)
+    for one in found:
+        if one.problem and not as_text:
+            click.echo(f"{one.path}: {one.problem}", err=True)
 
 
 @table.command()
@@ -148,5 +152,12 @@ def _show(rows: Sequence[dict[str, Any]], as_text: bool) -> None:
     for name, value in rows[0].items():
         grid.add_column(name, justify="right" if isinstance(value, int) else "left")
     for row in rows:
-        grid.add_row(*(Text(size(v) if name == "bytes" else cell(v)) for name, v in row.items()))
+        cells = (
+            size(v) if name == "bytes" and v is not None else cell(v) for name, v in row.items()
+        )
+        grid.add_row(*map(Text, cells))
     Console(highlight=False).print(grid)
+
+
+def _told(name: str, value: Any) -> str:
+    return size(value) if name == "bytes" and value is not None else cell(value)

@@ -57,9 +57,9 @@ class Dataset:
         """The dataset's address as users see it."""
         return self.storage.uri(self.path)
 
-    def scan(self) -> pa.RecordBatchReader:
-        """Stream the newest version's rows."""
-        return self._table().scan()
+    def scan(self, version: int | None = None) -> pa.RecordBatchReader:
+        """Stream the rows of the newest version, or of that one."""
+        return self._table().scan(version=version)
 
     def changed_files(self) -> tuple[str, ...]:
         """The newest version's files that are not as they were committed, in words.
@@ -83,8 +83,13 @@ class Dataset:
         properties
             Kept with the commit.
         """
-        self._table().write(data, properties=properties)
-        return self.written()
+        table = self._table()
+        commit = table.write(data, properties=properties)
+        if commit is None:
+            return self.written()
+        return Written(
+            version=commit.version, row_count=commit.table_row_count, bytes=commit.table_bytes
+        )
 
     def written(self) -> Written:
         """The newest version's size, from its log; no data file is opened."""
