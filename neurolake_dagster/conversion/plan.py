@@ -158,7 +158,7 @@ def _held_type(field: pa.Field, target: Format) -> pa.DataType | str:
             sink = io.BytesIO()
             pq.write_table(schema.empty_table(), sink)
             return pq.read_schema(sink).field(0).type
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, TableError) as exc:
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OSError, TableError) as exc:
         return str(exc).splitlines()[0]
     return field.type
 

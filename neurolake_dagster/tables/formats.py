@@ -23,7 +23,7 @@ from neurolake_dagster.errors import (
 from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage, StorageWriter
 from neurolake_dagster.tables.bounds import bounds_of_ncf, bounds_of_parquet
-from neurolake_dagster.tables.row_groups import may_pass_nan, tested_batches
+from neurolake_dagster.tables.row_groups import must_be_tested, tested_batches
 from neurolake_dagster.tables.snapshot import ColumnBounds, TableFormat
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class ParquetFormat:
                 yield from _all_batches(storage, key, columns)
                 return
             found = _fragment(storage, key)
-            if may_pass_nan(expression, found.physical_schema):
+            if must_be_tested(expression, found.physical_schema):
                 yield from tested_batches(found, columns, expression)
             else:
                 scanner = found.scanner(columns=list(columns), filter=expression, batch_readahead=1)
@@ -119,7 +119,7 @@ class ParquetFormat:
         with _told(storage, key):
             found = _fragment(storage, key)
             scanner = found.scanner(columns=list(columns), filter=expression)
-            if expression is None or not may_pass_nan(expression, found.physical_schema):
+            if expression is None or not must_be_tested(expression, found.physical_schema):
                 return scanner.to_table()
             batches = tested_batches(found, columns, expression)
             return pa.Table.from_batches(batches, scanner.projected_schema)

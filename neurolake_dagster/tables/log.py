@@ -93,7 +93,10 @@ class Log:
 
         Whoever wrote on top of an older one must be done by now: its number looks free.
         """
-        self.checkpoints.write(self.snapshot(version))
+        state = self.try_snapshot(version)
+        if state is None:  # another cut was further
+            return
+        self.checkpoints.write(state)
         hinted = self.checkpoints.newest(None)
         if hinted is None or hinted.version < version:
             self.checkpoints.point_to(version)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neurolake_dagster.errors import SchemaMismatchError, TableError
+from neurolake_dagster.errors import SchemaMismatchError, TableError, TableNotFoundError
 from neurolake_dagster.tables.checkpoints import LOG_FOLDER
 from neurolake_dagster.tables.commit import (
     Change,
@@ -227,7 +227,7 @@ def vacuum(
     cutoff = now - retention
     # Listed first: a file that is committed meanwhile is then named by the log.
     present = [*table.folder.list(), *table.folder.unfinished()]
-    story = _Story.read(table.log, cutoff, now - log_retention)
+    story = _Story.of(table.log, cutoff, now - log_retention)
     needed = story.needed if keeps_former_files(table.format, story.properties) else story.live
     inner = inner_tables(entry.key for entry in present)
     doomed = [
@@ -270,6 +270,17 @@ class _Story:
     known: set[str]
     properties: Mapping[str, str]
     first_kept: int
+
+    @staticmethod
+    def of(log: Log, cutoff: datetime, log_cutoff: datetime) -> "_Story":
+        """Read the log; again where another vacuum cut it meanwhile."""
+        first = log.first_version()
+        try:
+            return _Story.read(log, cutoff, log_cutoff)
+        except TableNotFoundError:
+            if log.first_version() == first:
+                raise
+            return _Story.of(log, cutoff, log_cutoff)
 
     @staticmethod
     def read(log: Log, cutoff: datetime, log_cutoff: datetime) -> "_Story":

@@ -104,6 +104,16 @@ def test_a_missing_source_is_told(tmp_path: Path) -> None:
         convert(plan)
 
 
+def test_a_scale_that_the_target_lacks_is_refused(tmp_path: Path) -> None:
+    """A raw OSError."""
+    rows = pa.table({"x": pa.array([Decimal(100)], pa.decimal128(5, -2))})
+    plan = ConversionPlan(
+        source=written(tmp_path, "ncf", "s", rows), target=dataset(tmp_path, "parquet", "t")
+    )
+    with pytest.raises(ConversionError, match=r"column 'x': decimal128\(5, -2\) is not held"):
+        convert(plan)
+
+
 def test_a_source_that_grows_meanwhile_is_told_as_it_was_read(tmp_path: Path) -> None:
     """The size of one version was told beside the rows of the next."""
 

@@ -451,6 +451,13 @@ def test_times_beyond_those_of_python_are_written(table: Table, type_: pa.DataTy
     assert column_statistics(table.snapshot())[0].null_count == 0
 
 
+def test_extensions_are_asked_for_null(table: Table) -> None:
+    """A raw ArrowNotImplementedError from Parquet's scanner."""
+    table.write(pa.table({"x": pa.array([b"0123456789abcdef", None], pa.uuid())}))
+    assert table.read(filters="x IS NULL").num_rows == 1
+    assert table.scan(filters="x IS NOT NULL").read_all().num_rows == 1
+
+
 def test_what_parquet_cannot_hold_is_told(local: Table) -> None:
     rows = pa.table({"x": pa.array([pa.MonthDayNano([1, 2, 3])])})
     with pytest.raises(TableError, match=r"parquet cannot hold these rows: .*month_day_nano"):
