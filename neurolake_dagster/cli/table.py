@@ -15,6 +15,9 @@ from neurolake_dagster.cli.render import cell, plain, size
 from neurolake_dagster.resources import StorageResource
 from neurolake_dagster.tables.delta import DeltaDataset
 
+# A century: longer ones are slips.
+RETENTION_HOURS = 876_000
+
 _PATH = click.argument("path")
 _JSON = click.option("--json", "as_text", is_flag=True, help="Print JSON.")
 
@@ -44,10 +47,14 @@ def list_(words: Sequence[str], as_text: bool) -> None:
             "rows": one.row_count,
             "bytes": one.bytes,
             "found in": ", ".join(one.matches),
+            **({"problem": one.problem} if one.problem and as_text else {}),
         }
         for one in found
     ]
     _show(rows, as_text)
+    for one in found:
+        if one.problem and not as_text:
+            click.echo(f"{one.path}: {one.problem}", err=True)
 
 
 @table.command()
@@ -93,7 +100,7 @@ def optimize(path: str, sort_by: str | None) -> None:
 @_PATH
 @click.option(
     "--retention-hours",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=RETENTION_HOURS),
     default=tables.RETENTION / timedelta(hours=1),
     show_default=True,
     help="Versions of that time stay readable; the history of 30 days stays, too.",
@@ -145,5 +152,12 @@ def _show(rows: Sequence[dict[str, Any]], as_text: bool) -> None:
     for name, value in rows[0].items():
         grid.add_column(name, justify="right" if isinstance(value, int) else "left")
     for row in rows:
-        grid.add_row(*(Text(size(v) if name == "bytes" else cell(v)) for name, v in row.items()))
+        cells = (
+            size(v) if name == "bytes" and v is not None else cell(v) for name, v in row.items()
+        )
+        grid.add_row(*map(Text, cells))
     Console(highlight=False).print(grid)
+
+
+def _told(name: str, value: Any) -> str:
+    return size(value) if name == "bytes" and value is not None else cell(value)

@@ -47,10 +47,18 @@ def hash_values(array: pa.Array) -> Hashes:
     """
     if pa.types.is_null(array.type):
         return np.full(len(array), NULL_HASH)
-    hashes = _hash_present(_plain(array))
-    if array.null_count:
-        hashes[pc.is_null(array).to_numpy(zero_copy_only=False)] = NULL_HASH
+    plain = _plain(array)
+    hashes = _hash_present(plain)
+    if plain.null_count:
+        hashes[pc.is_null(plain).to_numpy(zero_copy_only=False)] = NULL_HASH
     return hashes
+
+
+def count_nulls(array: pa.Array) -> int:
+    """How many values are null, also where the layout hides it: in a dictionary, or in runs."""
+    if pa.types.is_dictionary(array.type) and not array.dictionary.null_count:
+        return int(array.null_count)
+    return int(_plain(array).null_count)
 
 
 def _plain(array: pa.Array) -> pa.Array:

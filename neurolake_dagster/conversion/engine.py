@@ -48,7 +48,7 @@ def convert(plan: ConversionPlan, properties: dict[str, str] | None = None) -> C
     """
     started = time.perf_counter()
     source = plan.source.written()
-    reader = plan.source.scan()
+    reader = plan.source.scan(source.version)
     plan.check(reader.schema)
     counter = _Counter(reader)
     target = plan.target.write(counter.reader(), properties)

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from neurolake_dagster.conversion.digest import Hashes, fold, hash_values
+from neurolake_dagster.conversion.digest import Hashes, count_nulls, fold, hash_values
 from neurolake_dagster.errors import ParityError
 
 Aspect = Literal["row_count", "schema", "nulls", "digest"]
@@ -78,7 +78,7 @@ def profile(reader: pa.RecordBatchReader) -> TableProfile:
     for batch in reader:
         hashes = {name: hash_values(batch.column(name)) for name in names}
         for name in names:
-            null_counts[name] += batch.column(name).null_count
+            null_counts[name] += count_nulls(batch.column(name))
             digests[name] = _sum(digests[name], hashes[name])
         rows = fold([hashes[name] for name in sorted(names)], batch.num_rows)
         row_digest = _sum(row_digest, rows)

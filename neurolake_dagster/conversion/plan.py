@@ -57,9 +57,9 @@ class Dataset:
         """The dataset's address as users see it."""
         return self.storage.uri(self.path)
 
-    def scan(self) -> pa.RecordBatchReader:
-        """Stream the newest version's rows."""
-        return self._table().scan()
+    def scan(self, version: int | None = None) -> pa.RecordBatchReader:
+        """Stream the rows of the newest version, or of that one."""
+        return self._table().scan(version=version)
 
     def changed_files(self) -> tuple[str, ...]:
         """The newest version's files that are not as they were committed, in words.
@@ -83,8 +83,13 @@ class Dataset:
         properties
             Kept with the commit.
         """
-        self._table().write(data, properties=properties)
-        return self.written()
+        table = self._table()
+        commit = table.write(data, properties=properties)
+        if commit is None:
+            return self.written()
+        return Written(
+            version=commit.version, row_count=commit.table_row_count, bytes=commit.table_bytes
+        )
 
     def written(self) -> Written:
         """The newest version's size, from its log; no data file is opened."""
@@ -153,7 +158,7 @@ def _held_type(field: pa.Field, target: Format) -> pa.DataType | str:
             sink = io.BytesIO()
             pq.write_table(pa.Table.from_batches([], schema), sink)
             return pq.read_schema(sink).field(0).type
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, TableError) as exc:
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OSError, TableError) as exc:
         return str(exc).splitlines()[0]
     return field.type
 

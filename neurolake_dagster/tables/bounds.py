@@ -49,7 +49,7 @@ def decode_bound(bound: Bound | None, type_: pa.DataType) -> pa.Scalar | None:
 
 def bounds_of_parquet(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, ColumnBounds]:
     """The statistics of a Parquet file's flat columns, over all row groups."""
-    places = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
+    places = flat_columns(metadata)
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     found = {}
     for field in schema:
@@ -63,16 +63,22 @@ def bounds_of_parquet(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str,
     return found
 
 
-def bounds_of_row_group(group: pq.RowGroupMetaData, schema: pa.Schema) -> dict[str, ColumnBounds]:
+def flat_columns(metadata: pq.FileMetaData) -> dict[str, int]:
+    """The numbers of a Parquet file's flat columns; `a.b` may also be the `b` of a struct `a`."""
+    columns = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+    return {column.name: i for i, column in enumerate(columns) if column.name == column.path}
+
+
+def bounds_of_row_group(
+    group: pq.RowGroupMetaData, places: Mapping[str, int], schema: pa.Schema
+) -> dict[str, ColumnBounds]:
     """The statistics of those of a row group's flat columns that have any."""
-    types = dict(zip(schema.names, schema.types, strict=True))
-    chunks = [group.column(i) for i in range(group.num_columns)]
     found = {
-        chunk.path_in_schema: _bounds_of_chunk(
-            chunk.statistics, types[chunk.path_in_schema], group.num_rows
+        field.name: _bounds_of_chunk(
+            group.column(places[field.name]).statistics, field.type, group.num_rows
         )
-        for chunk in chunks
-        if chunk.path_in_schema in types
+        for field in schema
+        if field.name in places
     }
     return {name: bounds for name, bounds in found.items() if bounds is not None}
 
@@ -163,10 +169,12 @@ def _bounds_of_chunk(
     nulls = statistics.null_count if statistics.has_null_count else None
     if not statistics.has_min_max:
         return ColumnBounds(null_count=nulls)
+    try:
+        low, high = statistics.min, statistics.max
+    except (OverflowError, ValueError):  # a time that Python's types do not reach
+        return ColumnBounds(null_count=nulls)
     return ColumnBounds(
-        minimum=encode_bound(statistics.min, type_),
-        maximum=encode_bound(statistics.max, type_),
-        null_count=nulls,
+        minimum=encode_bound(low, type_), maximum=encode_bound(high, type_), null_count=nulls
     )
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError, TableError
+from neurolake_dagster.ncf.arrow import holds_type
 from neurolake_dagster.ncf.pruning import check_filter
 from neurolake_dagster.tables.commit import (
     Change,
@@ -42,6 +43,8 @@ from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
 from neurolake_dagster.tables.table import Table
 
+_BITS = {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
+
 
 def delete_rows(
     table: Table, where: Filters, *, properties: Mapping[str, str] | None = None
@@ -65,7 +68,8 @@ def delete_rows(
     stays = ~pc.coalesce(expression, pc.scalar(False))
 
     def kept(rows: pa.Table, place: Partition) -> Mapping[Partition, pa.Table]:
-        return {place: rows.filter(stays)}
+        left = rows.filter(stays)
+        return {place: rows if left.num_rows == rows.num_rows else left}
 
     candidates = matching_files(snapshot, snapshot.files, expression)
     with table.open_parts(snapshot.schema) as parts:
@@ -241,11 +245,12 @@ def _rewrite(
     """Write anew the files whose rows `apply` changes or moves to other partitions."""
     removed, counts = [], _Counts()
     for file in candidates:
-        found = read_files(table.folder, table.files_format, snapshot, [file], None, None)
+        with table.still(snapshot):
+            found = read_files(table.folder, table.files_format, snapshot, [file], None, None)
         rows = fit_table(found, parts.schema)
         after = apply(rows, file.partition)
         stay = after.get(file.partition, rows.slice(0, 0))
-        if stay is rows or (stay.num_rows == rows.num_rows and stay.equals(rows)):
+        if stay is rows or _is_same(stay, rows):
             continue
         removed.append(file.path)
         counts.read += rows.num_rows
@@ -256,6 +261,28 @@ def _rewrite(
         if not stay.num_rows and file.partition:
             parts.ensure(file.partition)
     return tuple(removed), counts
+
+
+def _is_same(after: pa.Table, before: pa.Table) -> bool:
+    """Whether rows are the same bit for bit; floats within others are not looked at.
+
+    Arrow compares by value: NaN is not NaN, and 0.0 is -0.0.
+    """
+    floats = [field for field in before.schema if holds_type(field.type, pa.types.is_floating)]
+    is_plain = all(pa.types.is_floating(field.type) for field in floats)
+    if after.num_rows != before.num_rows or not is_plain:
+        return False
+    return all(
+        _as_bits(after[field.name]).equals(_as_bits(before[field.name])) for field in before.schema
+    )
+
+
+def _as_bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of floats as integers, any other as it is."""
+    if not pa.types.is_floating(column.type):
+        return column
+    bits = _BITS[column.type.bit_width]
+    return pa.chunked_array([chunk.view(bits) for chunk in column.chunks], bits)
 
 
 def check_merge_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:

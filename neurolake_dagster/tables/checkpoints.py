@@ -71,15 +71,19 @@ class Checkpoints:
         key = checkpoint_key(version)
         return decoded(self._state, read_json(self.storage, key), self.storage.uri(key))
 
-    def put_if_due(self, state: Snapshot) -> None:
-        """Write the state if it is time for one, and delete the one that has had its time."""
-        every = EVERY if len(state.files) < MANY_FILES else EVERY_OF_MANY
-        if state.version == 0 or state.version % every:
-            return
+    def put_if_due(self, state: Snapshot) -> bool:
+        """Write the state if it is time for one; whether it was."""
+        if state.version == 0 or state.version % _every(state):
+            return False
         self.write(state)
         self.point_to(state.version)
+        return True
+
+    def drop_old(self, state: Snapshot, first: int) -> None:
+        """Delete the checkpoint that has had its time; the log needs that of its first version."""
+        every = _every(state)
         old = state.version - 2 * every
-        if old > 0 and old % (KEPT_ONE_OF * every):
+        if old > first and old % (KEPT_ONE_OF * every):
             self.storage.delete([checkpoint_key(old)])
 
     def write(self, state: Snapshot) -> None:
@@ -111,6 +115,10 @@ class Checkpoints:
             properties=record["properties"],
             transactions=record["transactions"],
         )
+
+
+def _every(state: Snapshot) -> int:
+    return EVERY if len(state.files) < MANY_FILES else EVERY_OF_MANY
 
 
 def checkpoint_key(version: int) -> str:

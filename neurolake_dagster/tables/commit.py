@@ -14,6 +14,7 @@ import xxhash
 
 from neurolake_dagster.errors import (
     CommitConflictError,
+    NeuroLakeError,
     PartitionError,
     StorageError,
     StorageExistsError,
@@ -21,7 +22,7 @@ from neurolake_dagster.errors import (
     TableNotFoundError,
 )
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables.entry import Entry
+from neurolake_dagster.tables.entry import Entry, apply_entry
 from neurolake_dagster.tables.layout import check_layout
 from neurolake_dagster.tables.log import Log
 from neurolake_dagster.tables.partitions import Partition, partition_folder
@@ -53,8 +54,9 @@ class Change:
         As of an entry.
     properties
         All that the table is to have; None leaves them. `sets` are set beside those there are.
-    keeps_schema_ids
-        The files were the table's before, and were written with the schema they name.
+    restores
+        It makes a former version the newest. The files were the table's before: they have their
+        schema, and are not to be deleted where it fails.
     """
 
     operation: str
@@ -69,7 +71,7 @@ class Change:
     properties: Mapping[str, str] | None = None
     sets: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, int] = field(default_factory=dict)
-    keeps_schema_ids: bool = False
+    restores: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,7 @@ def carry_out(
     Parameters
     ----------
     keep_files
-        Called once the files may be named by the log: nobody may delete them any more.
+        Called before the log may name the files: whoever is interrupted then must not delete them.
 
     Raises
     ------
@@ -164,15 +166,18 @@ def carry_out(
     """
     log = Log(folder)
     change = replace(change, files=_in_place(folder, change.files))
+    own = [] if change.restores else [file.path for file in change.files]
     token = uuid.uuid4().hex
-    try:
-        entry, state = _put(log, table_format, change, base, keep_files, token)
-    except (CommitConflictError, PartitionError):
-        folder.delete(file.path for file in change.files)
-        raise
     keep_files()
+    try:
+        entry, state = _put(log, table_format, change, base, token)
+    except NeuroLakeError as exc:
+        is_refused = isinstance(exc, (CommitConflictError, PartitionError))
+        if is_refused or _is_surely_lost(log, base, token):
+            folder.delete(own)
+        raise
     if entry.token != token:
-        folder.delete(file.path for file in change.files)
+        folder.delete(own)
         return Commit.of(entry, state)
     if not keeps_former_files(table_format, state.properties):
         _delete_former_files(log, entry, state)
@@ -208,9 +213,11 @@ def keeps_former_files(table_format: TableFormat, properties: Mapping[str, str])
 
 def _delete_former_files(log: Log, entry: Entry, state: Snapshot) -> None:
     """Delete what the commit took away, and what the one before left if it died at this."""
-    gone = set(entry.removed)
-    if entry.version:
-        gone.update(log.entry(entry.version - 1).removed)
+    last = [entry, *([log.entry(entry.version - 1)] if entry.version else [])]
+    if any(one.properties is not None for one in last):
+        # Perhaps they were kept until now.
+        last = [*log.entries(), *last]
+    gone = {path for one in last for path in one.removed}
     log.storage.delete(gone - {file.path for file in state.files})
 
 
@@ -219,7 +226,6 @@ def _put(
     table_format: TableFormat,
     change: Change,
     base: Snapshot | None,
-    keep_files: Callable[[], None],
     token: str,
 ) -> tuple[Entry, Snapshot]:
     """Commit, trying again while others come first.
@@ -234,14 +240,13 @@ def _put(
         try:
             return log.put(entry, base)
         except StorageExistsError:
-            since = tuple(log.entries(after=entry.version - 1))
-            for other in since:
+            others = tuple(log.following(entry.version - 1))
+            for other in others:
                 if _is_same_work(entry, other):
                     return other, log.snapshot(other.version)
-            change, base = _rebase(log, change, base, since)
+            change, base = _rebase(log, change, base, others)
         except StorageError:
-            # The answer was lost, perhaps not the commit: no file of it may be deleted.
-            keep_files()
+            # The answer was lost, perhaps not the commit.
             found = _committed(log, entry.version)
             if found is None or found.token != token:
                 raise
@@ -250,7 +255,7 @@ def _put(
 
 def _entry(table_format: TableFormat, change: Change, base: Snapshot | None, token: str) -> Entry:
     files = change.files
-    if not change.keeps_schema_ids:
+    if not change.restores:
         files = tuple(replace(file, schema_id=change.schema.id) for file in files)
     is_known = base is not None and change.schema.id in base.schemas
     return Entry(
@@ -298,6 +303,17 @@ def _committed(log: Log, version: int) -> Entry | None:
         return None
 
 
+def _is_surely_lost(log: Log, base: Snapshot | None, token: str) -> bool:
+    """Whether no commit names an attempt's files; on S3 one may still be on its way."""
+    if not log.storage.is_local:
+        return False
+    try:
+        since = log.entries(after=-1 if base is None else base.version)
+        return all(entry.token != token for entry in since)
+    except NeuroLakeError:
+        return False
+
+
 def _is_same_work(entry: Entry, other: Entry) -> bool:
     """Whether the other is this very commit, or another attempt's at its transaction."""
     same = entry.transaction is not None and entry.transaction == other.transaction
@@ -306,9 +322,12 @@ def _is_same_work(entry: Entry, other: Entry) -> bool:
 
 def _rebase(
     log: Log, change: Change, base: Snapshot | None, others: Sequence[Entry]
-) -> tuple[Change, Snapshot]:
-    """The change on top of the newest version, if nothing since `base` speaks against it."""
-    since = -1 if base is None else base.version
+) -> tuple[Change, Snapshot | None]:
+    """The change on top of the commits since `base`, if none of them speaks against it.
+
+    Of exactly those: what comes while they are looked at is found by the next try.
+    """
+    since, newest = -1 if base is None else base.version, base
     for other in others:
         reason = _conflict(change, other, base)
         if reason:
@@ -317,8 +336,8 @@ def _rebase(
                 f"version {other.version} ({other.operation}, {other.timestamp:%F %T} UTC) "
                 f"{reason}; run it again on the newest version"
             )
-    newest = log.snapshot()
-    if base is None:
+        newest = apply_entry(newest, other)
+    if base is None and newest is not None:
         change = replace(change, schema=newest.table_schema)
     return change, newest
 
@@ -329,10 +348,14 @@ def _conflict(change: Change, other: Entry, base: Snapshot | None) -> str:
         return "both depend on the schema"
     if change.removed and set(change.removed) & set(other.removed):
         return "both replace the same files"
+    if other.operation == "restore" and change.operation == "delete":
+        return "both replace rows, perhaps the same"
     if change.properties is not None and other.properties is not None:
         return "both set the table's properties"
     if change.reads is not None and _adds_rows(other, change.reads):
         return "both add rows, perhaps with the same keys"
+    if change.restores and (other.added or other.removed):
+        return "both replace the whole table"
     if change.replaced is None:
         return ""
     touched = {file.partition for file in other.added} | set(other.replaced or ())
@@ -367,7 +390,7 @@ def _in_place(folder: Storage, files: tuple[DataFile, ...]) -> tuple[DataFile, .
     try:
         with ThreadPoolExecutor(MOVES_AT_ONCE) as pool:
             list(pool.map(move, moves))
-    except StorageError:
+    except BaseException:
         folder.delete(moves.values())
         raise
     for stage in {"/".join(file.path.split("/")[:2]) for file in moves}:

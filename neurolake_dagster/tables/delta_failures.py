@@ -42,7 +42,8 @@ def translated(uri: str) -> Iterator[None]:
             raise SchemaMismatchError(f"{uri}: the table lacks what the rows need: {exc}") from exc
         raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
     except (DeltaError, DeltaProtocolError) as exc:
-        raise TableError(f"{uri}: {exc}") from exc
+        # The rest is a backtrace of the engine's.
+        raise TableError(f"{uri}: {str(exc).partition(chr(10) + '   0: ')[0]}") from exc
 
 
 def check_types(schema: pa.Schema, uri: str) -> None:
@@ -64,11 +65,18 @@ def check_types(schema: pa.Schema, uri: str) -> None:
 def _is_lacking(type_: pa.DataType) -> bool:
     if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
         return _is_lacking(type_.value_type)
+    if isinstance(type_, pa.BaseExtensionType):
+        # The values come back in a storage that the type does not take.
+        return _is_lacking(type_.storage_type) or not _is_kept(type_.storage_type)
     if pa.types.is_nested(type_) and not pa.types.is_union(type_):
         return any(_is_lacking(type_.field(index).type) for index in range(type_.num_fields))
     if pa.types.is_decimal(type_):
         return bool(type_.bit_width > 128 or type_.scale < 0)
     return any(is_one(type_) for is_one in _LACKING)
+
+
+def _is_kept(storage: pa.DataType) -> bool:
+    return not (pa.types.is_fixed_size_binary(storage) or pa.types.is_fixed_size_list(storage))
 
 
 _LACKING = (

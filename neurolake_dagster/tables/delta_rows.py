@@ -146,9 +146,25 @@ def noted_rows(data: pa.Table | pa.RecordBatchReader) -> Iterator[pa.RecordBatch
 
 def with_plain_strings(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """Cast the engine's string and binary views, which few consumers take, to plain ones."""
-    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-    fields = [field.with_type(plain.get(field.type, field.type)) for field in reader.schema]
+    fields = [field.with_type(_without_views(field.type)) for field in reader.schema]
     return reader.cast(pa.schema(fields, reader.schema.metadata))
+
+
+def _without_views(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(type_):
+        return pa.string()
+    if pa.types.is_binary_view(type_):
+        return pa.binary()
+    if pa.types.is_struct(type_):
+        return pa.struct([one.with_type(_without_views(one.type)) for one in type_])
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_without_views(type_.value_type)))
+    if pa.types.is_map(type_):
+        return pa.map_(
+            type_.key_field.with_type(_without_views(type_.key_type)),
+            type_.item_field.with_type(_without_views(type_.item_type)),
+        )
+    return type_
 
 
 def divided(predicate: Predicate, schema: pa.Schema) -> tuple[list[str], list[pc.Expression]]:

@@ -14,11 +14,16 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
-from neurolake_dagster.errors import StorageError, StorageNotFoundError, TableError
+from neurolake_dagster.errors import (
+    NeuroLakeError,
+    StorageError,
+    StorageNotFoundError,
+    TableError,
+)
 from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.storage import Storage, StorageWriter
 from neurolake_dagster.tables.bounds import bounds_of_ncf, bounds_of_parquet
-from neurolake_dagster.tables.row_groups import may_pass_nan, tested_batches
+from neurolake_dagster.tables.row_groups import must_be_tested, tested_batches
 from neurolake_dagster.tables.snapshot import ColumnBounds, TableFormat
 
 if TYPE_CHECKING:
@@ -84,7 +89,8 @@ class ParquetFormat:
 
     def open_writer(self, sink: StorageWriter, schema: pa.Schema) -> PartWriter:
         """Begin a Parquet file."""
-        return _ParquetWriter(sink, schema)
+        with _holding(sink):
+            return _ParquetWriter(sink, schema)
 
     def scan(
         self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
@@ -99,7 +105,7 @@ class ParquetFormat:
                 yield from _all_batches(storage, key, columns)
                 return
             found = _fragment(storage, key)
-            if may_pass_nan(expression, found.physical_schema):
+            if must_be_tested(expression, found.physical_schema):
                 yield from tested_batches(found, columns, expression)
             else:
                 scanner = found.scanner(columns=list(columns), filter=expression, batch_readahead=1)
@@ -113,7 +119,7 @@ class ParquetFormat:
         with _told(storage, key):
             found = _fragment(storage, key)
             scanner = found.scanner(columns=list(columns), filter=expression)
-            if expression is None or not may_pass_nan(expression, found.physical_schema):
+            if expression is None or not must_be_tested(expression, found.physical_schema):
                 return scanner.to_table()
             batches = tested_batches(found, columns, expression)
             return pa.Table.from_batches(batches, scanner.projected_schema)
@@ -134,8 +140,30 @@ def _all_batches(storage: Storage, key: str, columns: Sequence[str]) -> Iterator
             yield from file.iter_batches(BATCH_ROWS, [group], list(columns))
 
 
+@contextmanager
+def _holding(sink: StorageWriter) -> Iterator[None]:
+    """Tell what Parquet has no place for."""
+    try:
+        yield
+    except NeuroLakeError:
+        raise
+    except (pa.ArrowException, OSError) as exc:
+        raise TableError(
+            f"{sink.name}: parquet cannot hold these rows: {exc}; cast them, or keep the table as "
+            "ncf"
+        ) from exc
+
+
+def _without_null_values(column: pa.Array) -> pa.Array:
+    """A dictionary without null among its values, which Parquet does not write."""
+    if not pa.types.is_dictionary(column.type) or not column.dictionary.null_count:
+        return column
+    return column.dictionary_decode().dictionary_encode().cast(column.type)
+
+
 class _ParquetWriter:
     def __init__(self, sink: StorageWriter, schema: pa.Schema) -> None:
+        self._sink = sink
         self._schema = schema
         self._footers: list[pq.FileMetaData] = []
         self._writer = pq.ParquetWriter(
@@ -149,6 +177,8 @@ class _ParquetWriter:
         self._held_bytes = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
+        columns = [_without_null_values(column) for column in batch.columns]
+        batch = pa.RecordBatch.from_arrays(columns, schema=batch.schema) if columns else batch
         self._held.append(batch)
         self._held_rows += batch.num_rows
         self._held_bytes += batch.nbytes
@@ -163,13 +193,14 @@ class _ParquetWriter:
     def abandon(self) -> None:
         self._held = []
         # Unclosed, pyarrow's writer would write its footer when it is collected.
-        with suppress(OSError, pa.ArrowException):
+        with suppress(OSError, RuntimeError, pa.ArrowException):
             self._writer.close()
 
     def _write_held(self) -> None:
         if self._held_rows:
             held = pa.Table.from_batches(self._held, self._schema)
-            self._writer.write_table(held, row_group_size=ROW_GROUP_ROWS)
+            with _holding(self._sink):
+                self._writer.write_table(held, row_group_size=ROW_GROUP_ROWS)
         self._held, self._held_rows, self._held_bytes = [], 0, 0
 
 

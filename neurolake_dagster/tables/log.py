@@ -8,7 +8,7 @@ whole state at that version, ``_last_checkpoint`` a hint to the newest one. Whoe
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -72,15 +72,16 @@ class Log:
             with suppress(TableError):
                 return self._replayed(state, self._names(after=state.version), version)
         names = self._names(after=None)
-        state = self.checkpoints.best(_numbers(names, SUFFIX), version)
-        first = min(_numbers(names, ".json"), default=0)
-        if state is None and version is not None and version < first:
+        if version is not None and version < min(_versions(names), default=0):
             return None
+        state = self.checkpoints.best(_numbers(names, SUFFIX), version)
         return self._replayed(state, names, version)
 
     def first_version(self) -> int:
         """The oldest version that the log still tells of; 0 unless it was cut."""
-        return min(_numbers(self._names(after=None), ".json"), default=0)
+        if self.storage.exists(_entry_key(0)):
+            return 0
+        return min(_versions(self._names(after=None)), default=0)
 
     def files_before(self, version: int) -> list[StorageEntry]:
         """The log's files that only older versions need."""
@@ -92,14 +93,19 @@ class Log:
 
         Whoever wrote on top of an older one must be done by now: its number looks free.
         """
-        self.checkpoints.write(self.snapshot(version))
+        state = self.try_snapshot(version)
+        if state is None:  # another cut was further
+            return
+        self.checkpoints.write(state)
         hinted = self.checkpoints.newest(None)
         if hinted is None or hinted.version < version:
             self.checkpoints.point_to(version)
         old = [entry.key for entry in self.files_before(version)]
-        # First the checkpoints: without one, none of what is left of the commits is a version.
-        self.storage.delete(key for key in old if key.endswith(SUFFIX))
-        self.storage.delete(key for key in old if not key.endswith(SUFFIX))
+        # Checkpoints and the first commit go before the others: without them, none of what a
+        # killed cut leaves of those is a version.
+        checkpoints = [key for key in old if key.endswith(SUFFIX)]
+        for keys in (checkpoints, {_entry_key(0)}.intersection(old), old):
+            self.storage.delete(keys)
 
     def entry(self, version: int) -> Entry:
         """One commit."""
@@ -111,8 +117,18 @@ class Log:
 
     def entries(self, after: int = -1) -> Iterator[Entry]:
         """The commits above a version, oldest first."""
-        names = self._names(after=after if after >= 0 else None)
-        yield from self._entries(_numbers(names, ".json"))
+        if after < 0:
+            yield from self._entries(_versions(self._names(after=None)))
+        else:
+            yield from self._entries(_numbers(self._names(after=after), ".json"))
+
+    def following(self, version: int) -> Iterator[Entry]:
+        """The commits right after a version, up to the first one that is missing."""
+        for entry in self.entries(after=version):
+            if entry.version != version + 1:
+                return
+            yield entry
+            version = entry.version
 
     def version_at(self, moment: datetime) -> int:
         """The version that was the newest at a moment; one without a zone is UTC.
@@ -122,7 +138,7 @@ class Log:
         TableNotFoundError
             If the table is younger.
         """
-        numbers = _numbers(self._names(after=None), ".json")
+        numbers = _versions(self._names(after=None))
         if not numbers:
             raise no_such_table(self.storage.root)
         aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
@@ -152,8 +168,17 @@ class Log:
         state = apply_entry(base, stamped)
         # Only a shortcut for readers: the version stands without it.
         with suppress(StorageError):
-            self.checkpoints.put_if_due(state)
+            if self.checkpoints.put_if_due(state):
+                self.checkpoints.drop_old(state, self.first_version())
         return stamped, state
+
+    def require_next(self, entry: Entry, before: int) -> None:
+        """Refuse to go on where a commit is missing."""
+        if entry.version != before + 1:
+            raise TableError(
+                f"{self.storage.root}: log has version {entry.version} where {before + 1} was "
+                "expected; restore the log's files"
+            )
 
     def _replayed(
         self, state: Snapshot | None, names: list[str], version: int | None
@@ -162,12 +187,7 @@ class Log:
         done = -1 if state is None else state.version
         last = sys.maxsize if version is None else version
         for entry in self._entries(n for n in _numbers(names, ".json") if done < n <= last):
-            expected = 0 if state is None else state.version + 1
-            if entry.version != expected:
-                raise TableError(
-                    f"{self.storage.root}: log has version {entry.version} where {expected} was "
-                    "expected"
-                )
+            self.require_next(entry, -1 if state is None else state.version)
             state = apply_entry(state, entry)
         if state is None or (version is not None and state.version != version):
             return None
@@ -183,6 +203,15 @@ class Log:
 
     def _names(self, after: int | None) -> list[str]:
         """The names of the log's files, those of a version and before left out."""
+        names = self._listed(after)
+        numbers = _numbers(names, ".json")
+        first = numbers[:1] if after is None else [after + 1]
+        if numbers and numbers != list(range(first[0], numbers[-1] + 1)):
+            # A folder's listing may miss a commit that was made meanwhile, and have the next.
+            names = list({*names, *self._listed(after)})
+        return names
+
+    def _listed(self, after: int | None) -> list[str]:
         marker = None if after is None else _entry_key(after)
         return [
             found.key.rsplit("/", 1)[1] for found in self.storage.list(LOG_FOLDER, after=marker)
@@ -204,6 +233,18 @@ def _numbers(names: Iterable[str], suffix: str) -> list[int]:
     """The versions of the files that are named by a number and that suffix."""
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
     return sorted(int(stem) for stem in stems if stem.isdigit())
+
+
+def _versions(names: Sequence[str]) -> list[int]:
+    """The versions that a log with files of these names tells of.
+
+    A cut log begins with a checkpoint; of what lies before it none is a version.
+    """
+    numbers = _numbers(names, ".json")
+    checkpoints = _numbers(names, SUFFIX)
+    if not checkpoints or 0 in numbers[:1]:
+        return numbers
+    return [number for number in numbers if number >= checkpoints[0]]
 
 
 def _entry_key(version: int) -> str:

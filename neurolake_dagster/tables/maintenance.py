@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from neurolake_dagster.errors import SchemaMismatchError, TableError
+from neurolake_dagster.errors import SchemaMismatchError, TableError, TableNotFoundError
 from neurolake_dagster.tables.checkpoints import LOG_FOLDER
 from neurolake_dagster.tables.commit import (
     Change,
@@ -19,10 +20,11 @@ from neurolake_dagster.tables.commit import (
     keeps_former_files,
 )
 from neurolake_dagster.tables.log import Log, inner_tables
+from neurolake_dagster.tables.merging import without_dictionaries
 from neurolake_dagster.tables.partitions import Partition
-from neurolake_dagster.tables.parts import STAGING_FOLDER, TARGET_FILE_BYTES
+from neurolake_dagster.tables.parts import STAGING_FOLDER, TARGET_FILE_BYTES, PartFiles
 from neurolake_dagster.tables.reading import read_files, reason_gone, scan_files
-from neurolake_dagster.tables.schemas import fits, plain_schema
+from neurolake_dagster.tables.schemas import fits, next_field_id, plain_schema
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
 from neurolake_dagster.tables.table import Table
 
@@ -31,6 +33,16 @@ RETENTION = timedelta(days=7)
 LOG_RETENTION = timedelta(days=30)
 # A file counts as small below this share of the target: rewriting others gains nothing.
 SMALL_SHARE = 0.75
+_FIRST_TIME = datetime.min.replace(tzinfo=UTC)
+# By whose values Arrow sorts no rows.
+_WITHOUT_ORDER = (
+    pa.types.is_nested,
+    pa.types.is_null,
+    pa.types.is_interval,
+    pa.types.is_float16,
+    pa.types.is_decimal32,
+    pa.types.is_decimal64,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +67,13 @@ def restore(table: Table, version: int) -> Commit:
     current, former = table.snapshot(), table.snapshot(version)
     here = {file.path for file in current.files}
     back = tuple(file for file in former.files if file.path not in here)
-    lost = [file.path for file in back if not table.folder.exists(file.path)]
+    # What is not kept may be there for a moment still, before its commit deletes it.
+    keeps = keeps_former_files(table.format, current.properties)
+    lost = [file.path for file in back if not (keeps and table.folder.exists(file.path))]
     if lost:
         raise TableError(
             f"{table.uri}: version {version} cannot be restored, {len(lost)} of its files are "
-            f"gone, first {lost[0]!r}; {reason_gone(former)}"
+            f"gone, first {lost[0]!r}; {reason_gone(former, current)}"
         )
     there = {file.path for file in former.files}
     schema, held = current.table_schema, former.table_schema
@@ -73,7 +87,7 @@ def restore(table: Table, version: int) -> Commit:
         schema=schema,
         replaced=None,
         removed=tuple(file.path for file in current.files if file.path not in there),
-        keeps_schema_ids=True,
+        restores=True,
         properties=dict(former.properties),
         transactions={
             **{key: None for key in current.transactions if key not in former.transactions},
@@ -102,6 +116,8 @@ def optimize(
     """
     snapshot = table.snapshot()
     _check_order(snapshot.schema, sort_by, table.uri)
+    if not snapshot.schema.names:
+        return Commit.nothing(snapshot)
     groups: dict[Partition, list[DataFile]] = {}
     for file in snapshot.files_of(partitions):
         if sort_by or file.bytes < SMALL_SHARE * target_file_bytes:
@@ -111,16 +127,8 @@ def optimize(
         return Commit.nothing(snapshot)
     with table.open_parts(snapshot.schema, target_file_bytes) as parts:
         for place, files in chosen.items():
-            each = left = _rows_per_file(files, target_file_bytes)
-            for batch in _rows(table, snapshot, files, sort_by):
-                while batch.num_rows:
-                    head, batch = batch.slice(0, left), batch.slice(left)
-                    parts.write(place, head)
-                    left -= head.num_rows
-                    if left == 0:
-                        parts.finish(place)
-                        left = each
-            parts.ensure(place)
+            with table.still(snapshot):
+                _write_anew(table, snapshot, place, files, sort_by, parts)
         parts.close()
         removed = tuple(file.path for files in chosen.values() for file in files)
         change = Change(
@@ -134,6 +142,27 @@ def optimize(
         return carry_out(table.folder, table.format, change, snapshot, parts.forget)
 
 
+def _write_anew(
+    table: Table,
+    snapshot: Snapshot,
+    place: Partition,
+    files: Sequence[DataFile],
+    sort_by: Sequence[str],
+    parts: PartFiles,
+) -> None:
+    """Write the rows of a partition's files into as many as their size asks for."""
+    each = left = _rows_per_file(files, parts.target_file_bytes)
+    for batch in _rows(table, snapshot, files, sort_by):
+        while batch.num_rows:
+            head, batch = batch.slice(0, left), batch.slice(left)
+            parts.write(place, head)
+            left -= head.num_rows
+            if left == 0:
+                parts.finish(place)
+                left = each
+    parts.ensure(place)
+
+
 def _check_order(schema: pa.Schema, sort_by: Sequence[str], where: str) -> None:
     wrong = [name for name in sort_by if name not in schema.names]
     wrong += [name for name in sort_by if name not in wrong and _is_unordered(schema.field(name))]
@@ -143,7 +172,9 @@ def _check_order(schema: pa.Schema, sort_by: Sequence[str], where: str) -> None:
 
 
 def _is_unordered(field: pa.Field) -> bool:
-    return bool(pa.types.is_nested(field.type) or pa.types.is_null(field.type))
+    type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    is_extension = isinstance(type_, pa.BaseExtensionType)
+    return is_extension or any(is_one(type_) for is_one in _WITHOUT_ORDER)
 
 
 def _rows(
@@ -152,7 +183,10 @@ def _rows(
     source = (table.folder, table.files_format, snapshot, files, None, None)
     if not sort_by:
         return scan_files(*source)
-    return read_files(*source).sort_by([(name, "ascending") for name in sort_by]).to_reader()
+    rows = read_files(*source)
+    keys = without_dictionaries(rows.select(list(sort_by)))
+    order = pc.sort_indices(keys, [(name, "ascending") for name in sort_by])
+    return rows.take(order).to_reader()
 
 
 def _rows_per_file(files: Sequence[DataFile], target_file_bytes: int) -> int:
@@ -184,11 +218,16 @@ def vacuum(
         The log's files go when they are older than this and the retention: the history begins
         later then. Longer than any write takes.
     """
+    if retention < timedelta(0):
+        raise TableError(f"{table.uri}: retention {retention}, expected none or a positive one")
     now = datetime.now(UTC)
+    retention, log_retention = (
+        min(one, now - _FIRST_TIME) for one in (retention, max(retention, log_retention))
+    )
     cutoff = now - retention
     # Listed first: a file that is committed meanwhile is then named by the log.
     present = [*table.folder.list(), *table.folder.unfinished()]
-    story = _Story.read(table.log, cutoff, now - max(retention, log_retention))
+    story = _Story.of(table.log, cutoff, now - log_retention)
     needed = story.needed if keeps_former_files(table.format, story.properties) else story.live
     inner = inner_tables(entry.key for entry in present)
     doomed = [
@@ -233,13 +272,32 @@ class _Story:
     first_kept: int
 
     @staticmethod
-    def read(log: Log, cutoff: datetime, log_cutoff: datetime) -> "_Story":
-        """Go through the commits once; one is kept whole if the next is not older than `cutoff`."""
+    def of(log: Log, cutoff: datetime, log_cutoff: datetime) -> "_Story":
+        """Read the log; again where another vacuum cut it meanwhile."""
         first = log.first_version()
+        try:
+            return _Story.read(log, cutoff, log_cutoff)
+        except TableNotFoundError:
+            if log.first_version() == first:
+                raise
+            return _Story.of(log, cutoff, log_cutoff)
+
+    @staticmethod
+    def read(log: Log, cutoff: datetime, log_cutoff: datetime) -> "_Story":
+        """Go through the commits once; one is kept whole if the next is not older than `cutoff`.
+
+        Raises
+        ------
+        TableError
+            If a commit is missing: nobody knows which files it brought.
+        """
+        newest = first = log.first_version()
         state = log.snapshot(first)
         live = {file.path for file in state.files}
         story, is_kept = _Story(live, set(), set(live), state.properties, first), False
         for entry in log.entries(after=first):
+            log.require_next(entry, newest)
+            newest = entry.version
             if entry.timestamp > cutoff and not is_kept:
                 story.needed |= live
                 is_kept = True
@@ -302,7 +360,7 @@ def evolve_schema(
     problems = _problems(current.schema, added, drop, renames, wider)
     if problems:
         raise SchemaMismatchError(f"{table.uri}: {'; '.join(problems)}")
-    fresh = 1 + max(number for known in snapshot.schemas.values() for number in known.field_ids)
+    fresh = next_field_id(snapshot)
     fields = [
         (number, _changed(field, renames, wider))
         for number, field in zip(current.field_ids, current.schema, strict=True)

@@ -163,7 +163,7 @@ class Merge:
             return pc.scalar(False)
         whole = pc.scalar(True)
         for key in self.keys:
-            values = _without_dictionaries(self.source.select([key]))[key]
+            values = without_dictionaries(self.source.select([key]))[key]
             if any(test(values.type) for test in _WITHOUT_MIN_MAX):
                 continue
             bounds = pc.min_max(values)
@@ -180,9 +180,9 @@ class Merge:
         """For each row the number of the source's row with its key, or null."""
         names = list(self.keys)
         numbers = pa.array(np.arange(self.source.num_rows))
-        keys = _without_dictionaries(self.source.select(names))
+        keys = without_dictionaries(self.source.select(names))
         right = _frame(keys.append_column(_ROW, numbers))
-        left = _frame(_without_dictionaries(rows.select(names)))
+        left = _frame(without_dictionaries(rows.select(names)))
         found = left.join(right, on=names, how="left", maintain_order="left", nulls_equal=False)
         return found[_ROW].to_arrow()
 
@@ -199,10 +199,10 @@ def can_match(type_: pa.DataType) -> bool:
 
 def count_keys(rows: pa.Table, keys: Sequence[str]) -> int:
     """How many different keys rows have, as a merge matches them: 0.0 is -0.0, NaN is NaN."""
-    return _frame(_without_dictionaries(rows.select(list(keys)))).n_unique()
+    return _frame(without_dictionaries(rows.select(list(keys)))).n_unique()
 
 
-def _without_dictionaries(rows: pa.Table) -> pa.Table:
+def without_dictionaries(rows: pa.Table) -> pa.Table:
     """The rows with the values of dictionary columns themselves."""
     for place, column in enumerate(rows.schema):
         if pa.types.is_dictionary(column.type):

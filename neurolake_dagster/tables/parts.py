@@ -67,7 +67,7 @@ class PartFiles:
         self._storage = storage
         self._format = file_format
         self._folder = folder
-        self._target_file_bytes = target_file_bytes
+        self.target_file_bytes = target_file_bytes
         self._open: dict[Partition, _Open] = {}
         self._begun: set[Partition] = set()
         self._open_bytes = open_bytes
@@ -85,7 +85,7 @@ class PartFiles:
         current.writer.write(batch)
         current.taken_bytes += sum(map(memory_size, batch.columns))
         self._held_bytes += current.held_bytes - before
-        if current.sink.tell() >= self._target_file_bytes:
+        if current.sink.tell() >= self.target_file_bytes:
             self.finish(partition)
         while self._held_bytes > self._open_bytes and len(self._open) > 1:
             self._finish(max(self._open, key=lambda place: self._open[place].held_bytes))

@@ -16,7 +16,7 @@ from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.commit import KEEP_FILES, keeps_former_files
 from neurolake_dagster.tables.formats import FileFormat, Filters
 from neurolake_dagster.tables.predicate import as_filter
-from neurolake_dagster.tables.schemas import fit_batch, fit_table
+from neurolake_dagster.tables.schemas import cast_column, fit_batch, fit_table
 from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot
 
@@ -72,13 +72,13 @@ def files_gone(
     if read.version == newest.version:
         return cause
     return TableNotFoundError(
-        f"{where}: files of version {read.version} are gone; {reason_gone(read)}"
+        f"{where}: files of version {read.version} are gone; {reason_gone(read, newest)}"
     )
 
 
-def reason_gone(former: Snapshot) -> str:
+def reason_gone(former: Snapshot, newest: Snapshot) -> str:
     """Why files of a former version are not there."""
-    if keeps_former_files(former.format, former.properties):
+    if all(keeps_former_files(one.format, one.properties) for one in (former, newest)):
         return "a vacuum took them"
     return f"{former.format} keeps no former versions unless {KEEP_FILES} is set to 'true'"
 
@@ -138,7 +138,7 @@ def _scan_older(
         columns = [
             pa.nulls(batch.num_rows, field.type)
             if (old := places[field.name]) is None
-            else batch.column(old).cast(field.type)
+            else cast_column(batch.column(old), field.type)
             for field in current.schema
         ]
         whole = pa.RecordBatch.from_arrays(columns, schema=current.schema)

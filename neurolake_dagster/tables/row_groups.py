@@ -1,6 +1,6 @@
-"""Filters on the row groups of a Parquet file, also those that NaN may pass.
+"""Filters on the row groups of a Parquet file, also those that Arrow cannot skip any by.
 
-Owns which filters Arrow may skip row groups by. Its statistics of floats leave NaN out, so it would
+Owns which these are. Its statistics of floats leave NaN out, so it would
 also skip rows that pass: with a filter such as `f != 1.0` the groups are chosen here, and their
 rows tested after they are read.
 """
@@ -22,7 +22,7 @@ from neurolake_dagster.ncf.expressions import (
     parse_expression,
 )
 from neurolake_dagster.ncf.pruning import mentioned_columns, surviving
-from neurolake_dagster.tables.bounds import bounds_of_row_group, promise_of
+from neurolake_dagster.tables.bounds import bounds_of_row_group, flat_columns, promise_of
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -30,8 +30,15 @@ if TYPE_CHECKING:
 _COMPARISONS = ("equal", "less", "less_equal", "greater", "greater_equal")
 
 
-def may_pass_nan(expression: pc.Expression, schema: pa.Schema) -> bool:
-    """Whether a row may pass because of a NaN, its own or one that the filter compares with."""
+def must_be_tested(expression: pc.Expression, schema: pa.Schema) -> bool:
+    """Whether Arrow must not skip row groups by this filter.
+
+    It leaves out rows that pass because of a NaN, their own or one that the filter compares with,
+    and fails at extension types.
+    """
+    extensions = [field.name for field in schema if holds_type(field.type, _is_extension)]
+    if mentioned_columns(expression, extensions):
+        return True
     floats = [field.name for field in schema if holds_type(field.type, pa.types.is_floating)]
     tree = parse_expression(expression)
     if tree is None:
@@ -46,8 +53,9 @@ def tested_batches(
     schema = fragment.physical_schema
     mentioned = mentioned_columns(expression, schema.names)
     tested = pa.schema([schema.field(name) for name in mentioned])
+    places = flat_columns(fragment.metadata)
     promises = [
-        promise_of(bounds_of_row_group(group, tested), group.num_rows, tested)
+        promise_of(bounds_of_row_group(group, places, tested), group.num_rows, tested)
         for group in map(fragment.metadata.row_group, range(fragment.num_row_groups))
     ]
     kept = fragment.subset(row_group_ids=surviving(expression, schema, promises))
@@ -56,6 +64,10 @@ def tested_batches(
     needed = [name for name in names if name in columns or name in mentioned]
     for batch in kept.scanner(columns=needed, batch_readahead=1).to_batches():
         yield batch.filter(expression).select(list(columns))
+
+
+def _is_extension(type_: pa.DataType) -> bool:
+    return isinstance(type_, pa.BaseExtensionType)
 
 
 def _is_false_for_nan(tree: Tree, floats: set[str]) -> bool:

@@ -6,6 +6,7 @@ Owns the rules of what is cast without loss and what is refused; moves no data b
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from neurolake_dagster.errors import SchemaMismatchError, TableError
 from neurolake_dagster.ncf.batches import rowless_batch
@@ -33,7 +34,7 @@ def next_schema(base: Snapshot, schema: pa.Schema) -> TableSchema:
     if plain.equals(current.schema, check_metadata=True):
         return current
     ids = dict(zip(current.schema.names, current.field_ids, strict=True))
-    fresh = 1 + max((i for known in base.schemas.values() for i in known.field_ids), default=-1)
+    fresh = next_field_id(base)
     numbers = []
     for name in plain.names:
         if name in ids:
@@ -42,6 +43,11 @@ def next_schema(base: Snapshot, schema: pa.Schema) -> TableSchema:
             numbers.append(fresh)
             fresh += 1
     return TableSchema(id=current.id + 1, schema=plain, field_ids=tuple(numbers))
+
+
+def next_field_id(base: Snapshot) -> int:
+    """The first id that no column of a table ever had."""
+    return 1 + max((i for known in base.schemas.values() for i in known.field_ids), default=-1)
 
 
 def schema_after(
@@ -86,7 +92,7 @@ def merged_schema(base: Snapshot, schema: pa.Schema, where: str, *, adds: bool) 
     whole = joined_schema(current.schema, schema, where, adds=adds)
     if whole.equals(current.schema):
         return current
-    fresh = 1 + max(i for known in base.schemas.values() for i in known.field_ids)
+    fresh = next_field_id(base)
     added = len(whole) - len(current.schema)
     ids = (*current.field_ids, *range(fresh, fresh + added))
     return TableSchema(id=current.id + 1, schema=whole, field_ids=ids)
@@ -185,14 +191,27 @@ def fit_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         if field.name not in batch.schema.names:
             columns.append(pa.nulls(batch.num_rows, field.type))
             continue
-        column = batch.column(field.name)
-        if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(field.type):
-            column = column.dictionary_decode()
-        elif pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(column.type):
-            # Parquet gives back as such only dictionaries of text.
-            column = column.cast(field.type.value_type).dictionary_encode()
-        columns.append(column if column.type.equals(field.type) else column.cast(field.type))
+        columns.append(cast_column(batch.column(field.name), field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def cast_column(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    """A column in another type that holds its values, also where Arrow has no cast."""
+    if column.type.equals(type_):
+        return column
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), type_)
+    if pa.types.is_list_view(column.type):
+        # Arrow's own cast leaves out the last offset.
+        lengths = pc.fill_null(pc.list_value_length(column), 0)
+        offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths)])
+        column = pa.ListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())
+    elif pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(type_):
+        column = column.dictionary_decode()
+    elif pa.types.is_dictionary(type_) and not pa.types.is_dictionary(column.type):
+        # Parquet gives back as such only dictionaries of text.
+        column = column.cast(type_.value_type).dictionary_encode()
+    return column.cast(type_)
 
 
 def fit_table(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from neurolake_dagster.errors import TableNotFoundError
+from neurolake_dagster.errors import StorageAccessError, TableError, TableNotFoundError
 from neurolake_dagster.ncf import column_notes
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.log import LOG_FOLDERS, Log
@@ -27,15 +27,22 @@ DEEPEST = 8
 
 @dataclass(frozen=True, kw_only=True)
 class FoundTable:
-    """A table, and where each word was found: "path", "column x", "property owner"."""
+    """A table, and where each word was found: "path", "column x", "property owner".
+
+    Parameters
+    ----------
+    problem
+        Why its log cannot be read, of which its path is all that is known then; else empty.
+    """
 
     path: str
     uri: str
-    format: str
-    version: int
-    row_count: int | None
-    bytes: int
     matches: tuple[str, ...]
+    format: str | None = None
+    version: int | None = None
+    row_count: int | None = None
+    bytes: int | None = None
+    problem: str = ""
 
 
 def search_tables(storage: Storage, words: str = "") -> list[FoundTable]:
@@ -46,6 +53,10 @@ def search_tables(storage: Storage, words: str = "") -> list[FoundTable]:
         try:
             snapshot = find_table(storage, path).snapshot()
         except TableNotFoundError:  # a log without a commit, or gone meanwhile
+            continue
+        except (TableError, StorageAccessError) as exc:
+            one = FoundTable(path=path, uri=storage.uri(path), matches=("path",), problem=str(exc))
+            found += [one] if all(word in path.lower() for word in wanted) else []
             continue
         texts = _texts(path, snapshot)
         if all(any(word in text for text in texts.values()) for word in wanted):

@@ -6,13 +6,19 @@ true by one commit; until then, and after any failure, readers see the version b
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
 
-from neurolake_dagster.errors import PartitionError, StorageNotFoundError, TableError
+from neurolake_dagster.errors import (
+    CommitConflictError,
+    PartitionError,
+    StorageNotFoundError,
+    TableError,
+)
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.commit import Change, Commit, carry_out, checked_properties, commit_of
 from neurolake_dagster.tables.entry import Entry
@@ -255,6 +261,25 @@ class Table:
         """
         return self._done_before(self.log.try_snapshot(), mode, transaction)
 
+    @contextmanager
+    def still(self, base: Snapshot) -> Iterator[None]:
+        """Read a version's files for a change of it: where they are gone, another came first.
+
+        Raises
+        ------
+        CommitConflictError
+        """
+        try:
+            yield
+        except StorageNotFoundError as exc:
+            newest = self.snapshot()
+            if newest.version == base.version:
+                raise
+            raise CommitConflictError(
+                f"{self.uri}: version {newest.version} came while this change read the files of "
+                f"version {base.version}, which are gone; run it again on the newest version"
+            ) from exc
+
     def stage(self) -> Stage:
         """A folder where Spark or a converter writes part files for a later `commit`."""
         return Stage(self.folder, f"{STAGING_FOLDER}/{uuid.uuid4().hex}", self.files_format)
@@ -373,8 +398,9 @@ class Table:
             if file.partition not in replaced and file.path not in removed
         ]
         for file in stay:
-            for rows in scan_files(self.folder, self.files_format, base, [file], None, None):
-                parts.write(file.partition, fit_batch(rows, change.schema.schema))
+            with self.still(base):
+                for rows in scan_files(self.folder, self.files_format, base, [file], None, None):
+                    parts.write(file.partition, fit_batch(rows, change.schema.schema))
             parts.ensure(file.partition)
         removed.update(file.path for file in stay)
         return replace(change, removed=tuple(removed), reads=())

@@ -56,6 +56,24 @@ def test_tables_of_all_formats_are_listed(storage: Storage) -> None:
     assert "ncf/events" in run("list").output
 
 
+def test_a_damaged_table_is_listed_with_its_problem(storage: Storage) -> None:
+    written(storage, "ncf")
+    storage.put(f"bad/_log/{0:020d}.json", b"{")
+    found = run("list")
+    assert found.exit_code == 0
+    assert "ncf/events" in found.stdout
+    assert f"bad: {storage.uri('bad')}/_log" in found.stderr
+    assert "not JSON" in json.loads(run("list", "bad", "--json").output)[0]["problem"]
+
+
+def test_a_retention_of_more_than_a_century_is_refused(storage: Storage) -> None:
+    """A raw OverflowError."""
+    written(storage, "ncf")
+    found = run("vacuum", "ncf/events", "--retention-hours", "1e12")
+    assert found.exit_code == 2
+    assert "not in the range" in found.stderr
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_history_tells_the_newest_commits(storage: Storage, name: str) -> None:
     written(storage, name)

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from neurolake_dagster.conversion import ConversionPlan, Dataset, Format, compare, convert, profile
+from neurolake_dagster.conversion.plan import Written
 from neurolake_dagster.errors import ConversionError, TableNotFoundError
 from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables import Table
 
 ROWS = pa.table(
     {
@@ -100,3 +102,41 @@ def test_a_missing_source_is_told(tmp_path: Path) -> None:
     )
     with pytest.raises(TableNotFoundError, match="nowhere"):
         convert(plan)
+
+
+def test_a_scale_that_the_target_lacks_is_refused(tmp_path: Path) -> None:
+    """A raw OSError."""
+    rows = pa.table({"x": pa.array([Decimal(100)], pa.decimal128(5, -2))})
+    plan = ConversionPlan(
+        source=written(tmp_path, "ncf", "s", rows), target=dataset(tmp_path, "parquet", "t")
+    )
+    with pytest.raises(ConversionError, match=r"column 'x': decimal128\(5, -2\) is not held"):
+        convert(plan)
+
+
+def test_a_source_that_grows_meanwhile_is_told_as_it_was_read(tmp_path: Path) -> None:
+    """The size of one version was told beside the rows of the next."""
+
+    class Growing(Dataset):
+        def written(self) -> Written:
+            found = super().written()
+            Table(self.storage, self.path, "ncf").write(ROWS.slice(0, 5), mode="append")
+            return found
+
+    source = written(tmp_path, "ncf", "s", ROWS.slice(0, 7))
+    growing = Growing(format="ncf", storage=source.storage, path=source.path)
+    result = convert(ConversionPlan(source=growing, target=dataset(tmp_path, "parquet", "t")))
+    assert (result.source.version, result.source.row_count, result.row_count) == (0, 7, 7)
+
+
+def test_a_target_that_another_writes_to_is_no_failed_conversion(tmp_path: Path) -> None:
+    source = written(tmp_path, "ncf", "s", ROWS.slice(0, 7))
+
+    class Overtaken(Dataset):
+        def written(self) -> Written:
+            Table(self.storage, self.path, "ncf").write(ROWS.slice(0, 5), mode="append")
+            return super().written()
+
+    target = Overtaken(format="ncf", storage=source.storage, path="ncf/t")
+    result = convert(ConversionPlan(source=source, target=target))
+    assert (result.target.version, result.target.row_count) == (0, 7)

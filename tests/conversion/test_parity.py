@@ -101,3 +101,18 @@ def test_a_difference_is_told_with_its_column() -> None:
 def test_empty_tables_of_one_schema_are_equal() -> None:
     empty = TABLE.schema.empty_table()
     assert report(empty, empty).is_equal
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        pa.DictionaryArray.from_arrays(pa.array([0, 1, None], pa.int8()), pa.array(["a", None])),
+        pa.RunEndEncodedArray.from_arrays(pa.array([1, 3], pa.int32()), pa.array(["a", None])),
+    ],
+    ids=["dictionary", "runs"],
+)
+def test_nulls_that_the_layout_hides_are_nulls(hidden: pa.Array) -> None:
+    """A conversion that changed nothing was told to have made nulls."""
+    plain = pa.table({"x": ["a", None, None]})
+    report = compare(profile(pa.table({"x": hidden}).to_reader()), profile(plain.to_reader()))
+    assert report.is_equal, report.results

@@ -1,5 +1,6 @@
 """Row-level changes and housekeeping of tables, on NCF and Parquet."""
 
+import math
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from neurolake_dagster.errors import (
+    CommitConflictError,
     PartitionError,
     SchemaMismatchError,
     TableError,
@@ -18,6 +20,7 @@ from neurolake_dagster.errors import (
 )
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables import (
+    PartFiles,
     Table,
     delete_rows,
     evolve_schema,
@@ -239,6 +242,27 @@ def test_zeros_of_both_signs_are_one_key(table: Table) -> None:
     with pytest.raises(TableError, match="1 rows to merge repeat a key"):
         merge_rows(table, pa.table({"k": [0.0, -0.0]}), ["k"])
     assert merge_rows(table, pa.table({"k": [-0.0]}), ["k"]).metrics["rows_updated"] == 1
+
+
+@pytest.mark.parametrize(
+    "zeros",
+    [pa.array([0.0, -0.0]), pa.array([[0.0], [-0.0]], pa.list_(pa.float32()))],
+    ids=["plain", "within a list"],
+)
+def test_an_update_changes_the_sign_of_a_zero(table: Table, zeros: pa.Array) -> None:
+    """It was counted, and not written: Arrow takes 0.0 and -0.0 for equal."""
+    table.write(pa.table({"k": [1, 2], "x": zeros}))
+    commit = merge_rows(table, pa.table({"k": [1], "x": zeros.slice(1)}), ["k"])
+    assert commit.metrics["rows_updated"] == 1
+    assert str(table.read()["x"].to_pylist()) == str([zeros[1].as_py()] * 2)
+
+
+def test_what_changes_nothing_commits_nothing_beside_nan(table: Table) -> None:
+    """A file with NaN was written anew by a delete of no rows."""
+    rows = pa.table({"k": [1, 2], "x": [math.nan, 1.0]})
+    table.write(rows)
+    assert delete_rows(table, "k > 2 OR x > 3").operation == "none"
+    assert merge_rows(table, rows.slice(0, 1), ["k"]).operation == "none"
 
 
 def test_merging_by_a_dictionary_of_texts(table: Table) -> None:
@@ -468,3 +492,66 @@ def test_times_in_nanoseconds_are_told_apart(table: Table) -> None:
     assert table.read(filters=pc.field("c") == times[1][0]).num_rows == 1
     commit = merge_rows(table, pa.table({"c": times[1]}), ["c"])
     assert commit.metrics["rows_inserted"] == 0
+
+
+def test_rows_are_clustered_by_categories(table: Table) -> None:
+    """A raw ArrowNotImplementedError: dictionary."""
+    for texts in (["b", "a", None], ["c", "a", "b"]):
+        column = pa.array(texts).dictionary_encode()
+        table.write(pa.table({"x": column}), mode="append")
+    optimize(table, sort_by=["x"])
+    assert table.read()["x"].to_pylist() == ["a", "a", "b", "b", "c", None]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array([1.0], pa.float16()), pa.array([pa.MonthDayNano([1, 2, 3])])],
+    ids=["half", "interval"],
+)
+def test_an_order_that_arrow_does_not_know_is_refused(tmp_path: Path, column: pa.Array) -> None:
+    table = Table(Storage(str(tmp_path)), "t", "ncf")
+    table.write(pa.table({"x": column, "i": [1]}))
+    with pytest.raises(TableError, match=r"sort_by names \['x'\], expected some of \['i'\]"):
+        optimize(table, sort_by=["x"])
+
+
+def test_rows_without_columns_are_kept_by_what_looks_after_them(ncf: Table) -> None:
+    """An NCFCorruptError from optimize, a raw ValueError from a new column."""
+    rows = pa.table({"x": [1, 2, 3]}).select([])
+    ncf.write(rows)
+    ncf.write(rows, mode="append")
+    assert optimize(ncf).operation == "none"
+    evolve_schema(ncf, add={"y": pa.int8()})
+    assert ncf.read()["y"].to_pylist() == [None] * 6
+
+
+def test_a_vacuum_takes_any_retention_but_a_negative_one(ncf: Table) -> None:
+    ncf.write(pa.table({"x": [1]}))
+    assert vacuum(ncf, retention=timedelta.max).paths == ()
+    with pytest.raises(TableError, match="retention -1 day"):
+        vacuum(ncf, retention=-timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda table: delete_rows(table, "x = 1"),
+        lambda table: merge_rows(table, pa.table({"x": [1], "y": [2]}), ["x"]),
+        lambda table: optimize(table, sort_by=["x"]),
+    ],
+    ids=["delete", "merge", "optimize"],
+)
+def test_files_that_another_commit_took_away_are_a_conflict(tmp_path: Path, act: Any) -> None:
+    """A StorageNotFoundError, which nobody tries again after."""
+
+    class Overtaken(Table):
+        def open_parts(self, *args: Any) -> PartFiles:
+            Table(self.storage, self.path, "parquet").write(rows)
+            return super().open_parts(*args)
+
+    rows = pa.table({"x": [1], "y": [1]})
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    table.write(rows)
+    with pytest.raises(CommitConflictError, match=r"version 1 came .* files of version 0"):
+        act(Overtaken(table.storage, table.path, "parquet"))
+    assert [path.name for path in (tmp_path / "t" / "_staging").rglob("*.parquet")] == []

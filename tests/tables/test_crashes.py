@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from neurolake_dagster.errors import TableError
+from neurolake_dagster.errors import StorageError, TableError
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables import Table, vacuum
+from neurolake_dagster.tables import Table, restore, vacuum
+from neurolake_dagster.tables.checkpoints import Checkpoints
 from neurolake_dagster.tables.snapshot import TableFormat
 from tests.s3_server import S3Server
 from tests.tables.racing import PLACES, append, numbers, overwrite_forever, processes
@@ -98,6 +99,54 @@ def test_the_next_commit_finishes_what_a_crash_left_of_a_parquet_table(tmp_path:
 
     table.write(numbers(3), partition="b")
     assert sorted(pq.read_table(tmp_path / "t")["id"].to_pylist()) == [2, 3]
+
+
+def test_what_parquet_does_not_keep_is_not_restored_before_it_is_deleted(tmp_path: Path) -> None:
+    """The commit that took the file away deleted it after the restore: live rows were lost."""
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    append(table, [1])
+    (former,) = table.files()
+    content = table.folder.read(former.path)
+    table.write(numbers(2))
+    table.folder.put(former.path, content)
+    with pytest.raises(TableError, match="version 0 cannot be restored"):
+        restore(table, 0)
+    assert table.read()["id"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize("file_format", ["ncf", "parquet"])
+def test_an_interrupt_right_after_the_commit_deletes_none_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: TableFormat
+) -> None:
+    """The log named files that the interrupted write deleted: the table could not be read."""
+    table = Table(Storage(str(tmp_path)), "t", file_format)
+    append(table, list(range(10)))
+
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "put_if_due", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        append(table, [10])
+    assert set(table.read()["id"].to_pylist()) == set(range(11))
+
+
+@pytest.mark.parametrize("file_format", ["ncf", "parquet"])
+def test_a_commit_that_the_disk_has_no_place_for_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_format: TableFormat
+) -> None:
+    """Readers of the plain folder saw its rows, and after a second try all of them twice."""
+    table = Table(Storage(str(tmp_path)), "t", file_format)
+    append(table, [1])
+    before = [entry.key for entry in table.folder.list()]
+
+    def full(storage: Storage, key: str, data: object) -> None:
+        raise StorageError(f"{storage.uri(key)}: No space left on device")
+
+    monkeypatch.setattr(Storage, "put_if_absent", full)
+    with pytest.raises(StorageError, match="No space left"):
+        append(table, [2])
+    assert [entry.key for entry in table.folder.list()] == before
 
 
 def test_what_a_killed_write_left_is_vacuumed_by_its_age(ncf: Table) -> None:

@@ -20,6 +20,7 @@ from neurolake_dagster.errors import (
     TableError,
     TableNotFoundError,
 )
+from neurolake_dagster.ncf.arrow import holds_type
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
@@ -289,3 +290,28 @@ def test_the_first_rows_lose_nothing_either(dataset: DeltaDataset) -> None:
 def test_names_that_differ_by_case_are_told(dataset: DeltaDataset) -> None:
     with pytest.raises(TableError, match=r"\('id', 'ID'\).*differ by case"):
         dataset.write(pa.table({"id": [1], "ID": [2]}))
+
+
+def test_texts_within_others_come_back_as_plain_texts(dataset: DeltaDataset) -> None:
+    """They came as views, which Parquet's writer does not slice."""
+    rows = pa.table({"x": [[{"a": "b", "c": ["d"]}], None]})
+    dataset.write(rows)
+    found = dataset.scan().read_all()
+    assert found.to_pylist() == rows.to_pylist()
+    assert not holds_type(found.schema.field("x").type, pa.types.is_string_view)
+    Table(dataset.storage, "plain", "parquet").write(found)
+
+
+def test_extensions_that_would_not_come_back_are_refused(dataset: DeltaDataset) -> None:
+    """The commit stood, and the table could not be read any more."""
+    rows = pa.table({"id": pa.array([b"0123456789abcdef"], pa.uuid())})
+    with pytest.raises(TableError, match=r"'id' is extension<arrow.uuid>; cast"):
+        dataset.write(rows)
+    assert not dataset.exists()
+
+
+def test_a_damaged_log_is_told_without_the_engine_s_backtrace(dataset: DeltaDataset) -> None:
+    dataset.storage.put(f"{dataset.path}/_delta_log/{0:020d}.json", b"{")
+    with pytest.raises(TableError) as caught:
+        dataset.snapshot()
+    assert "<unknown>" not in str(caught.value)

@@ -121,6 +121,46 @@ def test_a_cut_log_goes_on(table: Table) -> None:
     assert values(Table(table.storage, table.path, "ncf"), 20) == list(range(21))
 
 
+def test_a_cut_at_a_checkpoint_keeps_what_it_begins_with(table: Table) -> None:
+    """Twenty commits later that checkpoint went, and with it ten versions and every vacuum."""
+    for number in range(31):
+        append(table, number)
+    age(table, range(31), days=40)
+    vacuum(table)
+    for number in range(31, 55):
+        append(table, number)
+    assert values(table, 33) == list(range(34))
+    assert vacuum(table).paths == ()
+    assert f"{40:020d}.checkpoint.json" in log_files(table)
+
+
+def test_a_cut_that_was_killed_leaves_no_half_versions(table: Table) -> None:
+    """The next vacuum took what was left for all there was, and deleted live files."""
+    for number in range(16):
+        append(table, number)
+    age(table, range(14), days=40)
+    left = {key: table.folder.read(key) for key in map("_log/{:020d}.json".format, (2, 3, 7))}
+    vacuum(table)
+    for key, content in left.items():
+        table.folder.put(key, content)
+    assert [entry.version for entry in table.history()] == [15, 14, 13]
+    with pytest.raises(TableNotFoundError, match="no version 3"):
+        table.snapshot(3)
+    assert vacuum(table, retention=timedelta(0)).paths == tuple(left)
+    assert values(table) == list(range(16))
+
+
+def test_no_vacuum_where_a_commit_is_missing(table: Table) -> None:
+    """It deleted the live files that only the missing commit had named."""
+    for number in range(12):
+        append(table, number)
+    table.folder.delete([f"_log/{5:020d}.json"])
+    assert values(table) == list(range(12))
+    with pytest.raises(TableError, match="version 6 where 5 was expected"):
+        vacuum(table, retention=timedelta(0))
+    assert values(table) == list(range(12))
+
+
 def test_a_reader_whose_hint_is_older_than_the_cut_finds_the_table(table: Table) -> None:
     for number in range(30):
         append(table, number)

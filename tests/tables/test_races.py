@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from neurolake_dagster.errors import CommitConflictError
-from neurolake_dagster.storage import Storage, StorageOptions
+from neurolake_dagster.storage import Storage, StorageEntry, StorageOptions
 from neurolake_dagster.tables import (
     Commit,
     Partition,
@@ -17,9 +18,13 @@ from neurolake_dagster.tables import (
     evolve_schema,
     merge_rows,
     optimize,
+    restore,
     set_properties,
 )
-from neurolake_dagster.tables.snapshot import TableFormat
+from neurolake_dagster.tables.entry import Entry
+from neurolake_dagster.tables.log import Log
+from neurolake_dagster.tables.snapshot import Snapshot, TableFormat
+from neurolake_dagster.tables.table import Version
 from tests.s3_server import S3Server
 from tests.tables.racing import append, merge, numbers, processes
 
@@ -169,6 +174,100 @@ def test_an_overwrite_refuses_to_take_away_what_it_did_not_see(
     with pytest.raises(CommitConflictError, match=rf"\(based on version 1\) and version 2.*{told}"):
         ncf.write(overtaken_by(lambda: act(ncf)))
     assert 99 not in ids(ncf)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda table: append(table, [7]),
+        lambda table: delete_rows(table, [("id", "=", 3)]),
+        lambda table: table.write(numbers(5)),
+    ],
+    ids=["append", "delete", "overwrite"],
+)
+def test_a_restore_gives_exactly_the_former_version_or_nothing(
+    ncf: Table, act: Callable[[Table], object]
+) -> None:
+    """Rows that came meanwhile stayed, some twice; and a conflict deleted the former files."""
+    append(ncf, [1, 2])
+    ncf.write(numbers(3))
+    expected: list[int] = []
+
+    class Overtaken(Table):
+        def snapshot(self, version: Version = None) -> Snapshot:
+            found = super().snapshot(version)
+            if version is not None:
+                act(ncf)
+                expected.extend(ids(ncf))
+            return found
+
+    with pytest.raises(CommitConflictError, match=r"restore.*whole table|same files"):
+        restore(Overtaken(ncf.storage, ncf.path, "ncf"), 1)
+    assert ids(ncf) == expected
+    restore(ncf, 1)
+    assert ids(ncf) == [1, 2]
+
+
+def test_what_comes_while_others_are_looked_at_is_a_conflict_too(
+    ncf: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change went on top of the newest version, of which it had looked at all but the last.
+
+    Rows that both had rewritten were there twice.
+    """
+    append(ncf, [1, 2, 3])
+    last: list[Callable[[], object]] = [lambda: optimize(ncf, sort_by=["id"])]
+    entries = Log.entries
+
+    def overtaken(log: Log, after: int = -1) -> Iterator[Entry]:
+        yield from list(entries(log, after))
+        if last:
+            last.pop()()
+
+    class Overtaken(Table):
+        def snapshot(self, version: Version = None) -> Snapshot:
+            found = super().snapshot(version)
+            append(ncf, [4])
+            monkeypatch.setattr(Log, "entries", overtaken)
+            return found
+
+    with pytest.raises(CommitConflictError, match=r"delete .*version 4 .*same files"):
+        delete_rows(Overtaken(ncf.storage, ncf.path, "ncf"), [("id", "=", 2)])
+    assert not last
+    assert ids(ncf) == [1, 2, 3, 4]
+
+
+def test_a_listing_that_misses_a_commit_is_made_again(
+    ncf: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vacuum beside writers told of a damaged log."""
+    append(ncf, [1, 2, 3])
+    missed = [f"_log/{1:020d}.json"]
+    listed = Storage.list
+
+    def missing(storage: Storage, prefix: str = "", **options: Any) -> Iterator[StorageEntry]:
+        found = list(listed(storage, prefix, **options))
+        gone = missed.pop() if prefix == "_log" and missed else ""
+        return iter([entry for entry in found if entry.key != gone])
+
+    monkeypatch.setattr(Storage, "list", missing)
+    assert [entry.version for entry in ncf.log.entries()] == [0, 1, 2]
+    assert not missed
+
+
+def test_a_delete_does_not_miss_rows_that_a_restore_brings_back(ncf: Table) -> None:
+    append(ncf, [1, 2, 3])
+    delete_rows(ncf, [("id", "=", 1)])
+
+    class Overtaken(Table):
+        def snapshot(self, version: Version = None) -> Snapshot:
+            found = super().snapshot(version)
+            restore(ncf, 2)
+            return found
+
+    with pytest.raises(CommitConflictError, match="restore"):
+        delete_rows(Overtaken(ncf.storage, ncf.path, "ncf"), [("id", "<", 3)])
+    assert ids(ncf) == [1, 2, 3]
 
 
 def test_a_conflict_is_only_seen_in_the_partitions_concerned(ncf: Table) -> None:

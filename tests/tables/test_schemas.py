@@ -122,3 +122,29 @@ def test_categories_of_any_type_come_back(name: str, table: Table) -> None:
     assert found["c"].to_pylist() == CATEGORIES[name] * 2
     assert table.read(filters=[("c", "=", CATEGORIES[name][0])]).num_rows in (2, 4)
     assert sum(batch.num_rows for batch in table.scan()) == 6
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["x"])]),
+        pa.RunEndEncodedArray.from_arrays(pa.array([1], pa.int32()), pa.array(["a"])),
+        pa.array([[1]], pa.large_list_view(pa.int8())),
+    ],
+    ids=lambda values: str(values.type)[:12],
+)
+def test_nulls_take_types_that_arrow_has_no_cast_to(tmp_path: Path, values: pa.Array) -> None:
+    """The commit stood, and the table could not be read any more."""
+    table = Table(Storage(str(tmp_path)), "t", "ncf")
+    table.write(pa.table({"x": pa.nulls(1)}))
+    table.write(pa.table({"x": values}), mode="append")
+    table.write(pa.table({"x": pa.nulls(1)}), mode="append")
+    assert table.read()["x"].to_pylist() == [None, values[0].as_py(), None]
+
+
+def test_list_views_are_written_as_lists(table: Table) -> None:
+    """A raw ArrowInvalid: Arrow's cast leaves out an offset."""
+    rows = [[1, None], [], None]
+    table.write(pa.table({"x": pa.array([[9], *rows], pa.list_view(pa.int8())).slice(1)}))
+    assert table.read()["x"].type == pa.list_(pa.int8())
+    assert table.read()["x"].to_pylist() == rows

@@ -90,3 +90,18 @@ def test_statistics_follow_renamed_and_added_columns(tmp_path: Path) -> None:
     fresh, added = column_statistics(table.snapshot())
     assert (fresh.name, fresh.minimum, fresh.maximum, fresh.null_count) == ("b", 1, 5, 0)
     assert (added.name, added.minimum, added.null_count) == ("a", None, 2)
+
+
+def test_a_damaged_table_does_not_hide_the_others(storage: Storage) -> None:
+    """The whole search failed."""
+    for name in ("good", "bad"):
+        Table(storage, name, "ncf").write(pa.table({"x": [1]}))
+    DeltaDataset(storage, "worse").write(pa.table({"x": [1]}))
+    storage.put(f"bad/_log/{0:020d}.json", b"{")
+    storage.put(f"worse/_delta_log/{0:020d}.json", b"{")
+    found = {one.path: one for one in search_tables(storage)}
+    assert {path: one.version for path, one in found.items()} == {
+        "bad": None, "good": 0, "worse": None,
+    }  # fmt: skip
+    assert "not JSON" in found["bad"].problem
+    assert [one.path for one in search_tables(storage, "good")] == ["good"]
