@@ -157,7 +157,3 @@ def _show(rows: Sequence[dict[str, Any]], as_text: bool) -> None:
         )
         grid.add_row(*map(Text, cells))
     Console(highlight=False).print(grid)
-
-
-def _told(name: str, value: Any) -> str:
-    return size(value) if name == "bytes" and value is not None else cell(value)
