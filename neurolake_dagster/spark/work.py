@@ -38,6 +38,10 @@ SUMS = {
 UNKNOWN_SERVER = "Spark runs behind a Connect endpoint of somebody else, whose UI is not known here"
 UI_OFF = "the warm server runs without a UI; NEUROLAKE_SPARK__UI_ENABLED=true gives it one"
 STOPPED = "the session was stopped before it could be asked"
+FORGOTTEN = (
+    "Spark keeps numbers of its last jobs and stages only; spark.ui.retainedJobs and "
+    "spark.ui.retainedStages in extra_configs let it keep more"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +106,11 @@ class Watch:
             return _told_by_server(self._work, tag, first.client.token)
         if _is_stopped(first):
             return replace(self._work, missing=STOPPED)
-        counts = _counts_of_jvm(first.sparkContext, tag)
-        return replace(self._work, ui_url=first.sparkContext.uiWebUrl, counts=counts)
+        told = replace(self._work, ui_url=first.sparkContext.uiWebUrl)
+        try:
+            return replace(told, counts=_counts_of_jvm(first.sparkContext, tag))
+        except SparkError as error:
+            return replace(told, missing=str(error))
 
     def close(self) -> None:
         """Watch no longer."""
@@ -151,16 +158,42 @@ def _is_stopped(session: "SparkSession") -> bool:
 
 
 def _counts_of_jvm(context: Any, tag: str) -> dict[str, int]:
-    """The sums of the tagged jobs by the JVM's status store."""
+    """The sums of the tagged jobs by the JVM's status store.
+
+    Raises
+    ------
+    SparkError
+        If it does not have all of them, or not in time.
+    """
+    from py4j.protocol import Py4JJavaError
+
     scala = context._jsc.sc()  # noqa: SLF001  # pyspark shows no status store
-    # The last task's numbers arrive after its job is done.
-    scala.listenerBus().waitUntilEmpty(LISTENERS_TIMEOUT_MS)
-    store = scala.statusStore()
-    jobs = [job for job in _items(store.jobsList(None)) if job.jobTags().contains(tag)]
-    numbers = {number for job in jobs for number in _items(job.stageIds())}
-    stages = [store.lastStageAttempt(number) for number in sorted(numbers)]
+    try:
+        # The last task's numbers arrive after its job is done.
+        scala.listenerBus().waitUntilEmpty(LISTENERS_TIMEOUT_MS)
+        store = scala.statusStore()
+        every = _items(store.jobsList(None))
+        jobs = [job for job in every if job.jobTags().contains(tag)]
+        _check_kept({job.jobId() for job in every}, {job.jobId() for job in jobs})
+        numbers = {number for job in jobs for number in _items(job.stageIds())}
+        stages = [store.lastStageAttempt(number) for number in sorted(numbers)]
+    except Py4JJavaError as exc:
+        cause = str(exc.java_exception.toString())
+        raise SparkError(FORGOTTEN if "NoSuchElement" in cause else cause) from exc
     ran = [stage for stage in stages if stage.status().toString() != "SKIPPED"]
     return _sums(len(jobs), ran, lambda stage, name: int(getattr(stage, name)()))
+
+
+def _check_kept(kept: set[int], tagged: set[int]) -> None:
+    """Refuse numbers of jobs that may be some only: Spark forgets the first ones first.
+
+    Parameters
+    ----------
+    kept
+        The numbers of all jobs that Spark still knows.
+    """
+    if tagged and not kept.issuperset(range(max(min(tagged) - 1, 0), max(tagged))):
+        raise SparkError(FORGOTTEN)
 
 
 def _items(sequence: Any) -> list[Any]:
@@ -203,10 +236,17 @@ def _settled_counts(api: StatusAPI, application: str, tag: str) -> dict[str, int
 
 
 def _look(api: StatusAPI, application: str, tag: str) -> tuple[dict[str, int], bool]:
-    """The sums as they are now, and whether all jobs have ended."""
+    """The sums as they are now, and whether all jobs have ended.
+
+    Raises
+    ------
+    SparkError
+        If the UI does not answer, or has not all of them any more.
+    """
     # The server's tags hold the client's.
     every = api.get(application, "jobs")
     jobs = [job for job in every if any(tag in one for one in job["jobTags"])]
+    _check_kept({job["jobId"] for job in every}, {job["jobId"] for job in jobs})
     numbers = {number for job in jobs for number in job["stageIds"]}
     attempts = [
         api.get(application, f"stages/{number}?details=false") for number in sorted(numbers)

@@ -1,5 +1,6 @@
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,3 +90,28 @@ def test_a_watch_tells_what_is_new_each_time(spark: SparkSession) -> None:
     watch.close()
     assert [one.counts["jobs"] for one in told if one is not None] == [2, 1, 0]
     assert spark.sparkContext.getJobTags() == before
+
+
+@pytest.mark.parametrize("forgotten", ["Job", "Stage"])
+def test_what_spark_forgot_is_told_and_fails_nothing(spark: SparkSession, forgotten: str) -> None:
+    """Spark keeps its last 1,000 jobs and stages; a long step's first ones are gone."""
+    jvm: Any = spark._jvm
+    store = spark.sparkContext._jsc.sc().statusStore()
+    watch = Watch()
+    watch.add(spark)
+    for _ in range(2):
+        spark.range(5).collect()
+    first = store.jobsList(None).apply(1)
+    key = first.jobId()
+    if forgotten == "Stage":
+        key = spark.sparkContext._gateway.new_array(jvm.int, 2)
+        key[0] = first.stageIds().apply(0)
+    kind = jvm.org.apache.spark.util.Utils.classForName(
+        f"org.apache.spark.status.{forgotten}DataWrapper", True, False
+    )
+    store.store().delete(kind, key)
+    work = watch.tell()
+    watch.close()
+    assert work is not None
+    assert not work.counts
+    assert f"retained{forgotten}s" in work.missing
