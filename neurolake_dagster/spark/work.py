@@ -168,6 +168,7 @@ def _counts_of_jvm(context: Any, tag: str) -> dict[str, int]:
     from py4j.protocol import Py4JJavaError
 
     scala = context._jsc.sc()  # noqa: SLF001  # pyspark shows no status store
+    gateway = context._gateway  # noqa: SLF001  # pyspark has no public way
     try:
         # The last task's numbers arrive after its job is done.
         scala.listenerBus().waitUntilEmpty(LISTENERS_TIMEOUT_MS)
@@ -176,11 +177,18 @@ def _counts_of_jvm(context: Any, tag: str) -> dict[str, int]:
         jobs = [job for job in every if job.jobTags().contains(tag)]
         _check_kept({job.jobId() for job in every}, {job.jobId() for job in jobs})
         numbers = {number for job in jobs for number in _items(job.stageIds())}
-        stages = [store.lastStageAttempt(number) for number in sorted(numbers)]
+        bare = (
+            False,
+            gateway.jvm.java.util.ArrayList(),
+            False,
+            gateway.new_array(gateway.jvm.double, 0),
+        )
+        attempts = [_items(store.stageData(number, *bare)) for number in sorted(numbers)]
     except Py4JJavaError as exc:
-        cause = str(exc.java_exception.toString())
-        raise SparkError(FORGOTTEN if "NoSuchElement" in cause else cause) from exc
-    ran = [stage for stage in stages if stage.status().toString() != "SKIPPED"]
+        raise SparkError(str(exc.java_exception.toString())) from exc
+    if not all(attempts):
+        raise SparkError(FORGOTTEN)
+    ran = [[one for one in each if one.status().toString() != "SKIPPED"] for each in attempts]
     return _sums(len(jobs), ran, lambda stage, name: int(getattr(stage, name)()))
 
 
@@ -201,10 +209,18 @@ def _items(sequence: Any) -> list[Any]:
     return [sequence.apply(index) for index in range(sequence.size())]
 
 
-def _sums(jobs: int, ran: list[Any], value: Callable[[Any, str], int]) -> dict[str, int]:
-    """The counts of some jobs; a stage that was skipped did nothing and is not among `ran`."""
-    sums = {name: sum(value(stage, spark) for stage in ran) for name, spark in SUMS.items()}
-    return {"jobs": jobs, "stages": len(ran), **sums}
+def _sums(jobs: int, ran: list[list[Any]], value: Callable[[Any, str], int]) -> dict[str, int]:
+    """The counts of some jobs.
+
+    Parameters
+    ----------
+    ran
+        Of each stage the attempts: where an executor is lost, Spark does a part again. One that
+        was skipped did nothing and has none.
+    """
+    each = [attempt for attempts in ran for attempt in attempts]
+    sums = {name: sum(value(one, spark) for one in each) for name, spark in SUMS.items()}
+    return {"jobs": jobs, "stages": sum(map(bool, ran)), **sums}
 
 
 def _told_by_server(work: SparkWork, tag: str, token: str | None) -> SparkWork:
@@ -251,7 +267,6 @@ def _look(api: StatusAPI, application: str, tag: str) -> tuple[dict[str, int], b
     attempts = [
         api.get(application, f"stages/{number}?details=false") for number in sorted(numbers)
     ]
-    stages = [max(one, key=lambda attempt: attempt["attemptId"]) for one in attempts]
-    ran = [stage for stage in stages if stage["status"] != "SKIPPED"]
+    ran = [[one for one in each if one["status"] != "SKIPPED"] for each in attempts]
     counts = _sums(len(jobs), ran, lambda stage, name: int(stage[name]))
     return counts, all(job["status"] != "RUNNING" for job in jobs)

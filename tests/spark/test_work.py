@@ -1,5 +1,6 @@
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from neurolake_dagster import ncf
 from neurolake_dagster.spark import Watch, measured
+from neurolake_dagster.spark.work import SUMS, _look
 
 pytestmark = pytest.mark.spark
 
@@ -115,3 +117,22 @@ def test_what_spark_forgot_is_told_and_fails_nothing(spark: SparkSession, forgot
     assert work is not None
     assert not work.counts
     assert f"retained{forgotten}s" in work.missing
+
+
+def test_all_attempts_of_a_stage_are_counted() -> None:
+    """Of a stage that a lost executor made Spark do again, the last attempt alone was."""
+    numbers = dict.fromkeys(SUMS.values(), 0)
+    attempts = [
+        {**numbers, "status": status, "numTasks": tasks, "inputRecords": rows}
+        for status, tasks, rows in (("FAILED", 3, 70), ("COMPLETE", 1, 30))
+    ]
+    skipped = [{**numbers, "status": "SKIPPED", "numTasks": 9}]
+    answers = {
+        "jobs": [{"jobId": 0, "jobTags": ["the-tag"], "stageIds": [1, 2], "status": "SUCCEEDED"}],
+        "stages/1?details=false": attempts,
+        "stages/2?details=false": skipped,
+    }
+    api: Any = SimpleNamespace(get=lambda _application, path: answers[path])
+    counts, has_ended = _look(api, "app", "tag")
+    assert has_ended
+    assert [counts[one] for one in ("jobs", "stages", "tasks", "input_rows")] == [1, 1, 4, 100]
