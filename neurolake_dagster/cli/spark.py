@@ -31,7 +31,11 @@ def spark() -> None:
 
 @spark.command()
 @click.option(
-    "--idle-timeout", default=IDLE_TIMEOUT_S, show_default=True, help="Seconds without a client."
+    "--idle-timeout",
+    type=click.IntRange(min=1),
+    default=IDLE_TIMEOUT_S,
+    show_default=True,
+    help="Seconds without a client.",
 )
 def start(idle_timeout: int) -> None:
     """Start it with the environment's settings; does nothing where it runs."""

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # By it pyspark turns all of a process to Connect.
 MODE = "SPARK_CONNECT_MODE_ENABLED"
+# Each waits four times as long as the one before: 4 s in all.
+LOCAL_RETRIES = 4
+# Any key does, to ask whether a session lives.
+ANY_KEY = "spark.app.id"
 
 
 def is_up(remote: str) -> bool:
@@ -29,8 +33,14 @@ def is_up(remote: str) -> bool:
     return answers(port, host)
 
 
-def open_session(remote: str) -> "SparkSession":
+def open_session(remote: str, *, is_local: bool = False) -> "SparkSession":
     """A session of its own on a server, whatever sessions there are.
+
+    Parameters
+    ----------
+    is_local
+        Whether the server is this machine's warm one. Once gone it comes back elsewhere: its
+        queries fail within seconds then, not within the minutes that a client otherwise waits.
 
     Raises
     ------
@@ -45,9 +55,44 @@ def open_session(remote: str) -> "SparkSession":
 
     import_client()
     session = SparkSession.builder.remote(remote).create()
+    if is_local:
+        from pyspark.sql.connect.client.retries import DefaultPolicy
+
+        session.client.set_retry_policies([DefaultPolicy(max_retries=LOCAL_RETRIES)])
     # Closed while its threads live: by the interpreter's own end it waits for them, for good.
-    atexit.register(session.stop)
+    atexit.register(close, session, remote)
     return session
+
+
+def close(session: "SparkSession", remote: str) -> None:
+    """Stop a session, also one whose server is gone: a client retries for many minutes to tell it.
+
+    Parameters
+    ----------
+    remote
+        The address of its server.
+    """
+    if not session.is_stopped:  # type: ignore[attr-defined]
+        session.release_session_on_close = is_up(remote)  # type: ignore[attr-defined]
+        session.stop()
+
+
+def has_ended(session: "SparkSession", remote: str) -> bool:
+    """Whether a session cannot be used any more: stopped here, or ended by its server.
+
+    A server ends sessions that nobody uses for an hour, and all when it is restarted.
+    """
+    from pyspark.errors import PySparkException
+
+    if session.is_stopped or not is_up(remote):  # type: ignore[attr-defined]
+        return True
+    try:
+        values(session, [ANY_KEY])
+    except PySparkException as exc:
+        if "INVALID_HANDLE" not in str(exc):
+            raise
+        return True
+    return False
 
 
 def is_used() -> bool:

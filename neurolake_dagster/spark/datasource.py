@@ -58,6 +58,14 @@ OPTIONS = (
     *("maxPartitionBytes", "ifExists", "partitionBy", "partitionOverwriteMode"),
     *("endpoint", "region", "secure", *SECRETS),
 )
+# Options by which Spark itself tells what was asked for, and what there is instead.
+REFUSED = {
+    "location": "Spark's catalog holds no NCF tables, so CREATE TABLE makes none; read the path: "
+    "spark.read.format('ncf').load(path), or in SQL "
+    "CREATE TEMPORARY VIEW name USING ncf OPTIONS (path '...')",
+    "__clustering_columns": "clusterBy is not supported; sort the rows before they are written, "
+    "or use partitionBy",
+}
 
 
 class NCFDataSource(DataSource):
@@ -77,6 +85,9 @@ class NCFDataSource(DataSource):
     def __init__(self, options: dict[str, str]) -> None:
         super().__init__(options)
         known = {name.lower(): name for name in OPTIONS}
+        for name, reason in REFUSED.items():
+            if name in options:
+                raise SettingsError(f"ncf: {reason}")
         for name in options:
             if name.lower() not in known:
                 near = difflib.get_close_matches(name.lower(), known, 1) or list(known)

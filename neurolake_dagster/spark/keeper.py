@@ -3,6 +3,7 @@
 Run by `neurolake_dagster.spark.server`, never by hand; its output is the server's log.
 """
 
+import ctypes
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from neurolake_dagster.spark.jars import spark_home
 
 POLL_S = 1.0
 STOP_TIMEOUT_S = 20
+PR_SET_PDEATHSIG = 1
 MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
 
 
@@ -27,6 +29,7 @@ def main(port: int, idle_timeout_s: int, master: str, properties: str) -> int:
             "spark-internal",
         ],
         stdin=subprocess.DEVNULL,
+        preexec_fn=_end_with_keeper,
     )
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -48,6 +51,12 @@ def main(port: int, idle_timeout_s: int, master: str, properties: str) -> int:
     except subprocess.TimeoutExpired:
         server.kill()
         return server.wait()
+
+
+def _end_with_keeper() -> None:
+    """Let Linux end this process, the server to be, when its keeper is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _is_idle(pid: int, port: int) -> bool:

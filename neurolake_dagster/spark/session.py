@@ -162,6 +162,7 @@ def _find_or_open(settings: SparkSettings, storage: StorageSettings) -> "SparkSe
     """The session of these settings; hold the lock."""
     _forget_stopped()
     wanted = _wanted(settings, storage)
+    _forget_ended(wanted)
     engine = _engines.get(wanted.place.remote)
     if engine is None:
         _refuse_mixture(wanted.place)
@@ -247,7 +248,7 @@ def _share(engine: Engine, wanted: Wanted) -> "SparkSession":
 
 def _open_remote(wanted: Wanted) -> "SparkSession":
     assert wanted.place.remote is not None
-    session = connect.open_session(wanted.place.remote)
+    session = connect.open_session(wanted.place.remote, is_local=wanted.place.is_ours)
     server = None if wanted.place.is_ours else find_server()
     has_package = wanted.place.is_ours and wanted.settings.is_local
     if (
@@ -354,6 +355,15 @@ def _forget_stopped() -> None:
             engine.root = next(iter(engine.sessions.values()))
 
 
+def _forget_ended(wanted: Wanted) -> None:
+    """Drop the wanted session where its Connect server has ended it."""
+    remote = wanted.place.remote
+    session = _engines[remote].sessions.get(wanted.key) if remote in _engines else None
+    if remote is not None and session is not None and connect.has_ended(session, remote):
+        connect.close(session, remote)
+        _forget_stopped()
+
+
 def _refuse_mixture(place: Place) -> None:
     """Keep a process to classic sessions or to Connect ones: pyspark cannot have both."""
     if place.remote is not None:
@@ -376,7 +386,10 @@ def _refuse_mixture(place: Place) -> None:
 def _drop(remote: str | None) -> None:
     """Stop all sessions of an engine."""
     for session in _sessions(_engines.pop(remote)):
-        session.stop()
+        if remote is None:
+            session.stop()
+        else:
+            connect.close(session, remote)
     if remote is not None and not _engines:
         connect.leave()
 

@@ -44,7 +44,7 @@ class StatusAPI:
         Raises
         ------
         SparkError
-            If there is none, or it is no JSON.
+            If there is none, or it is no JSON; so also if Spark does not know the thing any more.
         """
         url = "/".join(["/api/v1/applications", *path])
         try:

@@ -38,6 +38,10 @@ SUMS = {
 UNKNOWN_SERVER = "Spark runs behind a Connect endpoint of somebody else, whose UI is not known here"
 UI_OFF = "the warm server runs without a UI; NEUROLAKE_SPARK__UI_ENABLED=true gives it one"
 STOPPED = "the session was stopped before it could be asked"
+FORGOTTEN = (
+    "Spark keeps numbers of its last jobs and stages only; spark.ui.retainedJobs and "
+    "spark.ui.retainedStages in extra_configs let it keep more"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +106,11 @@ class Watch:
             return _told_by_server(self._work, tag, first.client.token)
         if _is_stopped(first):
             return replace(self._work, missing=STOPPED)
-        counts = _counts_of_jvm(first.sparkContext, tag)
-        return replace(self._work, ui_url=first.sparkContext.uiWebUrl, counts=counts)
+        told = replace(self._work, ui_url=first.sparkContext.uiWebUrl)
+        try:
+            return replace(told, counts=_counts_of_jvm(first.sparkContext, tag))
+        except SparkError as error:
+            return replace(told, missing=str(error))
 
     def close(self) -> None:
         """Watch no longer."""
@@ -151,16 +158,50 @@ def _is_stopped(session: "SparkSession") -> bool:
 
 
 def _counts_of_jvm(context: Any, tag: str) -> dict[str, int]:
-    """The sums of the tagged jobs by the JVM's status store."""
+    """The sums of the tagged jobs by the JVM's status store.
+
+    Raises
+    ------
+    SparkError
+        If it does not have all of them, or not in time.
+    """
+    from py4j.protocol import Py4JJavaError
+
     scala = context._jsc.sc()  # noqa: SLF001  # pyspark shows no status store
-    # The last task's numbers arrive after its job is done.
-    scala.listenerBus().waitUntilEmpty(LISTENERS_TIMEOUT_MS)
-    store = scala.statusStore()
-    jobs = [job for job in _items(store.jobsList(None)) if job.jobTags().contains(tag)]
-    numbers = {number for job in jobs for number in _items(job.stageIds())}
-    stages = [store.lastStageAttempt(number) for number in sorted(numbers)]
-    ran = [stage for stage in stages if stage.status().toString() != "SKIPPED"]
+    gateway = context._gateway  # noqa: SLF001  # pyspark has no public way
+    try:
+        # The last task's numbers arrive after its job is done.
+        scala.listenerBus().waitUntilEmpty(LISTENERS_TIMEOUT_MS)
+        store = scala.statusStore()
+        every = _items(store.jobsList(None))
+        jobs = [job for job in every if job.jobTags().contains(tag)]
+        _check_kept({job.jobId() for job in every}, {job.jobId() for job in jobs})
+        numbers = {number for job in jobs for number in _items(job.stageIds())}
+        bare = (
+            False,
+            gateway.jvm.java.util.ArrayList(),
+            False,
+            gateway.new_array(gateway.jvm.double, 0),
+        )
+        attempts = [_items(store.stageData(number, *bare)) for number in sorted(numbers)]
+    except Py4JJavaError as exc:
+        raise SparkError(str(exc.java_exception.toString())) from exc
+    if not all(attempts):
+        raise SparkError(FORGOTTEN)
+    ran = [[one for one in each if one.status().toString() != "SKIPPED"] for each in attempts]
     return _sums(len(jobs), ran, lambda stage, name: int(getattr(stage, name)()))
+
+
+def _check_kept(kept: set[int], tagged: set[int]) -> None:
+    """Refuse numbers of jobs that may be some only: Spark forgets the first ones first.
+
+    Parameters
+    ----------
+    kept
+        The numbers of all jobs that Spark still knows.
+    """
+    if tagged and not kept.issuperset(range(max(min(tagged) - 1, 0), max(tagged))):
+        raise SparkError(FORGOTTEN)
 
 
 def _items(sequence: Any) -> list[Any]:
@@ -168,10 +209,18 @@ def _items(sequence: Any) -> list[Any]:
     return [sequence.apply(index) for index in range(sequence.size())]
 
 
-def _sums(jobs: int, ran: list[Any], value: Callable[[Any, str], int]) -> dict[str, int]:
-    """The counts of some jobs; a stage that was skipped did nothing and is not among `ran`."""
-    sums = {name: sum(value(stage, spark) for stage in ran) for name, spark in SUMS.items()}
-    return {"jobs": jobs, "stages": len(ran), **sums}
+def _sums(jobs: int, ran: list[list[Any]], value: Callable[[Any, str], int]) -> dict[str, int]:
+    """The counts of some jobs.
+
+    Parameters
+    ----------
+    ran
+        Of each stage the attempts: where an executor is lost, Spark does a part again. One that
+        was skipped did nothing and has none.
+    """
+    each = [attempt for attempts in ran for attempt in attempts]
+    sums = {name: sum(value(one, spark) for one in each) for name, spark in SUMS.items()}
+    return {"jobs": jobs, "stages": sum(map(bool, ran)), **sums}
 
 
 def _told_by_server(work: SparkWork, tag: str, token: str | None) -> SparkWork:
@@ -203,15 +252,21 @@ def _settled_counts(api: StatusAPI, application: str, tag: str) -> dict[str, int
 
 
 def _look(api: StatusAPI, application: str, tag: str) -> tuple[dict[str, int], bool]:
-    """The sums as they are now, and whether all jobs have ended."""
+    """The sums as they are now, and whether all jobs have ended.
+
+    Raises
+    ------
+    SparkError
+        If the UI does not answer, or has not all of them any more.
+    """
     # The server's tags hold the client's.
     every = api.get(application, "jobs")
     jobs = [job for job in every if any(tag in one for one in job["jobTags"])]
+    _check_kept({job["jobId"] for job in every}, {job["jobId"] for job in jobs})
     numbers = {number for job in jobs for number in job["stageIds"]}
     attempts = [
         api.get(application, f"stages/{number}?details=false") for number in sorted(numbers)
     ]
-    stages = [max(one, key=lambda attempt: attempt["attemptId"]) for one in attempts]
-    ran = [stage for stage in stages if stage["status"] != "SKIPPED"]
+    ran = [[one for one in each if one["status"] != "SKIPPED"] for each in attempts]
     counts = _sums(len(jobs), ran, lambda stage, name: int(stage[name]))
     return counts, all(job["status"] != "RUNNING" for job in jobs)

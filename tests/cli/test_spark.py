@@ -49,6 +49,13 @@ def test_the_table_names_options_values_and_origins(monkeypatch: pytest.MonkeyPa
     assert "hidden" not in found.stdout
 
 
+@pytest.mark.parametrize("seconds", ["0", "-5"])
+def test_a_server_that_would_end_at_once_is_refused(seconds: str) -> None:
+    found = CliRunner().invoke(main, ["spark", "start", "--idle-timeout", seconds])
+    assert found.exit_code != 0
+    assert "x>=1" in found.output
+
+
 @pytest.mark.spark
 def test_values_are_those_of_the_running_session(
     spark: SparkSession, monkeypatch: pytest.MonkeyPatch

@@ -138,3 +138,13 @@ def test_failing_writer_leaves_the_old_file(table: pa.Table, tmp_path: Path) -> 
         writer.write_table(table.select(["key"]))
     assert ncf.read_table(path).equals(table)
     assert [entry.name for entry in tmp_path.iterdir()] == ["kept.ncf"]
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+def test_sorted_floats_with_infinite_ends_come_back(at_end: bool) -> None:
+    """Whole runs of the sample are without a decimal: those that begin behind it are nowhere."""
+    decimals = np.arange(50_000) // 8 / 100
+    infinite = np.full(15_000, np.inf if at_end else -np.inf)
+    parts = [decimals, infinite] if at_end else [infinite, decimals]
+    table = pa.table({"x": np.concatenate(parts)})
+    assert ncf.read_table(write_bytes(table)).equals(table)

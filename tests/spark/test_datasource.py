@@ -684,6 +684,8 @@ def test_wrong_places_and_columns_are_told(spark: SparkSession, file: str) -> No
         ({"colums": "a"}, "unknown option 'colums'; did you mean columns"),
         ({"mergeSchema": "yes"}, "option mergeSchema: expected false or true, got 'yes'"),
         ({"version": "x"}, "option version: expected a whole number, got 'x'"),
+        ({"location": "/data"}, "Spark's catalog holds no NCF tables"),
+        ({"__clustering_columns": '["a"]'}, "clusterBy is not supported"),
         ({"paths": "[bad"}, r"option paths: expected a JSON list, got '\[bad'"),
     ],
 )

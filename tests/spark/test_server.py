@@ -61,6 +61,16 @@ import pandas as pd
 found = spark.createDataFrame(pd.DataFrame({"k": [1, 2]})).toPandas()
 print(before, isinstance(found, pd.DataFrame), str(found["k"].tolist()).replace(" ", ""))
 """
+HELD = """
+import sys
+from neurolake_dagster.resources import SparkResource
+resource = SparkResource(remote="auto")
+first = resource.spark_session
+first.client.release_session()
+second = resource.spark_session
+print(second.range(5).count(), second is resource.spark_session, second is first, flush=True)
+sys.stdin.readline()
+"""
 CHAIN = """
 import os
 import dagster as dg
@@ -109,16 +119,18 @@ class Machine:
         self.cache.mkdir()
         (self.cache / "jars").symlink_to(CacheSettings.load().dir.absolute() / "jars")
 
-    def run(self, *command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-        options = {
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
             "NEUROLAKE_CACHE__DIR": str(self.cache),
             "NEUROLAKE_SPARK__MASTER": "local[2]",
             "NEUROLAKE_SPARK__UI_ENABLED": "false",
-            **settings,
         }
+
+    def run(self, *command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             command,
-            env=os.environ | options,
+            env=self.environment | settings,
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -226,6 +238,29 @@ def test_a_wrong_token_is_refused(machine: Machine, lines: list[str]) -> None:
     assert "nvalid authentication token" in found.stderr or "UNAUTHENTICATED" in found.stderr
 
 
+@pytest.fixture(scope="module")
+def held(machine: Machine, lines: list[str]) -> Iterator["subprocess.Popen[str]"]:
+    """A process that keeps its session."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD],
+        env=machine.environment,
+        cwd=machine.folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_a_session_that_the_server_ended_is_followed_by_another(
+    held: "subprocess.Popen[str]",
+) -> None:
+    """A server ends what nobody used for an hour; the process had it for good."""
+    assert held.stdout is not None
+    assert held.stdout.readline().split() == ["5", "True", "False"]
+
+
 def test_stop_leaves_no_process(machine: Machine, lines: list[str]) -> None:
     keeper = psutil.Process(int(lines[0].split("process ")[1].split(",")[0]))
     family = [keeper, *keeper.children(recursive=True)]
@@ -234,6 +269,12 @@ def test_stop_leaves_no_process(machine: Machine, lines: list[str]) -> None:
     assert not [one for one in family if one.is_running() and one.status() != "zombie"]
     assert machine.spark("stop").stdout.strip() == "no Spark server ran"
     assert machine.spark("status").returncode == 1
+
+
+def test_a_process_ends_after_its_server(held: "subprocess.Popen[str]") -> None:
+    """It told the server that it goes, for ten minutes."""
+    held.communicate("\n", timeout=60)
+    assert held.returncode == 0
 
 
 def test_an_idle_server_ends_itself(machine: Machine) -> None:

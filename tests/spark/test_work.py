@@ -1,5 +1,7 @@
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from neurolake_dagster import ncf
 from neurolake_dagster.spark import Watch, measured
+from neurolake_dagster.spark.work import SUMS, _look
 
 pytestmark = pytest.mark.spark
 
@@ -89,3 +92,47 @@ def test_a_watch_tells_what_is_new_each_time(spark: SparkSession) -> None:
     watch.close()
     assert [one.counts["jobs"] for one in told if one is not None] == [2, 1, 0]
     assert spark.sparkContext.getJobTags() == before
+
+
+@pytest.mark.parametrize("forgotten", ["Job", "Stage"])
+def test_what_spark_forgot_is_told_and_fails_nothing(spark: SparkSession, forgotten: str) -> None:
+    """Spark keeps its last 1,000 jobs and stages; a long step's first ones are gone."""
+    jvm: Any = spark._jvm
+    store = spark.sparkContext._jsc.sc().statusStore()
+    watch = Watch()
+    watch.add(spark)
+    for _ in range(2):
+        spark.range(5).collect()
+    first = store.jobsList(None).apply(1)
+    key = first.jobId()
+    if forgotten == "Stage":
+        key = spark.sparkContext._gateway.new_array(jvm.int, 2)
+        key[0] = first.stageIds().apply(0)
+    kind = jvm.org.apache.spark.util.Utils.classForName(
+        f"org.apache.spark.status.{forgotten}DataWrapper", True, False
+    )
+    store.store().delete(kind, key)
+    work = watch.tell()
+    watch.close()
+    assert work is not None
+    assert not work.counts
+    assert f"retained{forgotten}s" in work.missing
+
+
+def test_all_attempts_of_a_stage_are_counted() -> None:
+    """Of a stage that a lost executor made Spark do again, the last attempt alone was."""
+    numbers = dict.fromkeys(SUMS.values(), 0)
+    attempts = [
+        {**numbers, "status": status, "numTasks": tasks, "inputRecords": rows}
+        for status, tasks, rows in (("FAILED", 3, 70), ("COMPLETE", 1, 30))
+    ]
+    skipped = [{**numbers, "status": "SKIPPED", "numTasks": 9}]
+    answers = {
+        "jobs": [{"jobId": 0, "jobTags": ["the-tag"], "stageIds": [1, 2], "status": "SUCCEEDED"}],
+        "stages/1?details=false": attempts,
+        "stages/2?details=false": skipped,
+    }
+    api: Any = SimpleNamespace(get=lambda _application, path: answers[path])
+    counts, has_ended = _look(api, "app", "tag")
+    assert has_ended
+    assert [counts[one] for one in ("jobs", "stages", "tasks", "input_rows")] == [1, 1, 4, 100]

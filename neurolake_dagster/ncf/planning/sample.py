@@ -78,8 +78,9 @@ class Sample:
         """Return those of other ``values``, as many as these, that ``mask`` keeps."""
         if mask.all():
             return Sample(values, self.joints, self.run_rows)
-        before = np.cumsum(mask)
-        return Sample(values[mask], before[self.joints - 1])
+        kept, joints = values[mask], np.cumsum(mask)[self.joints - 1]
+        # Nothing begins behind the last row, where the last runs are gone whole.
+        return Sample(kept, joints[joints < len(kept)])
 
 
 NO_JOINTS = np.zeros(0, np.int64)

@@ -1,0 +1,37 @@
+"""The keeper of the warm server, with a server that is none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+KEEPER = """
+import sys
+from pathlib import Path
+from neurolake_dagster.spark import keeper
+keeper.spark_home = lambda: Path(sys.argv[1])
+keeper.main(1, 1000, "local", "none")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+def test_the_server_does_not_outlive_a_killed_keeper(tmp_path: Path) -> None:
+    """It stayed, with its memory, and no command found it any more."""
+    submit = tmp_path / "bin" / "spark-submit"
+    submit.parent.mkdir()
+    submit.write_text("#!/bin/sh\necho up\nexec sleep 100\n")
+    submit.chmod(0o755)
+    with subprocess.Popen(
+        [sys.executable, "-c", KEEPER, str(tmp_path)], stdout=subprocess.PIPE
+    ) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline() == b"up\n"
+        servers = psutil.Process(keeper.pid).children()
+        keeper.kill()
+    _gone, alive = psutil.wait_procs(servers, timeout=20)
+    for one in alive:
+        one.kill()
+    assert len(servers) == 1
+    assert not alive
