@@ -162,8 +162,9 @@ class _ParquetWriter:
 
     def abandon(self) -> None:
         self._held = []
-        # Unclosed, pyarrow's writer would write its footer when it is collected.
-        with suppress(OSError, pa.ArrowException):
+        # Unclosed, pyarrow's writer would write its footer when it is collected. Into a sink that
+        # failed that fails too, with pyarrow's errors, ours or, closed before, a RuntimeError.
+        with suppress(Exception):
             self._writer.close()
 
     def _write_held(self) -> None:
