@@ -4,7 +4,7 @@ import io
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from neurolake_dagster.errors import (
     StorageUnavailableError,
 )
 from neurolake_dagster.storage import Storage, StorageOptions
+from neurolake_dagster.storage.credentials import profile_credentials
+from neurolake_dagster.tables.delta import DeltaDataset
 from tests.s3_server import S3Server, open_client
 
 TOLD_WITHIN_S = 15
@@ -179,7 +181,13 @@ def test_a_missing_object_is_told_with_its_address(storage: Storage) -> None:
             call("no/such")
 
 
-@pytest.mark.parametrize("root", ["", "gs://bucket/x", "s3://", "s3:///x"])
+@pytest.mark.parametrize(
+    "root",
+    [
+        *("", "gs://bucket/x", "s3://", "s3:///x", "s3:/bucket/x"),
+        *("s3://b/a//b", "s3://b/../x", "s3://b/a\\b", "s3://b/a\tb"),
+    ],
+)
 def test_a_root_we_do_not_know_is_refused(root: str) -> None:
     with pytest.raises(SettingsError, match="storage root"):
         Storage(root)
@@ -188,6 +196,7 @@ def test_a_root_we_do_not_know_is_refused(root: str) -> None:
 def test_addresses_follow_the_reader(tmp_path: Path) -> None:
     local = Storage(f"file://{tmp_path}/a%20b")
     assert local.uri("x/y") == local.spark_uri("x/y") == f"{tmp_path}/a b/x/y"
+    assert Storage(f"file:{tmp_path}/a%20b") == local
     remote = Storage("s3://bucket/p/").child("q")
     assert remote.uri("x") == "s3://bucket/p/q/x"
     assert remote.spark_uri("x") == "s3a://bucket/p/q/x"
@@ -249,15 +258,83 @@ def test_an_unusable_store_is_told_soon(
     assert s3_server.secret_key not in str(caught.value)
 
 
+@pytest.fixture
+def stray_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What obstore and deltalake would mix into explicit settings: each made every call fail."""
+    strays = {
+        "SESSION_TOKEN": "stray",
+        "ENDPOINT_URL": "http://127.0.0.1:9",
+        "ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "CONDITIONAL_PUT": "disabled",
+        "SKIP_SIGNATURE": "true",
+        "VIRTUAL_HOSTED_STYLE_REQUEST": "true",
+    }
+    for name, value in strays.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
+@pytest.mark.usefixtures("stray_variables")
 def test_aws_variables_of_the_environment_are_not_mixed_in(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+    s3_server: S3Server, tmp_path: Path
 ) -> None:
-    """obstore mixes them into explicit keys: a stray session token made each call a 403."""
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "stray")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    storage = Storage(f"s3://{s3_server.bucket}/env", s3_options(s3_server))
+    storage = Storage(f"s3://{s3_server.bucket}/{tmp_path.name}", s3_options(s3_server))
+    storage.put_if_absent("x", b"1")
+    assert storage.read("x") == b"1"
+
+
+@pytest.fixture
+def profile(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StorageOptions]:
+    """Options without keys, which a profile of AWS has."""
+    file = tmp_path / "credentials"
+    file.write_text(
+        "[default]\naws_access_key_id = not\naws_secret_access_key = these\n"
+        f"[dev]\naws_access_key_id = {s3_server.access_key}\n"
+        f"aws_secret_access_key = {s3_server.secret_key}\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_PROFILE", "dev")
+    profile_credentials.cache_clear()
+    yield s3_options(s3_server, access_key=None, secret_key=None)
+    profile_credentials.cache_clear()
+
+
+def test_without_keys_the_profile_in_force_has_them(
+    profile: StorageOptions, tmp_path: Path
+) -> None:
+    """obstore reads no profiles: it asked for an instance's role, and was refused."""
+    storage = Storage(f"s3://lake/{tmp_path.name}", profile)
     storage.put("x", b"1")
     assert storage.read("x") == b"1"
+
+
+def test_a_profile_that_is_not_there_is_named(
+    profile: StorageOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "gone")
+    with pytest.raises(StorageAccessError, match=r"profile \(gone\) could not be found.*correct"):
+        Storage("s3://lake/gone", profile).read("x")
+
+
+@pytest.mark.parametrize("engine", [lambda s: s.read("x"), lambda s: DeltaDataset(s, "t").open()])
+@pytest.mark.parametrize(
+    ("endpoint", "cause"),
+    [
+        ("http://127.0.0.1:9", "nothing listens there"),
+        ("http://no-such-host.invalid", "no host has that name"),
+        ("https://{place}", "speaks no TLS"),
+    ],
+)
+def test_it_is_told_why_a_store_does_not_answer(
+    s3_server: S3Server, engine: Callable[[Storage], object], endpoint: str, cause: str
+) -> None:
+    place = s3_server.endpoint.removeprefix("http://")
+    options = s3_options(s3_server, endpoint=endpoint.format(place=place))
+    with pytest.raises(StorageUnavailableError, match=f"the store does not answer: .*{cause}"):
+        engine(Storage("s3://lake", options))
 
 
 def test_an_aborted_multipart_upload_leaves_no_parts(s3_server: S3Server) -> None:

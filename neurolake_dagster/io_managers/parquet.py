@@ -1,5 +1,6 @@
 """Assets as Parquet: plain folders for everyone, committed atomically for us."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from neurolake_dagster.io_managers.table import TableIOManager
 from neurolake_dagster.tables import DataFile, Snapshot, Stage, Staged, Table
 from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.snapshot import TableFormat
+
+# What Spark reads as a pattern; the storage's root may have it in a name.
+_GLOB = re.compile(r"[*?\[\]{}\\]")
 
 
 class ParquetIOManager(TableIOManager):
@@ -45,7 +49,8 @@ class ParquetIOManager(TableIOManager):
         plan: ReadPlan,  # noqa: ARG002 - Spark itself pushes into Parquet what is asked of it
     ) -> Any:
         chosen = snapshot.files if files is None else files
-        return session.read.parquet(*[table.folder.spark_uri(file.path) for file in chosen])
+        paths = (table.folder.spark_uri(file.path) for file in chosen)
+        return session.read.parquet(*[_GLOB.sub(r"\\\g<0>", path) for path in paths])
 
 
 def _stage_partitions(where: str, scope: Scope, stage: Stage, frame: Any) -> Staged:

@@ -1,6 +1,6 @@
 """``NEUROLAKE_STORAGE__*``: where the tables lie and how that store is reached."""
 
-import urllib.parse
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -67,9 +67,9 @@ class StorageSettings(Settings):
     @field_validator("root")
     @classmethod
     def _check_root(cls, value: str) -> str:
-        scheme = urllib.parse.urlsplit(value).scheme
-        if "://" in value and scheme not in ("s3", "file"):
-            raise ValueError(f"expected a folder or s3://bucket/prefix, got scheme {scheme!r}")
+        scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]+):/", value)
+        if scheme is not None and scheme[1].lower() not in ("s3", "file"):
+            raise ValueError(f"expected a folder or s3://bucket/prefix, got scheme {scheme[1]!r}")
         return value
 
     @field_validator("endpoint")
@@ -90,11 +90,6 @@ class StorageSettings(Settings):
                 fields=("secure", "endpoint"),
                 message=f"{self.secure} contradicts the scheme of {self.endpoint}; drop one",
             )
-
-    @property
-    def is_s3(self) -> bool:
-        """Whether the tables lie in an object store."""
-        return self.root.startswith("s3://")
 
     @property
     def asked_tls(self) -> bool | None:

@@ -97,8 +97,10 @@ SWITCHES: dict[str, dict[str, str]] = {
 IMPATIENCE: dict[str, str] = {
     f"{S3A}attempts.maximum": "3",
     f"{S3A}retry.limit": "2",
-    f"{S3A}connection.establish.timeout": "5s",
+    # The least that S3A takes.
+    f"{S3A}connection.establish.timeout": "15s",
 }
+MACHINE_CREDENTIALS = "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
 # TCP between the JVM and its Python workers waits 40 ms for an acknowledgement at a task's start.
 WORKERS: dict[str, str] = {"spark.python.unix.domain.socket.enabled": "true"}
 # Codecs that Spark's own blocks (shuffle, broadcast) can use as well.
@@ -157,6 +159,9 @@ def build_conf(settings: SparkSettings, storage: StorageSettings) -> dict[str, s
         if f"{S3A}session.token" in conf:
             provider = "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider"
             conf[f"{S3A}aws.credentials.provider"] = provider
+        elif f"{S3A}access.key" not in conf:
+            # S3A's own list passes over profiles and web identities.
+            conf[f"{S3A}aws.credentials.provider"] = MACHINE_CREDENTIALS
         if settings.profile_in_force == "local":
             conf |= IMPATIENCE
     if settings.is_local:

@@ -16,6 +16,16 @@ from neurolake_dagster.errors import (
 )
 
 _S3_CODE = re.compile(r"<Code>(\w+)</Code>")
+# Where obstore and deltalake ask for the credentials of an instance.
+_INSTANCE = "169.254.169.254"
+# What the innermost error is called by one of them, and what that means.
+_CAUSES = {
+    "dns error": "no host has that name",
+    "onnection ?refused": "the connection is refused, nothing listens there",
+    "InvalidContentType": "it speaks no TLS there; use http://, or secure=false",
+    "invalid peer certificate|InvalidCertificate": "its certificate is not trusted here",
+    "TimedOut|timed out": "nothing came in time",
+}
 
 
 @contextmanager
@@ -41,21 +51,29 @@ def _translate(exc: Exception, uri: str) -> StorageError:
         return StorageUnavailableError(f"{uri}: no such bucket ({code}); create it or fix the root")
     if isinstance(exc, FileNotFoundError):
         return StorageNotFoundError(f"{uri}: nothing there")
+    if _INSTANCE in text:
+        return StorageAccessError(
+            f"{uri}: no credentials; set the access key and the secret key, or give this machine a "
+            "profile or a role of AWS"
+        )
     if kind in ("PermissionDeniedError", "UnauthenticatedError") or _says_forbidden(text):
         reason = code or text.splitlines()[0]
         return StorageAccessError(
             f"{uri}: access refused ({reason}); check the access key, the secret key and the rights"
         )
     if "HTTP error" in text or "timed out" in text or "Server returned non-2xx" in text:
-        reason = re.sub(r" in [\d.]+\w+, after.*?- ", ": ", text.splitlines()[0])
-        return StorageUnavailableError(f"{uri}: the store does not answer ({reason})")
+        reason = re.sub(r" in [\d.]+\w+(, after.*?)? +- ", ": ", text.splitlines()[0])
+        causes = (f": {told}" for mark, told in _CAUSES.items() if re.search(mark, text))
+        return StorageUnavailableError(
+            f"{uri}: the store does not answer{next(causes, '')} ({reason})"
+        )
     return StorageError(f"{uri}: {text.splitlines()[0] if text else kind}")
 
 
 def _plain(text: str) -> str:
     """The text without deltalake's colours and arrows, which stand where a colon was."""
     lines = [re.sub(r"\x1b\[[0-9;]*m|↳", "", line).strip() for line in text.splitlines()]
-    if len(lines) > 1 and re.fullmatch(r"Generic \w+ error", lines[0]):
+    if len(lines) > 1 and re.search(r"Generic \w+ error$", lines[0]):
         return ": ".join(lines)
     return "\n".join(lines)
 

@@ -17,9 +17,6 @@ from neurolake_dagster.errors import SettingsError, StorageError, StorageNotFoun
 from neurolake_dagster.storage.failures import translated
 from neurolake_dagster.storage.files import RangedFile, StorageWriter
 from neurolake_dagster.storage.options import (
-    CONNECT_TIMEOUT_S,
-    MAX_RETRIES,
-    RETRY_TIMEOUT_S,
     ObjectStore,
     StorageOptions,
     open_store,
@@ -28,6 +25,10 @@ from neurolake_dagster.storage.options import (
 DIGEST_PART_BYTES = 8 << 20
 # How obstore names a local file until it is whole; it takes no key of this form.
 _UNFINISHED = re.compile(r"#\d+$")
+# One slash is Hadoop's spelling of a file, and a slip of the pen of a bucket.
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]+):(//?)")
+# What obstore reads otherwise than it is written, or not at all.
+_UNTAKEN = re.compile(r"[\\\x00-\x1f\x7f]|(?:^|/)\.{0,2}(?:/|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +84,7 @@ class Storage:
 
     def deltalake_options(self) -> dict[str, str]:
         """The credentials as deltalake's ``storage_options``; empty when local."""
-        if self.is_local:
-            return {}
-        options = self.options
-        rendered = {
-            "AWS_ENDPOINT_URL": options.endpoint_url,
-            "AWS_REGION": options.region,
-            "AWS_ACCESS_KEY_ID": options.access_key,
-            "AWS_SECRET_ACCESS_KEY": options.secret_key,
-            "AWS_SESSION_TOKEN": options.session_token,
-            "AWS_ALLOW_HTTP": str(options.endpoint_url.startswith("http://")).lower(),
-            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
-            "AWS_CONDITIONAL_PUT": "etag",
-            "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
-            "max_retries": str(MAX_RETRIES),
-            "retry_timeout": f"{RETRY_TIMEOUT_S}s",
-        }
-        return {name: value for name, value in rendered.items() if value is not None}
+        return {} if self.is_local else self.options.deltalake_options()
 
     def open_input(self, key: str) -> RangedFile:
         """Open one object for ranged reads; nothing is requested yet."""
@@ -264,18 +249,24 @@ def _changed(path: Path) -> datetime:
 def _normalise_root(root: str) -> str:
     if not root:
         raise SettingsError("storage root: empty, expected a path or s3://bucket/prefix")
-    scheme = urlsplit(root).scheme if "://" in root else ""
-    if scheme == "":
+    found = _SCHEME.match(root)
+    if found is None:
         return str(Path(root).absolute())
+    scheme = found[1].lower()
     if scheme == "file":
         return unquote(urlsplit(root).path) or "/"
     if scheme not in ("s3", "s3a"):
         raise SettingsError(
             f"storage root {root!r}: scheme {scheme!r}, expected a path, file:// or s3://"
         )
-    address = root.split("://", 1)[1].rstrip("/")
-    if not address or address.startswith("/"):
+    address = root[found.end() :].rstrip("/")
+    if found[2] != "//" or not address or address.startswith("/"):
         raise SettingsError(f"storage root {root!r}: no bucket, expected s3://bucket/prefix")
+    if _UNTAKEN.search(address):
+        raise SettingsError(
+            f"storage root {root!r}: expected s3://bucket/prefix with plain names in it, got an "
+            "empty one, '.', '..', a backslash or a control character"
+        )
     return f"s3://{address}"
 
 

@@ -7,9 +7,11 @@ DataFrames go through delta-spark in `neurolake_dagster.io_managers.delta`.
 import functools
 import math
 import operator
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,6 +51,9 @@ from neurolake_dagster.tables.snapshot import no_such_table
 from neurolake_dagster.tables.sql import quoted_column
 
 ZSTD_LEVEL = 3
+# What deltalake reads otherwise than it is written, or falls over: `%20` as a space.
+_MISREAD = re.compile(r"%[0-9A-Fa-f]{2}")
+_MISREAD_LOCALLY = re.compile(rf"{_MISREAD.pattern}|[\[\]^|\\]")
 
 
 class DeltaDataset:
@@ -79,7 +84,7 @@ class DeltaDataset:
     def exists(self) -> bool:
         """Whether a Delta log lies there."""
         with translated(self.uri):
-            return DeltaTable.is_deltatable(self.uri, self.storage.deltalake_options())
+            return DeltaTable.is_deltatable(self._address, self.storage.deltalake_options())
 
     def open(self, version: int | datetime | None = None) -> DeltaTable:
         """Open the table, at its newest version, that one, or the one of that moment.
@@ -95,7 +100,7 @@ class DeltaDataset:
         with translated(self.uri):
             options = self.storage.deltalake_options()
             try:
-                table = DeltaTable(self.uri, version=number, storage_options=options)
+                table = DeltaTable(self._address, version=number, storage_options=options)
             except DeltaError as exc:
                 if number is not None and number > self.open().version():
                     raise no_such_table(self.uri, number) from exc
@@ -114,6 +119,18 @@ class DeltaDataset:
             raise TableNotFoundError(
                 f"{self.uri}: no version at {aware:%F %T %Z}, the first one is of {first:%F %T} UTC"
             )
+
+    @property
+    def _address(self) -> str:
+        """The table's address as deltalake takes it: a path, or an encoded URL."""
+        uri, is_local = self.uri, self.storage.is_local
+        found = (_MISREAD_LOCALLY if is_local else _MISREAD).search(uri)
+        if found is not None:
+            raise TableError(
+                f"{uri}: deltalake finds no table below a name with {found[0]!r}; give the root "
+                "another name, or the asset the format parquet or ncf"
+            )
+        return uri if is_local else quote(uri, safe=":/")
 
     @property
     def _log(self) -> Storage:
@@ -136,10 +153,12 @@ class DeltaDataset:
         exists = self.exists()
         with translated(self.uri):
             if exists:
-                settings.apply(self.open(), self.uri)
+                table = self.open()
             else:
                 options = self.storage.deltalake_options()
-                settings.create(self.uri, delta_schema(schema), default_columns, options)
+                rows = delta_schema(schema)
+                table = settings.create(self._address, rows, default_columns, options)
+            settings.apply(table, self.uri)
 
     def commit(self, mark: str) -> DeltaCommit | None:
         """The commit of a write that was given this mark, or did this transaction.
@@ -250,7 +269,7 @@ class DeltaDataset:
         kept = None if schema_mode == "overwrite" else held
         data = fit_delta(data, kept, self.uri, adds_columns=schema_mode == "merge")
         with translated(self.uri), noted_rows(data) as rows:
-            write_deltalake(self.uri, rows, **options)
+            write_deltalake(self._address, rows, **options)
 
     def merge(
         self,

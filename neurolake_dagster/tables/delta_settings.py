@@ -41,9 +41,9 @@ class DeltaSettings:
     def create(
         self, uri: str, schema: pa.Schema, default_columns: list[str], options: dict[str, str]
     ) -> DeltaTable:
-        """Make a table without rows that has them; one that exists meanwhile stays."""
+        """Make a table without rows; one that exists meanwhile stays. `apply` brings the rest."""
         columns = default_columns if self.partition_columns is None else self.partition_columns
-        table = DeltaTable.create(
+        return DeltaTable.create(
             uri,
             schema,
             mode="ignore",
@@ -52,8 +52,6 @@ class DeltaSettings:
             storage_options=options,
             raise_if_key_not_exists=_are_delta(self.properties),
         )
-        self.apply(table, uri)
-        return table
 
     def apply(self, table: DeltaTable, where: str) -> None:
         """Bring a table to them; commits only what differs.

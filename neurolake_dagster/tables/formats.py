@@ -192,7 +192,8 @@ class _ParquetWriter:
 
     def abandon(self) -> None:
         self._held = []
-        # Unclosed, pyarrow's writer would write its footer when it is collected.
+        # Unclosed, pyarrow's writer would write its footer when it is collected. Into a sink that
+        # failed that fails too: with pyarrow's errors, ours or, closed before, a RuntimeError.
         with suppress(OSError, RuntimeError, pa.ArrowException):
             self._writer.close()
 

@@ -125,6 +125,27 @@ def test_arrow_is_read_as_a_frame(
     assert seen == [([1], 1), ([], None), (None, 3)]
 
 
+@pytest.mark.parametrize("name", ["ncf", "parquet"])  # deltalake refuses such a root
+def test_a_root_is_no_pattern(
+    name: str, instance: dg.DagsterInstance, spark_resource: SparkResource, tmp_path: Path
+) -> None:
+    """Spark took a root's brackets for a pattern, and found none of the files."""
+    storage = StorageResource(root=f"{tmp_path}/{{a}}[b]")
+    manager = MANAGERS[name](storage=storage, spark=spark_resource)
+    seen: list[int] = []
+
+    @dg.asset
+    def made() -> pa.Table:
+        return pa.table({"id": [1, 2, 3]})
+
+    @dg.asset
+    def used(made: DataFrame) -> None:
+        seen.append(made.count())
+
+    assert run([made, used], manager, instance).success
+    assert seen == [3]
+
+
 def test_predicates_and_versions_reach_spark(
     manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
 ) -> None:

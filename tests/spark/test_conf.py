@@ -8,6 +8,7 @@ from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.settings import SparkSettings, StorageSettings
 from neurolake_dagster.spark.conf import (
     KEYS,
+    MACHINE_CREDENTIALS,
     S3_KEYS,
     SWITCHES,
     Choice,
@@ -128,6 +129,14 @@ def test_tls_is_never_dropped_or_faked(
 ) -> None:
     with pytest.raises(SettingsError, match=r"s3_ssl_enabled.* contradicts"):
         conf(storage, **options)
+
+
+def test_without_keys_s3a_takes_what_the_machine_has() -> None:
+    """S3A's own providers pass over profiles, which Arrow's side of a table read."""
+    provider = f"{S3A}aws.credentials.provider"
+    assert conf()[provider] == MACHINE_CREDENTIALS
+    assert provider not in conf({"access_key": "a", "secret_key": "s"})
+    assert conf(extra_configs={provider: "theirs"})[provider] == "theirs"
 
 
 def test_only_the_local_profile_gives_up_on_s3_early() -> None:

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from neurolake_dagster.spark.conf import MACHINE_CREDENTIALS
+
 pytestmark = pytest.mark.spark
 
 SDK = "software.amazon.awssdk.auth.credentials"
 S3A = "org.apache.hadoop.fs.s3a"
 PROVIDERS = {
+    "machine": MACHINE_CREDENTIALS,
     "static": f"{S3A}.SimpleAWSCredentialsProvider",
     "session token": f"{S3A}.TemporaryAWSCredentialsProvider",
     "environment": f"{SDK}.EnvironmentVariableCredentialsProvider",

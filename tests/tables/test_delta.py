@@ -21,11 +21,14 @@ from neurolake_dagster.errors import (
     TableNotFoundError,
 )
 from neurolake_dagster.ncf.arrow import holds_type
-from neurolake_dagster.storage import Storage
+from neurolake_dagster.storage import Storage, StorageOptions
+from neurolake_dagster.storage.credentials import profile_credentials
 from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
 from tests.s3_server import S3Server
-from tests.test_storage import TOLD_WITHIN_S, s3_options
+from tests.test_storage import TOLD_WITHIN_S, profile, s3_options, stray_variables
+
+__all__ = ["profile", "stray_variables"]
 
 ROWS = pa.table({"id": [1, 2]})
 
@@ -42,6 +45,9 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    profile_credentials.cache_clear()
 
 
 ACTS = {
@@ -79,9 +85,48 @@ def test_a_store_that_deltalake_cannot_use_is_told_soon(
 def test_a_store_that_never_answers_is_told_soon(s3_server: S3Server, stalled: str) -> None:
     storage = Storage("s3://lake", s3_options(s3_server, endpoint=stalled))
     started = time.monotonic()
-    with pytest.raises(StorageUnavailableError, match="does not answer"):
+    with pytest.raises(StorageUnavailableError, match="does not answer: nothing came in time"):
         storage.read("x")
     assert time.monotonic() - started < TOLD_WITHIN_S
+
+
+@pytest.mark.usefixtures("stray_variables")
+def test_aws_variables_of_the_environment_are_not_mixed_in(
+    s3_server: S3Server, tmp_path: Path
+) -> None:
+    dataset = DeltaDataset(Storage(f"s3://lake/{tmp_path.name}", s3_options(s3_server)), "t")
+    dataset.write(ROWS)
+    assert dataset.scan().read_all().num_rows == 2
+
+
+def test_without_keys_the_profile_in_force_has_them(
+    profile: StorageOptions, tmp_path: Path
+) -> None:
+    dataset = DeltaDataset(Storage(f"s3://lake/{tmp_path.name}", profile), "t")
+    dataset.write(ROWS)
+    assert dataset.scan().read_all().num_rows == 2
+
+
+@pytest.mark.parametrize("name", ["a#1", "a?b", "50%", "a[b]", "a+b ü"])
+def test_a_prefix_is_no_url(s3_server: S3Server, tmp_path: Path, name: str) -> None:
+    """Behind ``#`` and ``?`` all was cut off: the tables of all assets lay in one place."""
+    above = Storage(f"s3://lake/{tmp_path.name}", s3_options(s3_server))
+    for path in ("t", "u"):
+        dataset = DeltaDataset(above.child(name), path)
+        dataset.write(ROWS)
+        assert dataset.scan().read_all().num_rows == 2
+    assert {entry.key.rpartition("/")[0] for entry in above.list()} == {
+        f"{name}/{place}" for place in ("t", "t/_delta_log", "u", "u/_delta_log")
+    }
+
+
+@pytest.mark.parametrize("root", ["s3://lake/a%20b", "{tmp}/a%20b", "{tmp}/a[b]", "{tmp}/a|b"])
+def test_a_root_that_deltalake_misreads_is_refused(
+    s3_server: S3Server, tmp_path: Path, root: str
+) -> None:
+    storage = Storage(root.format(tmp=tmp_path), s3_options(s3_server))
+    with pytest.raises(TableError, match="deltalake finds no table below"):
+        DeltaDataset(storage, "t").write(ROWS)
 
 
 @pytest.mark.usefixtures("no_keys")

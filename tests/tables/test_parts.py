@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from typing_extensions import Buffer
 
-from neurolake_dagster.storage import Storage
+from neurolake_dagster.errors import StorageUnavailableError
+from neurolake_dagster.storage import Storage, StorageWriter
 from neurolake_dagster.tables.formats import file_format
 from neurolake_dagster.tables.parts import PartFiles
 from neurolake_dagster.tables.snapshot import TableFormat
@@ -33,6 +35,33 @@ def test_many_partitions_hold_no_row_group_each(name: TableFormat, tmp_path: Pat
     assert most < 12 << 20
     assert sum(file.row_count for file in files) == 20 * 40 * 5_000
     assert {file.partition for file in files} == set(PLACES)
+
+
+class LostServer(StorageWriter):
+    """A sink of a server that is gone after the first bytes."""
+
+    def write(self, data: Buffer) -> int:
+        if self.tell():
+            raise StorageUnavailableError("the server is gone")
+        return super().write(data)
+
+
+@pytest.mark.parametrize("name", ["ncf", "parquet"])
+def test_a_lost_server_is_what_is_told(
+    name: TableFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Giving the part up failed too, by a RuntimeError of pyarrow, and that was told."""
+    monkeypatch.setattr("neurolake_dagster.storage.store.StorageWriter", LostServer)
+    rows = pa.record_batch({"x": np.zeros(10)})
+
+    def write_and_close() -> None:
+        with PartFiles(Storage(str(tmp_path)), file_format(name), rows.schema) as parts:
+            parts.write((), rows)
+            parts.close()
+
+    with pytest.raises(StorageUnavailableError, match="the server is gone"):
+        write_and_close()
+    assert not any(tmp_path.rglob("*"))
 
 
 def test_one_partition_keeps_one_file(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Access keys in the form obstore asks for: given ones, and those of the machine's profile.
+
+Owns the look into AWS's profiles, which neither obstore nor deltalake reads.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from neurolake_dagster.errors import StorageAccessError
+
+if TYPE_CHECKING:
+    from obstore.store import S3Credential
+
+# Found, and renewed, by obstore and deltalake themselves.
+NATIVE = ("env", "assume-role-with-web-identity", "container-role", "iam-role")
+ASKED_AGAIN_AFTER = timedelta(minutes=8)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """An access key, its secret, and its token where it is a temporary one."""
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    token: str | None = field(repr=False)
+    expires_at: datetime | None = None
+
+    def __call__(self) -> "S3Credential":
+        """As obstore asks a provider."""
+        return {
+            "access_key_id": self.access_key,
+            "secret_access_key": self.secret_key,
+            "token": self.token,
+            "expires_at": self.expires_at,
+        }
+
+
+class ProfileCredentials:
+    """The credentials of a profile, renewed by botocore where they expire."""
+
+    def __init__(self, found: Any) -> None:
+        self._found = found
+
+    def keys(self) -> Keys:
+        """The keys of this moment; good for ten minutes at least.
+
+        Raises
+        ------
+        StorageAccessError
+            If they cannot be had, for example after a login expired.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            now = self._found.get_frozen_credentials()
+        except BotoCoreError as exc:
+            raise _refused(exc) from exc
+        until = datetime.now(UTC) + ASKED_AGAIN_AFTER
+        return Keys(now.access_key, now.secret_key, now.token, until)
+
+    def __call__(self) -> "S3Credential":
+        """As obstore asks a provider."""
+        return self.keys()()
+
+
+@lru_cache(maxsize=1)
+def profile_credentials() -> ProfileCredentials | None:
+    """The credentials of the profile in force (``AWS_PROFILE``, else ``default``).
+
+    None where there is no profile, or the machine has credentials of another kind that AWS's
+    tools prefer.
+
+    Raises
+    ------
+    StorageAccessError
+        If the profile cannot be read or used.
+    """
+    # Dear to import, and only for stores without keys.
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        found = botocore.session.get_session().get_credentials()
+    except BotoCoreError as exc:
+        raise _refused(exc) from exc
+    return None if found is None or found.method in NATIVE else ProfileCredentials(found)
+
+
+def _refused(exc: Exception) -> StorageAccessError:
+    return StorageAccessError(
+        f"AWS profile: {str(exc).rstrip('.')}; set the keys of the storage, or correct AWS_PROFILE "
+        "and the files it is read from"
+    )
