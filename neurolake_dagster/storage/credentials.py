@@ -3,6 +3,7 @@
 Owns the look into AWS's profiles, which neither obstore nor deltalake reads.
 """
 
+import importlib.util
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -70,7 +71,8 @@ def profile_credentials() -> ProfileCredentials | None:
     """The credentials of the profile in force (``AWS_PROFILE``, else ``default``).
 
     None where there is no profile, or the machine has credentials of another kind that AWS's
-    tools prefer.
+    tools prefer. Also without botocore, as on the executors of a cluster: obstore's own ways
+    are left then.
 
     Raises
     ------
@@ -78,6 +80,8 @@ def profile_credentials() -> ProfileCredentials | None:
         If the profile cannot be read or used.
     """
     # Dear to import, and only for stores without keys.
+    if importlib.util.find_spec("botocore") is None:
+        return None
     import botocore.session
     from botocore.exceptions import BotoCoreError
 
