@@ -136,6 +136,11 @@ def _all_batches(storage: Storage, key: str, columns: Sequence[str]) -> Iterator
 
 class _ParquetWriter:
     def __init__(self, sink: StorageWriter, schema: pa.Schema) -> None:
+        unread = [field.name for field in schema if _is_of_no_size(field.type)]
+        if unread:
+            raise TableError(
+                f"columns {unread!r}: lists of the fixed size 0 could not be read back"
+            )
         self._schema = schema
         self._footers: list[pq.FileMetaData] = []
         self._writer = pq.ParquetWriter(
@@ -163,7 +168,7 @@ class _ParquetWriter:
     def abandon(self) -> None:
         self._held = []
         # Unclosed, pyarrow's writer would write its footer when it is collected.
-        with suppress(OSError, pa.ArrowException):
+        with suppress(OSError, RuntimeError, pa.ArrowException):
             self._writer.close()
 
     def _write_held(self) -> None:
@@ -171,6 +176,12 @@ class _ParquetWriter:
             held = pa.Table.from_batches(self._held, self._schema)
             self._writer.write_table(held, row_group_size=ROW_GROUP_ROWS)
         self._held, self._held_rows, self._held_bytes = [], 0, 0
+
+
+def _is_of_no_size(type_: pa.DataType) -> bool:
+    if pa.types.is_fixed_size_list(type_) and not type_.list_size:
+        return True
+    return any(_is_of_no_size(type_.field(index).type) for index in range(type_.num_fields))
 
 
 class NCFFormat:
