@@ -43,6 +43,7 @@ from neurolake_dagster.tables.delta_rows import (
 )
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.delta_snapshot import DeltaSnapshot, snapshot_of
+from neurolake_dagster.tables.log import DELTA_LOG_FOLDER, check_place
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
 from neurolake_dagster.tables.snapshot import no_such_table
 from neurolake_dagster.tables.sql import quoted_column
@@ -114,9 +115,13 @@ class DeltaDataset:
                 f"{self.uri}: no version at {aware:%F %T %Z}, the first one is of {first:%F %T} UTC"
             )
 
+    def check_place(self) -> None:
+        """Refuse to begin a Delta table where one of another format lies."""
+        check_place(self.storage.child(self.path), DELTA_LOG_FOLDER, self.uri)
+
     @property
     def _log(self) -> Storage:
-        return self.storage.child(f"{self.path}/_delta_log")
+        return self.storage.child(f"{self.path}/{DELTA_LOG_FOLDER}")
 
     def snapshot(self, version: int | datetime | None = None) -> DeltaSnapshot:
         """Read one version's facts from the log; no data file is opened."""
@@ -234,18 +239,21 @@ class DeltaDataset:
         check_types(data.schema, self.uri)
         if transaction is not None and self.has_transaction(transaction):
             return
+        held = self._held()
+        if held is None:
+            self.check_place()
         options: dict[str, Any] = {
             "mode": mode,
             "partition_by": list(partition_by) or None,
-            "schema_mode": schema_mode or self._typing(data.schema),
+            "schema_mode": schema_mode or _typing(held, data.schema),
             "storage_options": self.storage.deltalake_options(),
             "writer_properties": WriterProperties(compression="ZSTD", compression_level=ZSTD_LEVEL),
             "commit_properties": self._carried(properties, transaction, partitions),
         }
         if where is not None:
             options["predicate"] = where
-        held = None if schema_mode == "overwrite" else self._held()
-        data = fit_delta(data, held, self.uri, adds_columns=schema_mode == "merge")
+        fitted = None if schema_mode == "overwrite" else held
+        data = fit_delta(data, fitted, self.uri, adds_columns=schema_mode == "merge")
         with translated(self.uri), noted_rows(data) as rows:
             write_deltalake(self.uri, rows, **options)
 
@@ -386,22 +394,22 @@ class DeltaDataset:
         """The table's schema; None where there is no table."""
         return pa.schema(self.open().schema().to_arrow()) if self.exists() else None
 
-    def _typing(self, schema: pa.Schema) -> str | None:
-        """The schema mode for rows of the table's columns: some may bring types to null ones."""
-        held = self._held()
-        if held is None:
-            return None
-        is_typed = any(
-            pa.types.is_null(field.type) and not pa.types.is_null(schema.field(field.name).type)
-            for field in held
-            if field.name in schema.names
-        )
-        return "merge" if is_typed and set(held.names) == set(schema.names) else None
-
     def has_transaction(self, transaction: str) -> bool:
         """Whether a commit carries this name already."""
         # A restore sets what it takes back to 0.
         return self.exists() and (self.open().transaction_version(transaction) or 0) > 0
+
+
+def _typing(held: pa.Schema | None, schema: pa.Schema) -> str | None:
+    """The schema mode for rows of the table's columns: some may bring types to null ones."""
+    if held is None:
+        return None
+    is_typed = any(
+        pa.types.is_null(field.type) and not pa.types.is_null(schema.field(field.name).type)
+        for field in held
+        if field.name in schema.names
+    )
+    return "merge" if is_typed and set(held.names) == set(schema.names) else None
 
 
 def merge_condition(keys: Sequence[str], where: str | None) -> str:
