@@ -93,7 +93,7 @@ class Asked:
         }
 
     def names(self, name: str) -> tuple[str, ...] | None:
-        """A setting of one or several columns."""
+        """A setting of one or several columns, each once."""
         found = self.get(name)
         if found is None:
             return None
@@ -102,7 +102,7 @@ class Asked:
             isinstance(one, str) for one in several
         ):
             raise self.refusal(name, found, "a column or a list of columns")
-        return tuple(several)
+        return tuple(dict.fromkeys(several))
 
     def flag(self, name: str) -> bool:
         """A setting that is on or off."""

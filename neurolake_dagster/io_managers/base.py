@@ -35,7 +35,7 @@ from neurolake_dagster.io_managers.plans import (
 )
 from neurolake_dagster.io_managers.report import Written, describe_output
 from neurolake_dagster.io_managers.spark_digest import FrameDigest
-from neurolake_dagster.io_managers.spark_rows import empty_frame, frame_of_keys
+from neurolake_dagster.io_managers.spark_rows import check_names, empty_frame, frame_of_keys
 from neurolake_dagster.io_managers.values import (
     PEEKED_ROWS,
     Peek,
@@ -78,6 +78,7 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         plan = self._sparing(asked)
         if is_spark(obj):
             watch_step(obj.sparkSession)
+            check_names(obj, plan.where)
             frame = frame_of_keys(obj, asked.scope, plan.scope)
             written = replace(self._write_frame(plan, frame), preview=self._first_rows(plan))
         elif isinstance(obj, dict) and asked.scope is not None and plan.scope is not None:

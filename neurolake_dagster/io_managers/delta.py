@@ -17,7 +17,7 @@ import dagster as dg
 import pyarrow as pa
 import xxhash
 
-from neurolake_dagster.errors import CommitConflictError, PartitionError
+from neurolake_dagster.errors import CommitConflictError, PartitionError, TableError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.delta_frames import (
     merge_frame,
@@ -71,10 +71,15 @@ class DeltaIOManager(LakehouseIOManager):
         self, plan: WritePlan, data: pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table]
     ) -> Written:
         dataset, mark = self._dataset(plan.path), _mark(plan)
+        if _is_left(dataset, plan):
+            return _written(dataset, plan, mark)
         rows = in_one(data)
-        options = _settled(dataset, plan, rows.schema)
         if plan.mode == "merge":
-            return _merge_arrow(dataset, plan, rows, mark)
+            # Read before the table is made: that may fail.
+            source = rows if isinstance(rows, pa.Table) else rows.read_all()
+            _settled(dataset, plan, source.schema)
+            return _merge_arrow(dataset, plan, source, mark)
+        options = _settled(dataset, plan, rows.schema)
         checked = _Checked(rows, plan)
         properties = {**plan.properties, MARK: mark}
         for attempt in range(ATTEMPTS):
@@ -105,6 +110,8 @@ class DeltaIOManager(LakehouseIOManager):
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
         dataset, mark = self._dataset(plan.path), _mark(plan)
+        if _is_left(dataset, plan):
+            return _written(dataset, plan, mark)
         refuse_null_partition(plan)
         schema = column_types(frame, tuple(frame.columns))
         options = _settled(dataset, plan, schema)
@@ -151,6 +158,21 @@ def _schema_of(dataset: DeltaDataset, version: int | datetime | None) -> pa.Sche
     return plain_schema(pa.schema(dataset.open(version).schema().to_arrow()))
 
 
+def _is_left(dataset: DeltaDataset, plan: WritePlan) -> bool:
+    """Whether the mode leaves the table that is there.
+
+    Raises
+    ------
+    TableError
+        If it refuses it.
+    """
+    if plan.mode not in ("error", "ignore") or not dataset.exists():
+        return False
+    if plan.mode == "error":
+        raise TableError(f"{dataset.uri}: exists already, mode 'error' refuses it")
+    return True
+
+
 def _settled(dataset: DeltaDataset, plan: WritePlan, schema: pa.Schema) -> dict[str, Any]:
     """Bring the table to the plan's settings; what is left for the write of the rows to ask."""
     if plan.scope is not None:
@@ -159,8 +181,8 @@ def _settled(dataset: DeltaDataset, plan: WritePlan, schema: pa.Schema) -> dict[
     if plan.mode == "overwrite" and plan.scope is not None:
         options["where"] = plan.scope.predicate(_typed(dataset, schema))
     exists = dataset.exists()
-    if exists and plan.mode in ("error", "ignore"):
-        return options
+    if not exists:
+        dataset.check_place()  # Spark asks nobody
     default = [] if plan.scope is None else _physical(plan.scope, schema)
     settings = DeltaSettings(
         partition_columns=plan.partition_columns,
@@ -197,10 +219,7 @@ def _schema_mode(plan: WritePlan) -> str | None:
     return None if plan.schema_mode == "strict" else plan.schema_mode
 
 
-def _merge_arrow(
-    dataset: DeltaDataset, plan: WritePlan, rows: pa.Table | pa.RecordBatchReader, mark: str
-) -> Written:
-    source = rows if isinstance(rows, pa.Table) else rows.read_all()
+def _merge_arrow(dataset: DeltaDataset, plan: WritePlan, source: pa.Table, mark: str) -> Written:
     assert plan.merge is not None
     _Checked(source, plan)
     check_merge_source(source, plan.merge.keys, dataset.uri)
@@ -238,10 +257,16 @@ def _physical(scope: Scope, schema: pa.Schema) -> list[str]:
     found = [
         column
         for column, member in zip(scope.columns, scope.keys[0].members, strict=True)
-        if not isinstance(member, Window) or pa.types.is_date(schema.field(column).type)
+        if _is_for_folders(schema.field(column).type, is_window=isinstance(member, Window))
     ]
     # A file holds the other columns: there must be one.
     return found if len(found) < len(schema) else []
+
+
+def _is_for_folders(type_: pa.DataType, *, is_window: bool) -> bool:
+    # deltalake 1.6 finds no bytes among a table's partition values.
+    is_bytes = pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
+    return pa.types.is_date(type_) if is_window else not is_bytes
 
 
 class _Checked:

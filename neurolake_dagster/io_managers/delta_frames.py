@@ -19,7 +19,7 @@ from neurolake_dagster.errors import (
     TableError,
 )
 from neurolake_dagster.io_managers.plans import MergePlan, WritePlan
-from neurolake_dagster.io_managers.spark_rows import column_types
+from neurolake_dagster.io_managers.spark_rows import column_types, told_of_types
 from neurolake_dagster.tables.delta import DeltaDataset, merge_condition
 from neurolake_dagster.tables.delta_commit import MARK
 from neurolake_dagster.tables.schemas import joined_schema
@@ -74,7 +74,7 @@ def write_frame(
         writer = writer.option("replaceWhere", spark_sql(options["where"]))
     if schema_mode is not None:
         writer = writer.option(SCHEMA_OPTIONS[schema_mode], "true")
-    with told_by_spark(plan.where):
+    with told_of_types(plan.where), told_by_spark(plan.where):
         writer.save(dataset.spark_uri)
 
 

@@ -10,6 +10,7 @@ from neurolake_dagster.io_managers.proof import prove_files
 from neurolake_dagster.io_managers.spark_rows import (
     NUMBER_COLUMN,
     STRAY,
+    told_of_types,
     with_key_numbers,
 )
 from neurolake_dagster.io_managers.table import TableIOManager
@@ -33,10 +34,11 @@ class ParquetIOManager(TableIOManager):
         return "parquet"
 
     def _stage_spark(self, plan: WritePlan, table: Table, stage: Stage, frame: Any) -> Staged:
-        if plan.scope is None:
-            _write_parquet(frame.write, stage.spark_uri)
-            return stage.collect()
-        staged = _stage_partitions(plan.where, plan.scope, stage, frame)
+        with told_of_types(plan.where):
+            if plan.scope is None:
+                _write_parquet(frame.write, stage.spark_uri)
+                return stage.collect()
+            staged = _stage_partitions(plan.where, plan.scope, stage, frame)
         prove_files(plan.scope, staged.files, staged.schema, table.folder, table.files_format)
         return staged
 

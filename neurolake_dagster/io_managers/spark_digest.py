@@ -30,7 +30,8 @@ class FrameDigest:
 
         self._observation = Observation()
         self._names = [f"{field.name} {field.dataType.simpleString()}" for field in frame.schema]
-        row = sf.xxhash64(*[cell for field in frame.schema for cell in _cells(field)])
+        columns = [(sf.col(quoted_column(field.name)), field.dataType) for field in frame.schema]
+        row = sf.xxhash64(*[cell for column, type_ in columns for cell in _cells(column, type_)])
         self.frame = frame.observe(
             self._observation,
             sf.count(sf.lit(1)).alias("count"),
@@ -57,11 +58,25 @@ class FrameDigest:
         return xxhash.xxh3_128_hexdigest("\n".join(told).encode())
 
 
-def _cells(field: Any) -> list[Any]:
-    """A column's part of the row's hash, which itself passes over nulls and takes no maps."""
-    from pyspark.sql import functions as sf
-    from pyspark.sql.types import ArrayType, MapType, StructType
+def _cells(column: Any, type_: Any) -> list[Any]:
+    """A value's part of a hash, which itself passes over nulls and takes no maps or variants."""
+    return [_hashable(column, type_), column.isNull()]
 
-    column = sf.col(quoted_column(field.name))
-    is_nested = isinstance(field.dataType, (ArrayType, MapType, StructType))
-    return [sf.to_json(column) if is_nested else column, column.isNull()]
+
+def _hashable(column: Any, type_: Any) -> Any:
+    from pyspark.sql import functions as sf
+    from pyspark.sql.types import ArrayType, MapType, StructType, VariantType
+
+    if isinstance(type_, VariantType):
+        return sf.to_json(column)
+    if isinstance(type_, StructType):
+        members = [(column.getField(field.name), field.dataType) for field in type_]
+        cells = [cell for member, kind in members for cell in _cells(member, kind)]
+        return sf.xxhash64(*cells) if cells else sf.lit(0)
+    if isinstance(type_, ArrayType):
+        return sf.transform(column, lambda item: sf.xxhash64(*_cells(item, type_.elementType)))
+    if isinstance(type_, MapType):
+        keys = _hashable(sf.map_keys(column), ArrayType(type_.keyType))
+        values = _hashable(sf.map_values(column), ArrayType(type_.valueType))
+        return sf.xxhash64(keys, values)
+    return column

@@ -24,6 +24,9 @@ from neurolake_dagster.tables.tasks import RECORD_COLUMN, WriteParts, read_recor
 NUMBER_COLUMN = "__neurolake_key"
 STRAY = -1
 COLLECTED_BYTES = 4 << 30
+_LACKING = re.compile(
+    r"\[[A-Z_]*(UNSUPPORTED_DATA_TYPE|UNSUPPORTED_TIME_TYPE|EMPTY_SCHEMA|CONTAINS_NULL_TYPE)"
+)
 _OURS = re.compile(r"neurolake_dagster\.errors\.(PartitionError|SchemaMismatchError): (.*)")
 
 
@@ -92,6 +95,36 @@ def stored_types(frame: Any) -> pa.Schema:
     from neurolake_dagster.spark.types import arrow_schema
 
     return arrow_schema(frame.schema, is_stored=True)
+
+
+def check_names(frame: Any, where: str) -> None:
+    """Refuse columns that Spark does not tell apart.
+
+    Raises
+    ------
+    TableError
+    """
+    is_exact = frame.sparkSession.conf.get("spark.sql.caseSensitive") == "true"
+    names = [name if is_exact else name.lower() for name in frame.columns]
+    twice = [one for one, name in zip(frame.columns, names, strict=True) if names.count(name) > 1]
+    if twice:
+        raise errors.TableError(
+            f"{where}: columns {twice!r} have the same name to Spark; rename them before writing"
+        )
+
+
+@contextmanager
+def told_of_types(where: str) -> Iterator[None]:
+    """Translate what Spark says of types that a format of its own lacks."""
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except PySparkException as exc:
+        if _LACKING.search(str(exc)) is None:
+            raise
+        text = str(exc).split("\n")[0]
+        raise errors.UnsupportedTypeError(f"{where}: cast the columns first: {text}") from exc
 
 
 def column_types(frame: Any, columns: tuple[str, ...]) -> pa.Schema:

@@ -9,13 +9,14 @@ is annotated with one, has imported them.
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union, get_args, get_origin
 
 import pyarrow as pa
 
-from neurolake_dagster.errors import UnsupportedTypeError
-from neurolake_dagster.ncf.engines import lazy_frame
+from neurolake_dagster.errors import NeuroLakeError, UnsupportedTypeError
+from neurolake_dagster.ncf.engines import lazy_frame, polars_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,12 +126,14 @@ def to_arrow(value: object, where: str) -> pa.Table | pa.RecordBatchReader:
     Raises
     ------
     UnsupportedTypeError
-        Naming the known types; for None with the advice to annotate.
+        Naming the known types, or the values that Arrow has no type for; for None with the advice
+        to annotate.
     """
     for kind in _KINDS:
         known = kind.type()
         if known is not None and isinstance(value, known):
-            return kind.write(value)
+            with _told_by_arrow(f"{where}: returned a {kind.module} {kind.name}"):
+                return kind.write(value)
     if value is None:
         raise UnsupportedTypeError(
             f"{where}: returned None; annotate the asset `-> None` if it writes by itself, "
@@ -164,6 +167,17 @@ def _kind_of(annotation: type) -> "_Kind | None":
     return next((kind for kind in _KINDS if kind.type() is annotation), None)
 
 
+@contextmanager
+def _told_by_arrow(what: str) -> Iterator[None]:
+    """Translate what a conversion of values between libraries says."""
+    try:
+        yield
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
+        if isinstance(exc, NeuroLakeError):
+            raise
+        raise UnsupportedTypeError(f"{what} that cannot be converted: {exc}") from exc
+
+
 def _from_pandas(frame: "pd.DataFrame") -> pa.Table:
     """A named index becomes a column; an unnamed one carries nothing and is left out."""
     keep = any(name is not None for name in frame.index.names)
@@ -180,7 +194,8 @@ def _to_pandas(reader: pa.RecordBatchReader) -> "pd.DataFrame":
         for column in table.columns
         if column.null_count and (pa.types.is_integer(column.type) or column.type == pa.bool_())
     }
-    whole: pd.DataFrame = table.to_pandas()
+    with _told_by_arrow("pandas: the rows have values"):
+        whole: pd.DataFrame = table.to_pandas()
     for name, column in zip(table.column_names, table.columns, strict=True):
         if column.type in nullable and column.null_count:
             dtype: Any = pd.api.types.pandas_dtype(_NULLABLE[str(column.type)])
@@ -208,7 +223,28 @@ def _open_dataset(schema: pa.Schema, open_rows: OpenRows) -> Any:
 def _from_polars(frame: "pl.DataFrame") -> pa.Table:
     import polars as pl
 
+    _refuse_without_arrow(frame.schema)
     return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def _refuse_without_arrow(schema: "pl.Schema") -> None:
+    """Refuse what polars gives to Arrow as something else: an object as its address in memory."""
+    import polars as pl
+
+    def is_lacking(type_: Any) -> bool:
+        if isinstance(type_, pl.Struct):
+            return any(is_lacking(field.dtype) for field in type_.fields)
+        inner = getattr(type_, "inner", None)
+        if inner is not None:
+            return is_lacking(inner)
+        return any(type_ == one for one in (pl.Object, pl.Int128, pl.UInt128))
+
+    lacking = [f"{name!r} is {type_}" for name, type_ in schema.items() if is_lacking(type_)]
+    if lacking:
+        raise UnsupportedTypeError(
+            f"Arrow has no such types: columns {', '.join(lacking)}; cast them, for example to "
+            "polars.Decimal or polars.String"
+        )
 
 
 def _from_lazy(frame: "pl.LazyFrame") -> pa.RecordBatchReader:
@@ -222,10 +258,7 @@ def _from_lazy(frame: "pl.LazyFrame") -> pa.RecordBatchReader:
 
 
 def _to_polars(reader: pa.RecordBatchReader) -> "pl.DataFrame":
-    import polars as pl
-
-    found = pl.from_arrow(reader.read_all())
-    assert isinstance(found, pl.DataFrame)
+    found: pl.DataFrame = polars_frame(reader.read_all())
     return found
 
 

@@ -6,6 +6,7 @@ and used from several threads.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -54,7 +55,6 @@ def lazy_frame(schema: Any, open_rows: Callable[[Any, Any], Any]) -> Any:
     open_rows
         Given names (None for all) and an Arrow filter (or None), a reader of these rows at least.
     """
-    import polars as pl
     from polars.io.plugins import register_io_source
 
     def read(
@@ -65,26 +65,68 @@ def lazy_frame(schema: Any, open_rows: Callable[[Any, Any], Any]) -> Any:
         filters = necessary_condition(predicate, schema) if may_skip else None
         left = n_rows
         for batch in open_rows(columns, filters):
-            frame = pl.DataFrame(pl.from_arrow(batch.slice(0, left)))
+            frame = polars_frame(batch.slice(0, left))
             yield frame if predicate is None else frame.filter(predicate)
             if left is not None:
                 left -= frame.height
                 if left <= 0:
                     return
 
-    return register_io_source(read, schema=_polars_schema(pl, schema), is_pure=True)
+    with _told_by_polars(schema):
+        known = polars_frame(pa.Table.from_batches([], schema)).schema
+        return register_io_source(read, schema=known, is_pure=True)
 
 
-def _polars_schema(pl: Any, schema: Any) -> Any:
-    try:
-        return pl.DataFrame(pl.from_arrow(pa.Table.from_batches([], schema))).schema
-    except (
+def polars_frame(rows: Any) -> Any:
+    """Return Arrow rows as a polars DataFrame.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        Naming the columns that polars does not take.
+    """
+    import polars as pl
+
+    with _told_by_polars(rows.schema):
+        # polars would call a column without a name ``column_0``.
+        numbered = rows.rename_columns([str(index) for index in range(len(rows.schema))])
+        frame = pl.DataFrame(pl.from_arrow(numbered))
+        frame.columns = rows.schema.names
+    return frame
+
+
+@contextmanager
+def _told_by_polars(schema: Any) -> Iterator[None]:
+    """Translate what polars says of columns; of some types it is a panic."""
+    import polars as pl
+
+    kinds = (
         pa.ArrowException,
         pl.exceptions.PolarsError,
         pl.exceptions.PanicException,
         TypeError,
-    ) as exc:
-        raise UnsupportedTypeError(f"polars has no type for a column of {schema}: {exc}") from exc
+        ValueError,
+    )
+
+    def is_taken(field: Any) -> bool:
+        try:
+            return (
+                pl.DataFrame(pl.from_arrow(pa.Table.from_batches([], pa.schema([field])))).width
+                == 1
+            )
+        except kinds:
+            return False
+
+    try:
+        yield
+    except UnsupportedTypeError:
+        raise
+    except kinds as exc:
+        bad = [field for field in schema if not is_taken(field)] or schema
+        told = ", ".join(f"{field.name!r} ({field.type})" for field in bad)
+        raise UnsupportedTypeError(
+            f"polars does not take columns {told}: {exc}; leave them out, or read the rows as Arrow"
+        ) from exc
 
 
 def necessary_condition(predicate: Any, schema: Any) -> Any:

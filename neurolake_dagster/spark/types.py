@@ -85,7 +85,7 @@ def arrow_schema(schema: StructType, *, is_stored: bool = False) -> pa.Schema:
         try:
             to_arrow_type(field.dataType, timezone="UTC")
             known = not _is_refused(field.dataType, is_stored)
-        except PySparkException:
+        except (PySparkException, ValueError):  # the latter of lists of void, as array() is
             known = False
         if not known:
             problems.append(f"{field.name!r} ({field.dataType.simpleString()})")

@@ -46,6 +46,7 @@ from neurolake_dagster.tables.delta_rows import (
 )
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.delta_snapshot import DeltaSnapshot, snapshot_of
+from neurolake_dagster.tables.log import DELTA_LOG_FOLDER, check_place
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
 from neurolake_dagster.tables.snapshot import no_such_table
 from neurolake_dagster.tables.sql import quoted_column
@@ -120,6 +121,10 @@ class DeltaDataset:
                 f"{self.uri}: no version at {aware:%F %T %Z}, the first one is of {first:%F %T} UTC"
             )
 
+    def check_place(self) -> None:
+        """Refuse to begin a Delta table where one of another format lies."""
+        check_place(self.storage.child(self.path), DELTA_LOG_FOLDER, self.uri)
+
     @property
     def _address(self) -> str:
         """The table's address as deltalake takes it: a path, or an encoded URL."""
@@ -134,7 +139,7 @@ class DeltaDataset:
 
     @property
     def _log(self) -> Storage:
-        return self.storage.child(f"{self.path}/_delta_log")
+        return self.storage.child(f"{self.path}/{DELTA_LOG_FOLDER}")
 
     def snapshot(self, version: int | datetime | None = None) -> DeltaSnapshot:
         """Read one version's facts from the log; no data file is opened."""
@@ -256,6 +261,8 @@ class DeltaDataset:
         if transaction is not None and _carries(table, transaction):
             return
         held = None if table is None else _schema_of(table)
+        if held is None:
+            self.check_place()
         options: dict[str, Any] = {
             "mode": mode,
             "partition_by": list(partition_by) or None,

@@ -12,9 +12,16 @@ from deltalake.exceptions import DeltaError
 
 from neurolake_dagster.errors import SchemaMismatchError
 from neurolake_dagster.tables.conditions import Joined, Predicate
-from neurolake_dagster.tables.schemas import joined_schema, plain_schema
+from neurolake_dagster.tables.schemas import cast_column, joined_schema, plain_schema
 
 _SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32()}
+_LARGE = (pa.types.is_large_list, pa.types.is_large_list_view)
+_LISTS = (
+    *_LARGE,
+    pa.types.is_list,
+    pa.types.is_list_view,
+    pa.types.is_fixed_size_list,
+)
 
 
 def delta_schema(schema: pa.Schema) -> pa.Schema:
@@ -87,7 +94,7 @@ def _cast(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatc
     columns = []
     for column, field in zip(batch.columns, schema, strict=True):
         try:
-            columns.append(_plain(column).cast(field.type))
+            columns.append(cast_column(_plain(column), field.type))
         except pa.ArrowInvalid as exc:
             raise SchemaMismatchError(
                 f"{where}: column {field.name!r} has values that Delta's {field.type} cannot "
@@ -104,6 +111,12 @@ def _plain(column: pa.Array) -> pa.Array:
 
 def _delta_type(type_: pa.DataType) -> pa.DataType:
     """The type that Delta holds values of an Arrow type in."""
+    if isinstance(type_, pa.BaseExtensionType):
+        stored = _delta_type(type_.storage_type)
+        # Its name is kept beside the type that it is stored in, which must be its own.
+        return type_ if stored == type_.storage_type else stored
+    if pa.types.is_fixed_size_binary(type_):
+        return pa.binary()
     if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
         return _delta_type(type_.value_type)
     if pa.types.is_unsigned_integer(type_):
@@ -114,9 +127,14 @@ def _delta_type(type_: pa.DataType) -> pa.DataType:
         return pa.decimal128(type_.precision, type_.scale)
     if pa.types.is_struct(type_):
         return pa.struct([one.with_type(_delta_type(one.type)) for one in type_])
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+    if pa.types.is_map(type_):
+        key, item = (
+            one.with_type(_delta_type(one.type)) for one in (type_.key_field, type_.item_field)
+        )
+        return pa.map_(key, item, type_.keys_sorted)
+    if any(is_list(type_) for is_list in _LISTS):
         child = type_.value_field.with_type(_delta_type(type_.value_type))
-        return pa.list_(child) if pa.types.is_list(type_) else pa.large_list(child)
+        return pa.large_list(child) if any(is_one(type_) for is_one in _LARGE) else pa.list_(child)
     return type_
 
 

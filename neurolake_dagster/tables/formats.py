@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
 from neurolake_dagster.errors import (
-    NeuroLakeError,
     StorageError,
     StorageNotFoundError,
     TableError,
@@ -89,8 +88,7 @@ class ParquetFormat:
 
     def open_writer(self, sink: StorageWriter, schema: pa.Schema) -> PartWriter:
         """Begin a Parquet file."""
-        with _holding(sink):
-            return _ParquetWriter(sink, schema)
+        return _ParquetWriter(sink, schema)
 
     def scan(
         self, storage: Storage, key: str, columns: Sequence[str], filters: Filters | None
@@ -140,20 +138,6 @@ def _all_batches(storage: Storage, key: str, columns: Sequence[str]) -> Iterator
             yield from file.iter_batches(BATCH_ROWS, [group], list(columns))
 
 
-@contextmanager
-def _holding(sink: StorageWriter) -> Iterator[None]:
-    """Tell what Parquet has no place for."""
-    try:
-        yield
-    except NeuroLakeError:
-        raise
-    except (pa.ArrowException, OSError) as exc:
-        raise TableError(
-            f"{sink.name}: parquet cannot hold these rows: {exc}; cast them, or keep the table as "
-            "ncf"
-        ) from exc
-
-
 def _without_null_values(column: pa.Array) -> pa.Array:
     """A dictionary without null among its values, which Parquet does not write."""
     if not pa.types.is_dictionary(column.type) or not column.dictionary.null_count:
@@ -163,7 +147,11 @@ def _without_null_values(column: pa.Array) -> pa.Array:
 
 class _ParquetWriter:
     def __init__(self, sink: StorageWriter, schema: pa.Schema) -> None:
-        self._sink = sink
+        unread = [field.name for field in schema if _is_of_no_size(field.type)]
+        if unread:
+            raise TableError(
+                f"columns {unread!r}: lists of the fixed size 0 could not be read back"
+            )
         self._schema = schema
         self._footers: list[pq.FileMetaData] = []
         self._writer = pq.ParquetWriter(
@@ -200,9 +188,14 @@ class _ParquetWriter:
     def _write_held(self) -> None:
         if self._held_rows:
             held = pa.Table.from_batches(self._held, self._schema)
-            with _holding(self._sink):
-                self._writer.write_table(held, row_group_size=ROW_GROUP_ROWS)
+            self._writer.write_table(held, row_group_size=ROW_GROUP_ROWS)
         self._held, self._held_rows, self._held_bytes = [], 0, 0
+
+
+def _is_of_no_size(type_: pa.DataType) -> bool:
+    if pa.types.is_fixed_size_list(type_) and not type_.list_size:
+        return True
+    return any(_is_of_no_size(type_.field(index).type) for index in range(type_.num_fields))
 
 
 class NCFFormat:

@@ -32,8 +32,34 @@ from neurolake_dagster.tables.entry import Entry, apply_entry
 from neurolake_dagster.tables.snapshot import Snapshot, no_such_table
 
 # Whose presence makes a folder a table: ours, and Delta's.
-LOG_FOLDERS = (LOG_FOLDER, "_delta_log")
+DELTA_LOG_FOLDER = "_delta_log"
+LOG_FOLDERS = (LOG_FOLDER, DELTA_LOG_FOLDER)
 READS_AT_ONCE = 16
+
+
+def check_place(folder: Storage, own: str, where: str) -> None:
+    """Refuse to begin a table where one of another kind lies.
+
+    Each would take the files of the other for what a failed write of its own has left.
+
+    Parameters
+    ----------
+    folder
+        The storage rooted at the table's folder.
+    own
+        The log folder of the table to be.
+
+    Raises
+    ------
+    TableError
+    """
+    for name in LOG_FOLDERS:
+        if name != own and next(folder.list(name), None) is not None:
+            kind = "a Delta table" if name == DELTA_LOG_FOLDER else "an NCF or Parquet table"
+            raise TableError(
+                f"{where}: holds {kind}; delete the folder to keep the asset in another format, "
+                "or choose another place"
+            )
 
 
 class Log:

@@ -4,12 +4,15 @@ Owns the files that no commit names yet: on failure they are deleted again.
 """
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 
+from neurolake_dagster.errors import NeuroLakeError, TableError
 from neurolake_dagster.ncf.arrow import memory_size
 from neurolake_dagster.storage import Storage, StorageWriter
 from neurolake_dagster.tables.formats import FileFormat, PartWriter
@@ -82,7 +85,8 @@ class PartFiles:
         """Append rows to a partition."""
         current = self._open.get(partition) or self._begin(partition)
         before = current.held_bytes
-        current.writer.write(batch)
+        with self._told():
+            current.writer.write(batch)
         current.taken_bytes += sum(map(memory_size, batch.columns))
         self._held_bytes += current.held_bytes - before
         if current.sink.tell() >= self.target_file_bytes:
@@ -135,15 +139,35 @@ class PartFiles:
     def _begin(self, partition: Partition) -> _Open:
         key = part_key(partition, self._format.suffix, self._folder)
         sink = self._storage.open_output(key)
-        current = _Open(key, sink, self._format.open_writer(sink, self.schema))
+        try:
+            with self._told():
+                writer = self._format.open_writer(sink, self.schema)
+        except BaseException:
+            sink.abort()
+            raise
+        current = _Open(key, sink, writer)
         self._open[partition] = current
         self._begun.add(partition)
         return current
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Translate what a format's own writer refuses; what has a number is of the system."""
+        try:
+            yield
+        except (NotImplementedError, OSError, TypeError, ValueError) as exc:
+            if isinstance(exc, NeuroLakeError) or getattr(exc, "errno", None) is not None:
+                raise
+            raise TableError(
+                f"{self._storage.root}: a {self._format.suffix} file cannot hold these rows: "
+                f"{exc}; cast them first"
+            ) from exc
+
     def _finish(self, partition: Partition) -> None:
         current = self._open[partition]
         self._held_bytes -= current.held_bytes
-        facts = current.writer.close()
+        with self._told():
+            facts = current.writer.close()
         size = current.sink.tell()
         current.sink.close()
         del self._open[partition]

@@ -16,7 +16,8 @@ SchemaMode = Literal["strict", "merge", "overwrite"]
 
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view)
+_LIST_VIEWS = (pa.types.is_list_view, pa.types.is_large_list_view)
+_LISTS = (pa.types.is_list, pa.types.is_large_list, *_LIST_VIEWS)
 _UNITS = ("s", "ms", "us", "ns")
 # How large integers a float of so many bits tells apart.
 _EXACT_BITS = {16: 11, 32: 24, 64: 53}
@@ -170,6 +171,8 @@ def fits(have: pa.DataType, want: pa.DataType) -> bool:
         return True
     if _both(have, want, _LISTS):
         return fits(have.value_type, want.value_type)
+    if pa.types.is_map(have) and pa.types.is_map(want):
+        return fits(have.key_type, want.key_type) and fits(have.item_type, want.item_type)
     if pa.types.is_struct(have) and pa.types.is_struct(want):
         return have.num_fields == want.num_fields and all(
             have.field(i).name == want.field(i).name
@@ -196,22 +199,47 @@ def fit_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def cast_column(column: pa.Array, type_: pa.DataType) -> pa.Array:
-    """A column in another type that holds its values, also where Arrow has no cast."""
+    """The column in another type that holds its values, also where Arrow has no cast.
+
+    pyarrow's own cast (26.0) of list views to lists gives offsets that are one too few.
+    """
     if column.type.equals(type_):
         return column
     if pa.types.is_null(column.type):
         return pa.nulls(len(column), type_)
-    if pa.types.is_list_view(column.type):
-        # Arrow's own cast leaves out the last offset.
-        lengths = pc.fill_null(pc.list_value_length(column), 0)
-        offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths)])
-        column = pa.ListArray.from_arrays(offsets, column.flatten(), mask=column.is_null())
-    elif pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(type_):
+    if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(type_):
         column = column.dictionary_decode()
     elif pa.types.is_dictionary(type_) and not pa.types.is_dictionary(column.type):
         # Parquet gives back as such only dictionaries of text.
         column = column.cast(type_.value_type).dictionary_encode()
-    return column.cast(type_)
+    return _without_list_views(column).cast(type_)
+
+
+def _has_list_view(type_: pa.DataType) -> bool:
+    children = [type_.field(index).type for index in range(type_.num_fields)]
+    return any(is_view(type_) for is_view in _LIST_VIEWS) or any(map(_has_list_view, children))
+
+
+def _without_list_views(column: pa.Array) -> pa.Array:
+    """The column with lists for list views, in lists and structs of any depth."""
+    if not _has_list_view(column.type):
+        return column
+    if pa.types.is_struct(column.type):
+        members = [
+            _without_list_views(member)
+            for member in map(column.field, range(column.type.num_fields))
+        ]
+        fields = [
+            field.with_type(member.type) for field, member in zip(column.type, members, strict=True)
+        ]
+        return pa.StructArray.from_arrays(members, fields=fields, mask=column.is_null())
+    if not any(is_list(column.type) for is_list in _LISTS):
+        return column
+    lengths = pc.fill_null(pc.list_value_length(column), 0)
+    ends = pc.cumulative_sum(lengths.cast(pa.int64()))
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
+    values = _without_list_views(column.flatten())
+    return pa.LargeListArray.from_arrays(offsets, values, mask=column.is_null())
 
 
 def fit_table(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -266,5 +294,6 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
         return type_
     if any(is_list(type_) for is_list in _LISTS):
         child = type_.value_field.with_type(_plain_type(type_.value_type))
-        return pa.large_list(child) if pa.types.is_large_list(type_) else pa.list_(child)
+        is_large = pa.types.is_large_list(type_) or pa.types.is_large_list_view(type_)
+        return pa.large_list(child) if is_large else pa.list_(child)
     return type_

@@ -174,11 +174,17 @@ class _Dimension:
         """Refuse a type that cannot tell the members apart."""
         if self.windows:
             check_column(self.column, type_, self.windows)
+        elif pa.types.is_nested(type_) and not pa.types.is_run_end_encoded(type_):
+            raise PartitionError(
+                f"column {self.column!r} is {type_}, expected texts, numbers, dates or booleans"
+            )
 
     def match(self, values: pa.Array) -> Numbers:
         """For each value the number of its member, -1 for none or null."""
         if pa.types.is_dictionary(values.type):
             values = values.dictionary_decode()
+        elif pa.types.is_run_end_encoded(values.type):
+            values = pc.run_end_decode(values)
         if values.type not in self._matchers:
             self._matchers[values.type] = self._matcher(values.type)
         return self._matchers[values.type](values)
@@ -242,4 +248,6 @@ def _literals(texts: Sequence[str], type_: pa.DataType) -> list[str]:
         return [text for text in texts if text in ("true", "false")]
     if pa.types.is_date(type_):
         return [f"CAST({quoted_text(text)} AS DATE)" for text in texts]
+    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
+        return [f"X'{text.encode().hex()}'" for text in texts]
     return [quoted_text(text) for text in texts]

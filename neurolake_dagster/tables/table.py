@@ -20,12 +20,13 @@ from neurolake_dagster.errors import (
     TableError,
 )
 from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.checkpoints import LOG_FOLDER
 from neurolake_dagster.tables.commit import Change, Commit, carry_out, checked_properties, commit_of
 from neurolake_dagster.tables.entry import Entry
 from neurolake_dagster.tables.formats import FileFormat, Filters, file_format
 from neurolake_dagster.tables.incoming import Incoming, Rows, Split
 from neurolake_dagster.tables.layout import check_layout
-from neurolake_dagster.tables.log import Log
+from neurolake_dagster.tables.log import Log, check_place
 from neurolake_dagster.tables.partitions import (
     Partition,
     PartitionLike,
@@ -370,7 +371,9 @@ class Table:
         whole: bool = False,
     ) -> TableSchema:
         """As :func:`schemas.schema_after`; refuses what the files' format cannot keep up with."""
-        if base is not None and base.format != self.format:
+        if base is None:
+            check_place(self.folder, LOG_FOLDER, self.uri)
+        elif base.format != self.format:
             raise TableError(f"{self.uri}: holds {base.format} files, not {self.format}")
         found = schema_after(base, schema, mode, self.uri, whole=whole)
         is_longer = base is not None and len(found.schema) > len(base.schema)

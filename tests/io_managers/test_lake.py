@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pyarrow as pa
+import pytest
 
 from neurolake_dagster.io_managers import LakeIOManager
 from neurolake_dagster.resources import StorageResource
@@ -59,3 +60,24 @@ def test_an_unknown_format_is_refused(instance: dg.DagsterInstance, tmp_path: Pa
 
     result = run([made], manager, instance, raise_on_error=False)
     assert "format 'orc', expected one of ('ncf', 'parquet', 'delta')" in str(failure(result))
+
+
+@pytest.mark.parametrize("new", ["ncf", "parquet", "delta"])
+@pytest.mark.parametrize("old", ["ncf", "parquet", "delta"])
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
+def test_a_folder_is_of_one_format(
+    instance: dg.DagsterInstance, tmp_path: Path, old: str, new: str, mode: str
+) -> None:
+    """Delta's and ours lay in one folder: plain readers saw both, and a vacuum deleted one."""
+    manager: Any = LakeIOManager(storage=StorageResource(root=str(tmp_path)))
+
+    def made(form: str) -> Any:
+        return dg.asset(name="made", metadata={"format": form, "mode": mode})(lambda: TABLE)
+
+    assert run([made(old)], manager, instance).success
+    files = sorted(tmp_path.rglob("*"))
+    result = run([made(new)], manager, instance, raise_on_error=False)
+    assert result.success == (old == new)
+    if old != new:
+        assert "holds" in str(failure(result))
+        assert sorted(tmp_path.rglob("*")) == files

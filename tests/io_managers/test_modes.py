@@ -1,6 +1,7 @@
 """What assets and inputs can ask for in their metadata: modes, predicates, versions."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from neurolake_dagster.errors import TableNotFoundError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from tests.io_managers.test_io_managers import (
     DAYS,
@@ -170,7 +172,31 @@ def test_error_and_ignore_leave_what_is_there(
     again = asset(people((2, "b")), mode="error")
     assert not run([again], manager, instance, raise_on_error=False).success
     assert run([asset(people((3, "c")), mode="ignore")], manager, instance).success
+    other = pa.table({"id": [4], "more": [5]})  # Delta refused rows that it was to leave out
+    assert run([asset(other, mode="ignore")], manager, instance).success
     assert names(manager) == {1: "a"}
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append", "merge"])
+def test_a_source_that_fails_makes_no_table(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, mode: str
+) -> None:
+    """A merge into Delta had made one without rows by then."""
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        yield from people((1, "a")).to_batches()
+        raise OSError("the source is gone")
+
+    @dg.asset(
+        name="people", metadata={"mode": mode} | ({"merge_keys": "id"} if mode == "merge" else {})
+    )
+    def made() -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(people((1, "a")).schema, rows())
+
+    result = run([made], manager, instance, raise_on_error=False)
+    assert "the source is gone" in str(failure(result))
+    with pytest.raises(TableNotFoundError):
+        stored(manager, "people")
 
 
 def test_the_run_is_stronger_than_the_definition_and_that_than_the_manager(

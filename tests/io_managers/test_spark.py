@@ -16,6 +16,7 @@ from pyspark.sql import DataFrame, SparkSession, functions as sf
 from neurolake_dagster.io_managers import spark_rows
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import scope_of
+from neurolake_dagster.io_managers.spark_digest import FrameDigest
 from neurolake_dagster.io_managers.spark_rows import NUMBER_COLUMN, STRAY, with_key_numbers
 from neurolake_dagster.resources import SparkResource, StorageResource
 from tests.io_managers.test_io_managers import (
@@ -397,7 +398,10 @@ def test_metadata_takes_no_spark_job_beyond_the_write(
 def test_the_same_rows_of_a_frame_have_the_same_data_version(
     manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession, end: str
 ) -> None:
-    """Frames in Parquet and Delta had none: unchanged data went downstream again."""
+    """Frames in Parquet and Delta had none: unchanged data went downstream again.
+
+    Nested times that differ in microseconds alone had the same one.
+    """
     versions: list[str] = []
 
     @dg.asset(
@@ -408,9 +412,11 @@ def test_the_same_rows_of_a_frame_have_the_same_data_version(
     def events(context: dg.AssetExecutionContext) -> DataFrame:
         number = len(versions)
         days = [date.fromisoformat(key) for key in sorted(context.partition_keys)]
-        rows = [(day, [number // 2, index]) for day in days for index in range(9)]
+        at = datetime(2013, 1, 1, microsecond=number // 2)
+        rows = [(day, [{"n": index, "at": at}]) for day in days for index in range(9)]
         backwards = rows[:: 1 - 2 * (number % 2)]
-        return spark.createDataFrame(backwards, "day date, n array<int>").repartition(number + 1)
+        types = "day date, n array<struct<n: int, at: timestamp>>"
+        return spark.createDataFrame(backwards, types).repartition(number + 1)
 
     for _ in range(3):
         assert run_range(events, manager, instance, "2013-01-01", end).success
@@ -419,6 +425,42 @@ def test_the_same_rows_of_a_frame_have_the_same_data_version(
         assert event.asset_materialization is not None
         versions.append(event.asset_materialization.tags["dagster/data_version"])
     assert versions[0] == versions[1] != versions[2]
+
+
+def test_maps_of_structs_and_variants_have_a_data_version(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    """The one told the address of a key in memory, the other could not be written at all."""
+    frame = spark.sql("select map(named_struct('a', 1), 2) m, array(parse_json('[1]')) v")
+    frame.write.parquet(str(tmp_path / "rows"))
+
+    def version() -> str | None:
+        digest = FrameDigest(spark.read.parquet(str(tmp_path / "rows")))
+        digest.frame.write.format("noop").mode("overwrite").save()
+        return digest.result()
+
+    assert version() == version() is not None
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("select 1 a, 2 A", "columns ['a', 'A'] have the same name to Spark"),
+        ("select make_interval(1) c", "UnsupportedTypeError"),
+    ],
+    ids=["names", "interval"],
+)
+def test_frames_that_no_file_holds_are_refused(
+    manager: LakehouseIOManager,
+    instance: dg.DagsterInstance,
+    spark: SparkSession,
+    query: str,
+    told: str,
+) -> None:
+    """Spark's and Arrow's own errors came out."""
+    made = dg.asset(name="made")(lambda: spark.sql(query))
+    result = run([made], manager, instance, raise_on_error=False)
+    assert told in str(failure(result))
 
 
 def test_partitioned_parquet_of_spark_is_a_plain_folder(

@@ -16,7 +16,7 @@ from pyarrow.dataset import InMemoryDataset, UnionDataset
 
 from neurolake_dagster import ncf
 from neurolake_dagster.errors import UnsupportedTypeError
-from neurolake_dagster.ncf.engines import necessary_condition
+from neurolake_dagster.ncf.engines import necessary_condition, polars_frame
 from tests.ncf.test_differential import random_table
 
 
@@ -125,6 +125,21 @@ def test_a_type_polars_lacks_is_named(tmp_path: Path) -> None:
     ncf.write_table(table, tmp_path / "u.ncf")
     with pytest.raises(UnsupportedTypeError, match="polars"):
         ncf.scan_polars(tmp_path / "u.ncf")
+
+
+def test_columns_that_polars_lacks_are_named_where_all_rows_are_read() -> None:
+    """polars panicked, or told of no column."""
+    rows = pa.table({"id": [1], "d": pa.array([100], pa.decimal128(5, -2))})
+    with pytest.raises(UnsupportedTypeError, match=r"columns 'd' \(decimal128\(5, -2\)\)"):
+        polars_frame(rows)
+    with pytest.raises(UnsupportedTypeError, match="decimal256"):
+        polars_frame(pa.table({"d": pa.array([1], pa.decimal256(70))}))
+
+
+def test_a_column_without_a_name_keeps_it() -> None:
+    """polars called it `column_0`."""
+    rows = pa.table([[1], [2]], names=["", "column_0"])
+    assert polars_frame(rows).to_dicts() == rows.to_pylist()
 
 
 UNFINISHED = {

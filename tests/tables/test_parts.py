@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 from typing_extensions import Buffer
 
-from neurolake_dagster.errors import StorageUnavailableError
+from neurolake_dagster.errors import StorageUnavailableError, TableError
 from neurolake_dagster.storage import Storage, StorageWriter
+from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.formats import file_format
 from neurolake_dagster.tables.parts import PartFiles
 from neurolake_dagster.tables.snapshot import TableFormat
@@ -72,3 +73,23 @@ def test_one_partition_keeps_one_file(tmp_path: Path) -> None:
             parts.write((), pa.record_batch({"x": np.zeros(5_000)}, schema=schema))
         parts.close()
         assert [file.row_count for file in parts.files] == [50_000]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([pa.MonthDayNano([1, 2, 3])]),
+        pa.RunEndEncodedArray.from_arrays([1], ["a"]),
+        pa.array([{}], pa.struct([])),
+        pa.array([1200], pa.decimal128(5, -2)),
+        pa.array([[], None], pa.list_(pa.int8(), 0)),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_what_parquet_cannot_hold_is_refused(column: pa.Array, tmp_path: Path) -> None:
+    """Arrow's own errors came out, and lists of no size were written that nobody could read."""
+    rows = pa.table({"c": column})
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    with pytest.raises(TableError, match=r"fixed size 0|parquet file cannot hold these rows"):
+        table.write(rows)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
