@@ -4,7 +4,6 @@ Owns the replacement of partitions by predicate. A partition of a Delta asset is
 which `partition_expr` falls into the key; rows that do not are refused before the commit.
 """
 
-import io
 import random
 import time
 import uuid
@@ -15,7 +14,6 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-import xxhash
 
 from neurolake_dagster.errors import CommitConflictError, PartitionError, TableError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
@@ -35,6 +33,7 @@ from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
+from neurolake_dagster.io_managers.row_digest import RowDigest
 from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
@@ -98,7 +97,7 @@ class DeltaIOManager(LakehouseIOManager):
                 time.sleep(random.uniform(0, BACKOFF_S * (attempt + 1)))  # noqa: S311
         return replace(
             _written(dataset, plan, mark, checked.counts),
-            data_version=checked.digest() if plan.mode == "overwrite" else None,
+            data_version=checked.digest(),
         )
 
     def _written_names(self, plan: WritePlan) -> set[str]:
@@ -282,38 +281,24 @@ class _Checked:
         self.counts = {} if plan.scope is None else {key.name: 0 for key in plan.scope.keys}
         self.rows = rows
         self._scope = plan.scope
-        self._hash = xxhash.xxh3_128()
-        self._stream = pa.ipc.new_stream(pa.PythonFile(_Sink(self._hash), "w"), rows.schema)
+        self._digest = RowDigest(rows.schema) if plan.mode == "overwrite" else None
         if isinstance(rows, pa.Table):
             for batch in rows.to_batches():
                 self._see(batch)
         else:
             self.rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._see, rows))
 
-    def digest(self) -> str:
-        """Of the rows that went by: the same batches of the same types give the same."""
-        return self._hash.hexdigest()
+    def digest(self) -> str | None:
+        """Of the rows that went by, where they are all that is in what they replace."""
+        return None if self._digest is None else self._digest.result()
 
     def _see(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         if self._scope is not None:
             for key, count in self._scope.check(batch).items():
                 self.counts[key] += count
-        self._stream.write_batch(batch)
+        if self._digest is not None:
+            self._digest.update(batch)
         return batch
-
-
-class _Sink(io.RawIOBase):
-    """A file that keeps the hash of what is written and nothing else."""
-
-    def __init__(self, hasher: xxhash.xxh3_128) -> None:
-        self._hash = hasher
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._hash.update(data)
-        return len(data)
 
 
 def _where(plan: ReadPlan, dataset: DeltaDataset) -> str | None:

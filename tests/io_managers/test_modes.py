@@ -35,9 +35,9 @@ def people(*rows: tuple[int, str]) -> pa.Table:
     return pa.table({"id": [row[0] for row in rows], "name": [row[1] for row in rows]})
 
 
-def asset(rows: pa.Table, **metadata: Any) -> Any:
+def asset(rows: Any, **metadata: Any) -> Any:
     @dg.asset(name="people", metadata=metadata)
-    def made() -> pa.Table:
+    def made() -> Any:
         return rows
 
     return made
@@ -309,14 +309,15 @@ def test_the_same_rows_have_the_same_data_version(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:
     versions = []
-    for name in ("a", "a", "b"):
-        rows = pa.table({"id": range(50_000), "name": [name] * 50_000})
-        assert run([asset(rows)], manager, instance).success
+    rows = pa.table({"id": range(50_000), "name": ["a"] * 50_000})
+    others = rows.set_column(1, "name", [["b"] * 50_000])
+    for made in (rows, rows.to_reader(7_000), rows.to_pandas(), others):
+        assert run([asset(made)], manager, instance).success
         event = instance.get_latest_materialization_event(dg.AssetKey("people"))
         assert event is not None
         assert event.asset_materialization is not None
         versions.append(event.asset_materialization.tags["dagster/data_version"])
-    assert versions[0] == versions[1] != versions[2]
+    assert versions[0] == versions[1] == versions[2] != versions[3]
 
 
 def test_properties_of_an_asset_are_its_tables(

@@ -1,0 +1,86 @@
+"""The digest of Arrow rows on their way: the data version of a Delta table that they replace."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import xxhash
+
+from neurolake_dagster.ncf.arrow import is_text, plain_of, plain_schema
+
+# A multiple of 8, so that bits of validity begin with a byte.
+WINDOW_ROWS = 1 << 16
+
+
+class RowDigest:
+    """A digest of rows in their order, the same whatever batches and layouts they come in.
+
+    Rows of other types have another one; so do those with other bytes under nested nulls.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._hash = xxhash.xxh3_128()
+        plain = [*plain_schema(schema), *(pa.field(name, pa.bool_()) for name in schema.names)]
+        self._schema = pa.schema(plain)
+        self._stream = pa.ipc.new_stream(pa.PythonFile(_Sink(self._hash), "w"), self._schema)
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = 0
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Take more rows."""
+        while batch.num_rows:
+            head = batch.slice(0, WINDOW_ROWS - self._held_rows)
+            self._held.append(head)
+            self._held_rows += head.num_rows
+            batch = batch.slice(head.num_rows)
+            if self._held_rows == WINDOW_ROWS:
+                self._take_held()
+
+    def result(self) -> str:
+        """The digest of all rows that were taken."""
+        if self._held_rows:
+            self._take_held()
+        return self._hash.hexdigest()
+
+    def _take_held(self) -> None:
+        parts = [[plain_of(column) for column in batch.columns] for batch in self._held]
+        columns = [_in_one(pieces) for pieces in zip(*parts, strict=True)]
+        valid = [column.is_valid() for column in columns]
+        filled = [_without_nulls(column) for column in columns]
+        self._stream.write_batch(pa.RecordBatch.from_arrays([*filled, *valid], schema=self._schema))
+        self._held, self._held_rows = [], 0
+
+
+def _in_one(pieces: Sequence[pa.Array]) -> pa.Array:
+    """The pieces as one array; nested ones as a copy, for bits of others may follow theirs."""
+    if pa.types.is_nested(pieces[0].type):
+        return pa.concat_arrays([pieces[0].slice(0, 0), *pieces])
+    return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+
+
+def _without_nulls(column: pa.Array) -> pa.Array:
+    """The column with zeros for nulls, under which any bytes may lie; nested ones as they are."""
+    type_ = column.type
+    if column.null_count == 0 or pa.types.is_interval(type_):
+        return column
+    if is_text(type_):
+        return column.fill_null(pa.scalar(b"", pa.binary()).cast(type_))
+    if pa.types.is_primitive(type_) or pa.types.is_decimal(type_):
+        zeros = pa.py_buffer(bytes(max(type_.bit_width // 8, 1)))
+        return column.fill_null(pa.Array.from_buffers(type_, 1, [None, zeros])[0])
+    return column
+
+
+class _Sink(io.RawIOBase):
+    """A file that keeps the hash of what is written and nothing else."""
+
+    def __init__(self, hasher: xxhash.xxh3_128) -> None:
+        self._hash = hasher
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        return len(data)

@@ -1,0 +1,72 @@
+"""The digest of rows on their way: what it sees, and what it does not."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from neurolake_dagster.io_managers.row_digest import WINDOW_ROWS, RowDigest
+
+ROWS = 2 * WINDOW_ROWS + 5
+NUMBERS = np.arange(ROWS) % 1000
+NULLS = np.arange(ROWS) % 7 == 3
+
+
+def digest(rows: pa.Table, batch_rows: int = ROWS) -> str:
+    found = RowDigest(rows.schema)
+    for batch in rows.to_batches(max_chunksize=batch_rows):
+        found.update(batch)
+    return found.result()
+
+
+def build(values: np.ndarray) -> dict[str, pa.Array]:
+    numbers = pa.array(values, mask=NULLS)
+    texts = numbers.cast(pa.string())
+    return {
+        "int64": numbers,
+        "bool": pa.array(values > 500, mask=NULLS),
+        "timestamp": numbers.cast(pa.timestamp("us", "UTC")),
+        "decimal": numbers.cast(pa.decimal128(30, 2)),
+        "half": pa.array(values.astype("f2"), mask=NULLS),
+        "text": texts,
+        "dictionary": texts.dictionary_encode(),
+        "view": texts.cast(pa.string_view()),
+        "list": pa.ListArray.from_arrays(np.arange(ROWS + 1, dtype="i4"), texts),
+        "struct": pa.StructArray.from_arrays([numbers], ["x"]),
+        "null": pa.nulls(ROWS),
+    }
+
+
+COLUMNS = build(NUMBERS)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_batches_do_not_matter(name: str) -> None:
+    """Rows that came in other batches had another data version, and triggered what is below."""
+    rows = pa.table({name: COLUMNS[name]})
+    assert {digest(rows, size) for size in (999, WINDOW_ROWS, 77_777)} == {digest(rows)}
+
+
+@pytest.mark.parametrize("name", [name for name in COLUMNS if name != "null"])
+def test_one_other_value_matters(name: str) -> None:
+    other = NUMBERS.copy()
+    other[WINDOW_ROWS + 2] = 0
+    assert digest(pa.table({name: build(other)[name]})) != digest(pa.table({name: COLUMNS[name]}))
+
+
+def test_layouts_notes_and_bytes_under_nulls_do_not_matter() -> None:
+    dense, other = NUMBERS.copy(), NUMBERS.copy()
+    other[NULLS] = 77
+    valid = COLUMNS["int64"].buffers()[0]
+    columns = [
+        pa.Array.from_buffers(pa.int64(), ROWS, [valid, pa.py_buffer(values)])
+        for values in (dense, other)
+    ]
+    tables = [pa.table({"n": column, "t": COLUMNS["text"]}) for column in columns]
+    tables.append(tables[0].set_column(1, "t", COLUMNS["dictionary"]))
+    tables.append(tables[0].replace_schema_metadata({"pandas": "{}"}))
+    assert len({digest(rows) for rows in tables}) == 1
+
+
+def test_where_nulls_are_matters() -> None:
+    some, others = pa.table({"n": [0, None]}), pa.table({"n": [None, 0]})
+    assert len({digest(some), digest(others), digest(pa.table({"n": [0, 0]}))}) == 3
