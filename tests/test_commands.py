@@ -153,6 +153,7 @@ class TestJobExecute:
         assert output.count("passed") == 7
 
 
+@pytest.mark.slow
 @pytest.mark.spark
 def test_dg_launch_runs_the_job_again(converted: Project) -> None:
     converted.run("dg", "launch", "--job", "convert_flights")
