@@ -349,7 +349,7 @@ def memory_cells(found: Mapping[tuple[str, int], float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     measures = ("overhead", "partitions", "requests", "memory")
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--only", nargs="*", default=measures, choices=measures)
     parser.add_argument("--stream", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
