@@ -3,7 +3,7 @@
 Owns what settings mean together, and which of them are refused. Knows no format.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import dagster as dg
 import pyarrow as pa
 
-from neurolake_dagster.errors import PartitionError, PartitionsNotFoundError, TableError
+from neurolake_dagster.errors import PartitionsNotFoundError, TableError
 from neurolake_dagster.io_managers.asked import INPUT_KEYS, OUTPUT_KEYS, Asked
 from neurolake_dagster.io_managers.partitions import (
     missing_partitions,
@@ -19,6 +19,12 @@ from neurolake_dagster.io_managers.partitions import (
     windows_of,
 )
 from neurolake_dagster.io_managers.paths import dataset_path
+from neurolake_dagster.io_managers.run_partitions import (
+    keys_of_run,
+    keys_to_write,
+    partitions_to_write,
+    reads_all,
+)
 from neurolake_dagster.io_managers.values import Wanted
 from neurolake_dagster.tables.conditions import Predicate
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
@@ -176,7 +182,7 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
     if context.has_asset_partitions:
         windows = windows_of(context.asset_partitions_def)
         expr = _partition_expr(asked, definition)
-        scope = scope_of(context.asset_partitions_def, _partitions_to_write(context, where), expr)
+        scope = scope_of(context.asset_partitions_def, partitions_to_write(context, where), expr)
         for key in scope.keys:
             partition_folder(key.place)  # refuses names that are too long, of any format
     keys = [] if scope is None else [key.name for key in scope.keys]
@@ -224,15 +230,15 @@ def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
         return plan
     upstream = context.upstream_output
     definition = context.asset_partitions_def
-    keys = _keys_of_run(context) or context.asset_partition_keys
+    keys = keys_of_run(context) or context.asset_partition_keys
     theirs = None if upstream is None else upstream.definition_metadata
     scope = scope_of(definition, keys, Asked(plan.name, (theirs,), ()).get("partition_expr"))
     return replace(
         plan,
         scope=scope,
         windows=windows_of(definition),
-        reads_all=_reads_all(context, keys),
-        own=_keys_to_write(context),
+        reads_all=reads_all(context, keys),
+        own=keys_to_write(context),
     )
 
 
@@ -303,20 +309,6 @@ def _partition_expr(asked: Asked, definition: Mapping[str, Any]) -> object:
     return found
 
 
-def _partitions_to_write(context: dg.OutputContext, where: str) -> Sequence[str]:
-    """The run's partitions of the asset; of none Dagster tells no error."""
-    keys = context.asset_partition_keys
-    if not keys:
-        step = context.step_context
-        asked = step.partition_key_range if step.has_partition_key_range else None
-        shown = "" if asked is None else f" {asked.start!r} to {asked.end!r}"
-        raise PartitionError(
-            f"{where}: the run has no partitions, expected at least one; is its range{shown} "
-            "reversed? Nothing was changed"
-        )
-    return keys
-
-
 def _mode(asked: Asked, default: str, *, is_partitioned: bool) -> Mode:
     name = asked.get("mode") or default
     check_mode(name, asked.where)
@@ -375,67 +367,6 @@ def _asked_version(asked: Asked) -> int | datetime | None:
     if version is not None and moment is not None:
         raise TableError(f"{asked.where}: version and as_of are both given, expected one of them")
     return moment if version is None else version
-
-
-def _reads_all(context: dg.InputContext, keys: Sequence[str]) -> bool:
-    """Whether Dagster hands an unpartitioned asset all keys: it asks for what there is."""
-    step = _step(context)
-    if step is None or step.entity_partitions_def is not None:
-        return False
-    definition, store = context.asset_partitions_def, context.instance
-    return len(keys) >= len(definition.get_partition_keys(dynamic_partitions_store=store))
-
-
-def _keys_to_write(context: dg.InputContext) -> frozenset[str]:
-    """The partitions that this run writes of an asset that reads its own."""
-    step = _step(context)
-    if step is None or not step.has_partition_key_range:
-        return frozenset()
-    if context.asset_key not in step.get_output_asset_keys():
-        return frozenset()
-    return _keys_of_range(context)
-
-
-def _keys_of_run(context: dg.InputContext) -> Sequence[str]:
-    """The run's own partitions, for an asset check: Dagster hands an unpartitioned one all.
-
-    Of inputs that are partitioned in another way than the checked asset, the run has none.
-    """
-    step = _step(context)
-    if step is None or not step.is_asset_check_step or not _is_as_checked(context):
-        return []
-    if step.has_partition_key:
-        return [key for key in context.asset_partition_keys if key == step.partition_key]
-    if step.has_partition_key_range:
-        asked = _keys_of_range(context)
-        return [key for key in context.asset_partition_keys if key in asked]
-    return []
-
-
-def _is_as_checked(context: dg.InputContext) -> bool:
-    """Whether an asset check's input has the partitions of an asset that is checked."""
-    step = context.step_context
-    assets = step.job_def.asset_layer
-    assert step.assets_def is not None
-    checked = [key.asset_key for key in step.assets_def.check_keys]
-    return context.asset_partitions_def in [
-        assets.get(key).partitions_def for key in checked if assets.has(key)
-    ]
-
-
-def _keys_of_range(context: dg.InputContext) -> frozenset[str]:
-    """The partitions of the run's range; of dynamic ones the instance tells which there are."""
-    asked = context.step_context.partition_key_range
-    with dg.partition_loading_context(dynamic_partitions_store=context.instance):
-        return frozenset(map(str, context.asset_partitions_def.get_partition_keys_in_range(asked)))
-
-
-def _step(context: dg.InputContext) -> Any:
-    """The step that reads; None outside of a run, as in `dg.Definitions.load_asset_value`."""
-    try:
-        return context.step_context
-    except dg.DagsterInvariantViolationError:
-        return None
 
 
 def _output_place(context: dg.OutputContext) -> tuple[str, str]:
