@@ -93,7 +93,7 @@ class NCFTableWriter(DataSourceArrowWriter):
         )
         with parts:
             for batch in iterator:
-                fitted = fit_batch(batch, self.schema)
+                fitted = fit_batch(_with_decimals(batch, self.schema), self.schema)
                 for place, rows in self._divide(fitted):
                     parts.write(place, rows)
             parts.close()
@@ -136,6 +136,29 @@ class NCFTableWriter(DataSourceArrowWriter):
         for place, rows in zip(groups.select(names).to_pylist(), groups["rows_list"], strict=True):
             found = tuple(zip(self.partition_by, place.values(), strict=True))
             yield found, batch.take(rows.values)
+
+
+def _with_decimals(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with decimals where `jvm/BatchWriters.java` sent their whole numbers."""
+    columns = [
+        _decimals(column, field.type)
+        if pa.types.is_decimal(field.type) and column.type == pa.int64()
+        else column
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _decimals(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The decimals of unscaled values: words of 128 bits, of which these are the lower half."""
+    validity, values = column.buffers()
+    low = np.frombuffer(values, np.int64, len(column), column.offset * 8)
+    words = np.empty((len(column), 2), np.int64)
+    words[:, 0] = low
+    np.right_shift(low, 63, out=words[:, 1])
+    if column.offset:
+        validity = None if validity is None else column.is_valid().buffers()[1]
+    return pa.Array.from_buffers(kind, len(column), [validity, pa.py_buffer(words)])
 
 
 def _texts(column: pa.Array) -> pa.Array:

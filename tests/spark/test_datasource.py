@@ -1,6 +1,7 @@
 import datetime as dt
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -442,6 +443,26 @@ def test_types_go_round(spark: SparkSession, tmp_path: Path) -> None:
     again = read(spark, str(tmp_path / "t"))
     assert again.dtypes == frame.dtypes
     assert sorted(map(str, again.collect())) == sorted(map(str, both.collect()))
+
+
+@pytest.mark.parametrize(("digits", "scale"), [(1, 0), (9, 2), (18, 0), (18, 18), (19, 0), (38, 9)])
+def test_decimals_of_every_width_go_round(
+    spark: SparkSession, tmp_path: Path, digits: int, scale: int
+) -> None:
+    """Those of up to 18 digits are sent to the writer as whole numbers."""
+    values = [Decimal((sign, nines, -scale)) for sign in (0, 1) for nines in [(9,) * digits, (1,)]]
+    values += [Decimal(0), None]
+    kind = f"value decimal({digits}, {scale})"
+    write_ncf(spark.createDataFrame([(one,) for one in values], kind), str(tmp_path / "t"))
+    found = [row.value for row in read(spark, str(tmp_path / "t")).collect()]
+    assert Counter(found) == Counter(values)
+
+
+def test_rows_larger_than_a_batch_go_round(spark: SparkSession, tmp_path: Path) -> None:
+    frame = spark.range(5, numPartitions=1).selectExpr("id", "repeat('x', 9000000 + id) as text")
+    write_ncf(frame, str(tmp_path / "t"))
+    found = read(spark, str(tmp_path / "t")).selectExpr("id", "length(text) as length")
+    assert sorted(map(tuple, found.collect())) == [(one, 9_000_000 + one) for one in range(5)]
 
 
 def test_arrow_types_that_spark_lacks_are_widened(spark: SparkSession, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ package neurolake.spark;
 
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.LocalFileSystem;
-import org.apache.spark.TaskContext;
 import org.apache.spark.sql.catalyst.InternalRow;
 import org.apache.spark.sql.catalyst.expressions.GenericInternalRow;
 import org.apache.spark.sql.connector.read.InputPartition;
@@ -12,16 +11,13 @@ import org.apache.spark.sql.execution.datasources.v2.python.PythonCustomMetric;
 import org.apache.spark.sql.execution.datasources.v2.python.PythonInputPartition;
 import org.apache.spark.sql.execution.datasources.v2.python.PythonPartitionReaderFactory;
 import org.apache.spark.sql.execution.datasources.v2.python.UserDefinedPythonDataSource;
-import org.apache.spark.sql.execution.python.ArrowPythonRunner;
 import org.apache.spark.sql.execution.python.MapInBatchEvaluatorFactory;
-import org.apache.spark.sql.types.Metadata;
-import org.apache.spark.sql.types.StructField;
 import org.apache.spark.sql.types.StructType;
-import org.apache.spark.sql.vectorized.ArrowColumnVector;
 import org.apache.spark.sql.vectorized.ColumnVector;
 import org.apache.spark.sql.vectorized.ColumnarBatch;
 
 import java.nio.charset.StandardCharsets;
+import java.util.Collections;
 
 import scala.collection.Iterator;
 
@@ -67,7 +63,11 @@ public class BatchReaders implements PartitionReaderFactory {
         // Spark's input bytes are what Hadoop's file systems count for the task's thread.
         FileSystem.getStatistics("file", LocalFileSystem.class)
             .incrementBytesRead(inputBytes(planned.pickedPartition()));
-        return new Reader(batches(map, planned), schema);
+        InternalRow pickled = new GenericInternalRow(new Object[] {planned.pickedPartition()});
+        InternalRow row = new GenericInternalRow(new Object[] {pickled});
+        Object batch = PythonTask.asScala(Collections.singleton(row).iterator());
+        java.util.Iterator sent = Collections.singleton(batch).iterator();
+        return new Reader(PythonTask.run(map, UserDefinedPythonDataSource.readInputSchema(), sent), schema);
     }
 
     /** The stored bytes that a partition of ours says it reads, 0 of any other. */
@@ -77,36 +77,6 @@ public class BatchReaders implements PartitionReaderFactory {
         int start = text.lastIndexOf(INPUT_BYTES);
         int end = text.indexOf(';', Math.max(start, 0));
         return start < 0 ? 0 : Long.parseLong(text.substring(start + INPUT_BYTES.length(), end));
-    }
-
-    /** Runs the read function in a Python worker, as `MapInBatchEvaluatorFactory` does. */
-    private static Iterator batches(MapInBatchEvaluatorFactory map, PythonInputPartition partition) {
-        StructField wrapped = new StructField(
-            "struct",
-            map.org$apache$spark$sql$execution$python$MapInBatchEvaluatorFactory$$inputSchema,
-            true,
-            Metadata.empty()
-        );
-        ArrowPythonRunner runner = new ArrowPythonRunner(
-            map.org$apache$spark$sql$execution$python$MapInBatchEvaluatorFactory$$chainedFunc,
-            map.org$apache$spark$sql$execution$python$MapInBatchEvaluatorFactory$$pythonEvalType,
-            new int[][] {{0}},
-            new StructType(new StructField[] {wrapped}),
-            map.org$apache$spark$sql$execution$python$MapInBatchEvaluatorFactory$$sessionLocalTimeZone,
-            map.org$apache$spark$sql$execution$python$MapInBatchEvaluatorFactory$$largeVarTypes,
-            map.org$apache$spark$sql$execution$python$MapInBatchEvaluatorFactory$$pythonRunnerConf,
-            map.pythonMetrics(),
-            map.org$apache$spark$sql$execution$python$MapInBatchEvaluatorFactory$$jobArtifactUUID,
-            map.org$apache$spark$sql$execution$python$MapInBatchEvaluatorFactory$$sessionUUID
-        );
-        InternalRow pickled = new GenericInternalRow(new Object[] {partition.pickedPartition()});
-        InternalRow row = new GenericInternalRow(new Object[] {pickled});
-        TaskContext task = TaskContext.get();
-        return runner.compute(single(single(row)), task.partitionId(), task);
-    }
-
-    private static Iterator single(Object one) {
-        return scala.jdk.javaapi.CollectionConverters.asScala(java.util.Collections.singleton(one).iterator());
     }
 
     /** Yields each batch with its struct of columns opened. */
@@ -125,10 +95,9 @@ public class BatchReaders implements PartitionReaderFactory {
                 return false;
             }
             ColumnarBatch wrapped = (ColumnarBatch) batches.next();
-            ArrowColumnVector struct = (ArrowColumnVector) wrapped.column(0);
             ColumnVector[] columns = new ColumnVector[schema.length()];
             for (int i = 0; i < columns.length; i++) {
-                columns[i] = Columns.of((ArrowColumnVector) struct.getChild(i));
+                columns[i] = Columns.of(PythonTask.column(wrapped, i));
             }
             batch = new ColumnarBatch(columns, wrapped.numRows());
             return true;

@@ -22,7 +22,15 @@ import org.apache.spark.sql.connector.read.Scan;
 import org.apache.spark.sql.connector.read.ScanBuilder;
 import org.apache.spark.sql.connector.read.SupportsPushDownFilters;
 import org.apache.spark.sql.connector.read.SupportsPushDownRequiredColumns;
+import org.apache.spark.sql.connector.write.BatchWrite;
+import org.apache.spark.sql.connector.write.DataWriterFactory;
+import org.apache.spark.sql.connector.write.LogicalWriteInfo;
+import org.apache.spark.sql.connector.write.PhysicalWriteInfo;
+import org.apache.spark.sql.connector.write.Write;
+import org.apache.spark.sql.connector.write.WriteBuilder;
 import org.apache.spark.sql.execution.datasources.v2.python.PythonBatch;
+import org.apache.spark.sql.execution.datasources.v2.python.PythonBatchWrite;
+import org.apache.spark.sql.execution.datasources.v2.python.PythonBatchWriterFactory;
 import org.apache.spark.sql.execution.datasources.v2.python.PythonDataSourceCreationResult;
 import org.apache.spark.sql.execution.datasources.v2.python.PythonDataSourceReadInfo;
 import org.apache.spark.sql.execution.datasources.v2.python.PythonDataSourceV2;
@@ -30,6 +38,8 @@ import org.apache.spark.sql.execution.datasources.v2.python.PythonFilterPushdown
 import org.apache.spark.sql.execution.datasources.v2.python.PythonPartitionReaderFactory;
 import org.apache.spark.sql.execution.datasources.v2.python.PythonScan;
 import org.apache.spark.sql.execution.datasources.v2.python.PythonTable;
+import org.apache.spark.sql.execution.datasources.v2.python.PythonWrite;
+import org.apache.spark.sql.execution.datasources.v2.python.PythonWriteBuilder;
 import org.apache.spark.sql.execution.datasources.v2.python.UserDefinedPythonDataSource;
 import org.apache.spark.sql.internal.SQLConf;
 import org.apache.spark.sql.sources.BaseRelation;
@@ -94,10 +104,79 @@ public class NCFSource extends PythonDataSourceV2 implements DataSourceRegister,
         return true;
     }
 
-    /** The Python data source as it is; for writing. */
+    /** The Python data source for writing; its tasks send their rows by `BatchWriters`. */
     public static class Writable extends PythonDataSourceV2 {
         @Override public void setShortName(String name) {
             super.setShortName(NAME);
+        }
+
+        @Override public Table getTable(StructType schema, Transform[] partitioning, Map properties) {
+            return new WritableTable(this, schema);
+        }
+    }
+
+    static class WritableTable extends PythonTable {
+        private final Writable source;
+
+        WritableTable(Writable source, StructType schema) {
+            super(source, NAME, schema);
+            this.source = source;
+        }
+
+        @Override public WriteBuilder newWriteBuilder(LogicalWriteInfo info) {
+            return new NCFWriteBuilder(source, info);
+        }
+    }
+
+    static class NCFWriteBuilder extends PythonWriteBuilder {
+        private final Writable source;
+        private final LogicalWriteInfo info;
+        private boolean truncates;
+
+        NCFWriteBuilder(Writable source, LogicalWriteInfo info) {
+            super(source, NAME, info);
+            this.source = source;
+            this.info = info;
+        }
+
+        @Override public WriteBuilder truncate() {
+            truncates = true;
+            return this;
+        }
+
+        @Override public Write build() {
+            return new NCFWrite(source, info, truncates);
+        }
+    }
+
+    static class NCFWrite extends PythonWrite {
+        private final Writable source;
+        private final LogicalWriteInfo info;
+        private final boolean truncates;
+
+        NCFWrite(Writable source, LogicalWriteInfo info, boolean truncates) {
+            super(source, NAME, info, truncates);
+            this.source = source;
+            this.info = info;
+            this.truncates = truncates;
+        }
+
+        @Override public BatchWrite toBatch() {
+            return new NCFBatchWrite(source, info, truncates);
+        }
+
+        @Override public CustomMetric[] supportedCustomMetrics() {
+            return new CustomMetric[0];
+        }
+    }
+
+    static class NCFBatchWrite extends PythonBatchWrite {
+        NCFBatchWrite(Writable source, LogicalWriteInfo info, boolean truncates) {
+            super(source, NAME, info, truncates);
+        }
+
+        @Override public DataWriterFactory createBatchWriterFactory(PhysicalWriteInfo info) {
+            return new BatchWriters((PythonBatchWriterFactory) super.createBatchWriterFactory(info));
         }
     }
 
