@@ -214,3 +214,20 @@ def test_columns_about_persons_are_shown_nowhere(
     found = metadata_of(instance, "people")
     assert [record.data for record in found["preview"].records] == [{"id": 7}]
     assert "ann@x" not in str(found["statistics"].records)
+
+
+@pytest.mark.parametrize("value", ["Mail", ["MAIL"], ["mial"], ["id", "mial"]], ids=str)
+def test_a_persons_column_is_hidden_in_any_spelling(
+    manager: NCFIOManager, instance: dg.DagsterInstance, value: Any
+) -> None:
+    """A misspelt name hid nothing: the mails were in the preview and the statistics."""
+
+    @dg.asset(metadata={"pii_columns": value})
+    def people() -> pa.Table:
+        return pa.table({"mail": ["ann@x"], "id": [7]})
+
+    assert run([people], manager, instance).success
+    found = metadata_of(instance, "people")
+    assert "ann@x" not in str(found)
+    is_known = "mial" not in value
+    assert ("pii_columns ['mial']: no such columns" in str(found.get("pii_told"))) != is_known
