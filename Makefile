@@ -24,7 +24,7 @@ demo-s3: setup ## The same on an S3 server that it starts and stops
 	eval "$$settings" && $(MAKE) --no-print-directory run-demo
 
 run-demo:
-	@neurolake run convert_flights; failed=$$?; \
+	@trap 'exit 130' INT; neurolake run convert_flights; failed=$$?; \
 	neurolake run convert_flights_daily --partition-range 2013-01-01...2013-01-03 || failed=1; \
 	neurolake report; exit $$failed
 

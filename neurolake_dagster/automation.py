@@ -73,11 +73,15 @@ def new_source_file(
 ) -> dg.SensorResult | dg.SkipReason:
     """Compare the folder with the cursor; ask for one run for all that is new."""
     directory = source_directory(sources.path)
-    known: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+    cursor = json.loads(context.cursor) if context.cursor else {}
+    known: dict[str, str] = cursor.get("files", {})
     files = source_files(directory)
     new = sorted(name for name, state in files.items() if known.get(name) != state)
     if not new:
         return dg.SkipReason(f"no new source file in {directory}")
-    run_key = ",".join(f"{name}:{files[name]}" for name in new)
+    # Dagster drops a key that it knows, but a file that is put back is news again.
+    count: int = cursor.get("requests", 0)
+    run_key = ",".join([str(count), *(f"{name}:{files[name]}" for name in new)])
     request = dg.RunRequest(run_key=run_key, tags={"neurolake/source_files": ",".join(new)})
-    return dg.SensorResult(run_requests=[request], cursor=json.dumps(known | files))
+    done = {"requests": count + 1, "files": known | files}
+    return dg.SensorResult(run_requests=[request], cursor=json.dumps(done))

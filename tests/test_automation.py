@@ -53,6 +53,21 @@ def test_a_changed_file_starts_another_run(tmp_path: Path) -> None:
     assert launched(tick(tmp_path, cursor))[0] == "weather.csv"
 
 
+def test_a_file_that_is_put_back_starts_another_run(tmp_path: Path) -> None:
+    """Its run key was the first run's, which Dagster takes for the same run."""
+    keys, cursor = [], None
+    for name in ("airlines", "airlines-new", "airlines", "airlines-new"):
+        drop(tmp_path, f"{name}.csv", name)
+        os.utime(tmp_path / f"{name}.csv", (1_000_000, 1_000_000))
+        (tmp_path / f"{name}.csv").replace(tmp_path / "airlines.csv")
+        result = tick(tmp_path, cursor)
+        assert isinstance(result, dg.SensorResult)
+        assert result.run_requests is not None
+        keys += [request.run_key for request in result.run_requests]
+        cursor = result.cursor
+    assert len(set(keys)) == 4
+
+
 @pytest.mark.parametrize(
     ("name", "age_s"),
     [("notes.txt", 60), ("airlines.csv", SETTLED_S / 5)],

@@ -10,7 +10,10 @@ where a command's own help says so.
 Settings come from the environment and, weaker, from `.env` of the working directory.
 """
 
+import errno
 import importlib
+import io
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +73,10 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except NeuroLakeError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # whoever read our output has enough of it: click ends quietly
+            raise click.ClickException(str(error)) from error
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,6 +89,10 @@ def main(ctx: click.Context) -> None:
 
     Exit code 0: done. 1: failed, one line says why. 2: wrong usage.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal may not know every character of the data.
+            stream.reconfigure(errors="backslashreplace")
     env_file = Path(".env").absolute()
     if env_file.is_file():
         # Not at the top: the file tools do without settings.

@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from neurolake_dagster import ncf
-from neurolake_dagster.cli.csv_text import open_csv
-from neurolake_dagster.cli.formats import Format, detect_format, open_arrow, translated
+from neurolake_dagster.cli.csv_text import open_csv, read_types
+from neurolake_dagster.cli.formats import (
+    Format,
+    detect_format,
+    open_arrow,
+    open_parquet,
+    translated,
+)
 from neurolake_dagster.ncf.arrow import memory_size
 
 
@@ -104,7 +109,7 @@ def is_pii(column: pa.Field) -> bool:
 
 
 def _parquet(path: Path) -> Description:
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         metadata = file.metadata
         return Description(
             path=path,
@@ -174,7 +179,7 @@ def _arrow_group(batch: pa.RecordBatch) -> Group:
 
 
 def _csv(path: Path) -> Description:
-    with open_csv(path) as file:
+    with open_csv(path, read_types(path, row_limit=1)) as file:
         return Description(
             path=path,
             kind="csv",

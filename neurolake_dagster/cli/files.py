@@ -173,8 +173,10 @@ def convert(
 ) -> None:
     """Write SOURCE anew as TARGET, in the format of TARGET's suffix.
 
-    SOURCE: NCF, Parquet, Arrow IPC or CSV. TARGET: .ncf, .parquet, .arrow. Streams in bounded
-    memory; TARGET appears when it is complete, and keeps what it held until then.
+    SOURCE: NCF, Parquet, Arrow IPC or CSV, whose numbers with zeros in front (007) and whole
+    numbers too long for a number stay text. TARGET: .ncf, .parquet, .arrow. Streams in bounded
+    memory; TARGET appears when it is complete, and keeps what it held until then. Into a pipe
+    (/dev/stdout --overwrite --to ncf) the report goes to stderr.
 
     Exit code 0: written. 1: SOURCE is damaged, or TARGET cannot be written. 2: wrong usage.
     """
@@ -187,23 +189,24 @@ def convert(
     options = {key: value for key, value in options.items() if value is not None}
     check_options(chosen, options)
     started = time.perf_counter()
+    source_bytes = source.stat().st_size
     row_count = _copy(source, target, chosen, columns, options)
+    seconds = round(time.perf_counter() - started, 3)
+    target_bytes = target.stat().st_size if target.is_file() else None
     report = {
         "source": str(source),
         "target": str(target),
         "rows": row_count,
-        "source_bytes": source.stat().st_size,
-        "target_bytes": target.stat().st_size,
-        "seconds": round(time.perf_counter() - started, 3),
+        "source_bytes": source_bytes,
+        "target_bytes": target_bytes,
+        "seconds": seconds,
     }
-    if as_text:
-        click.echo(json.dumps(report))
-        return
-    click.echo(
-        f"{target}: {row_count:,} rows, {LABELS[chosen]}, {size(target.stat().st_size)} "
-        f"({target.stat().st_size / max(1, source.stat().st_size):.2f} of the source), "
-        f"{report['seconds']} s"
-    )
+    told = ""
+    if target_bytes is not None:
+        told = f"{size(target_bytes)} ({target_bytes / max(1, source_bytes):.2f} of the source), "
+    line = f"{target}: {row_count:,} rows, {LABELS[chosen]}, {told}{seconds} s"
+    # Behind the rows in a pipe it would be taken for them.
+    click.echo(json.dumps(report) if as_text else line, err=target_bytes is None)
 
 
 def _copy(

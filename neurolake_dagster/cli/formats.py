@@ -35,6 +35,9 @@ SUFFIXES: dict[str, Format] = {
     ".arrows": "arrow",
     ".csv": "csv",
 }
+_ENCRYPTED_MAGIC = b"PARE"
+# Behind a footer that is plain though columns are encrypted: its signature, in bytes.
+_SIGNATURE_BYTES = 28
 _STREAM_MAGIC = b"\xff\xff\xff\xff"
 _MAGIC: dict[bytes, Format] = {
     b"NCF": "ncf",
@@ -46,16 +49,30 @@ _MAGIC: dict[bytes, Format] = {
 
 def detect_format(path: Path) -> Format:
     """Tell a file's format by its first bytes; CSV has none, so there its name decides."""
+    if not path.is_file():
+        raise click.ClickException(
+            f"{path}: a pipe or a device, expected a file, which is read from its end; "
+            "save it to one first"
+        )
     with path.open("rb") as file:
         start = file.read(6)
     for magic, name in _MAGIC.items():
         if start.startswith(magic):
             return name
+    if start.startswith(_ENCRYPTED_MAGIC):
+        raise _encrypted(path)
     if SUFFIXES.get(path.suffix.lower()) == "csv":
         return "csv"
     raise click.ClickException(
         f"{path}: neither NCF, Parquet nor Arrow IPC by its first bytes {start!r}, "
         "and not named .csv"
+    )
+
+
+def _encrypted(path: Path) -> click.ClickException:
+    return click.ClickException(
+        f"{path}: encrypted Parquet, for which no keys are known here; expected columns that "
+        "anyone can read; decrypt it with the tool that wrote it"
     )
 
 
@@ -121,8 +138,19 @@ def _ncf_rows(path: Path, columns: list[str] | None) -> _Rows:
 
 
 @contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file without encrypted columns: asking for their metadata ends the process."""
+    with path.open("rb") as raw, pq.ParquetFile(raw, page_checksum_verification=True) as file:
+        raw.seek(-8, os.SEEK_END)
+        footer_bytes = int.from_bytes(raw.read(4), "little")
+        if footer_bytes - file.metadata.serialized_size == _SIGNATURE_BYTES:
+            raise _encrypted(path)
+        yield file
+
+
+@contextmanager
 def _parquet_rows(path: Path, columns: list[str] | None) -> _Rows:
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with open_parquet(path) as file:
         schema = _selected(file.schema_arrow, columns)
         batches = file.iter_batches(columns=columns, batch_size=131_072)
         yield schema, _select(batches, columns)

@@ -80,8 +80,13 @@ def cell(value: object) -> str:
         return ""
     if isinstance(value, bytes):
         value = f"0x{value[:_MAX_CELL].hex()}"
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value)[: _MAX_CELL * 2])
+    text = printable(str(value)[: _MAX_CELL * 2])
     return text if len(text) <= _MAX_CELL else f"{text[: _MAX_CELL - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Escape control characters."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def plain(value: object) -> object:

@@ -15,6 +15,11 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from neurolake_dagster.cli.instance import open_instance
+
+# How many events are read from the instance at a time.
+PAGE_EVENTS = 1000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AssetFacts:
@@ -40,7 +45,7 @@ class AssetFacts:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def report(as_json: bool) -> None:
     """Show each asset's last materialization: rows, bytes, seconds, size, checks, path."""
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         facts = collect_facts(instance)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(fact) for fact in facts], indent=2))
@@ -70,9 +75,12 @@ def _latest_by_partition(
 ) -> Sequence[dg.EventLogRecord]:
     """The newest materialization of each partition, or of the asset as a whole."""
     latest: dict[str | None, dg.EventLogRecord] = {}
-    page = instance.fetch_materializations(key, limit=1000)
-    for record in page.records:
-        latest.setdefault(record.partition_key, record)
+    cursor, has_more = None, True
+    while has_more:
+        page = instance.fetch_materializations(key, limit=PAGE_EVENTS, cursor=cursor)
+        cursor, has_more = page.cursor, page.has_more
+        for record in page.records:
+            latest.setdefault(record.partition_key, record)
     return list(latest.values())
 
 

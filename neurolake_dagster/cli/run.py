@@ -5,22 +5,21 @@ one follows the run's events in Dagster's instance, so what it shows is what the
 """
 
 import itertools
-import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
+from neurolake_dagster.cli.instance import instance_home, open_instance
 from neurolake_dagster.cli.report import asset_facts, human_bytes
-from neurolake_dagster.errors import NeuroLakeError, SettingsError
+from neurolake_dagster.errors import NeuroLakeError
 
 POLL_S = 0.3
 FAILED = "  [red]✗[/]"
@@ -54,7 +53,7 @@ def run(job: str, partition: str | None, partition_range: str | None) -> None:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]{job}[/]: {' '.join(command)}", soft_wrap=True)
     is_told = False
-    with log_path.open("wb") as log, dg.DagsterInstance.get() as instance:
+    with log_path.open("wb") as log, open_instance() as instance:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             for line in follow(instance, job, started, process):
@@ -71,23 +70,6 @@ def run(job: str, partition: str | None, partition_range: str | None) -> None:
             f"{job}: failed after {seconds:.0f} s{reason}; the whole log: {log_path}"
         )
     console.print(f"[bold]{job}[/]: done in {seconds:.0f} s")
-
-
-def instance_home() -> Path:
-    """The folder of Dagster's instance.
-
-    Raises
-    ------
-    SettingsError
-        If DAGSTER_HOME is not set: runs and events would vanish with the process.
-    """
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
-        raise SettingsError(
-            "DAGSTER_HOME: not set, so that the run would be forgotten; expected a folder, "
-            "for example `export DAGSTER_HOME=$PWD/.dagster_home`, or use `make demo`"
-        )
-    return Path(home)
 
 
 def follow(

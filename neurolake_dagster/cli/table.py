@@ -1,9 +1,10 @@
 """`neurolake table`: finding tables below the storage's root, and looking after them."""
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -11,10 +12,13 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from neurolake_dagster import tables
-from neurolake_dagster.cli.render import cell, plain, size
+from neurolake_dagster.cli.render import cell, plain, printable, size
 from neurolake_dagster.resources import StorageResource
 from neurolake_dagster.tables.delta import DeltaDataset
 
+# What other commands take must be whole.
+_NAMES = ("path", "run")
+_PIPE_WIDTH = 10_000
 # A century: longer ones are slips.
 RETENTION_HOURS = 876_000
 
@@ -150,10 +154,18 @@ def _show(rows: Sequence[dict[str, Any]], as_text: bool) -> None:
         return
     grid = Grid(box=None, header_style="bold")
     for name, value in rows[0].items():
-        grid.add_column(name, justify="right" if isinstance(value, int) else "left")
-    for row in rows:
-        cells = (
-            size(v) if name == "bytes" and v is not None else cell(v) for name, v in row.items()
+        is_name = name in _NAMES
+        overflow: Literal["fold", "ellipsis"] = "fold" if is_name else "ellipsis"
+        grid.add_column(
+            name, justify="right" if isinstance(value, int) else "left", overflow=overflow
         )
-        grid.add_row(*map(Text, cells))
-    Console(highlight=False).print(grid)
+    for row in rows:
+        grid.add_row(*(Text(_worded(name, value)) for name, value in row.items()))
+    # A pipe has no width: each row stays on one line.
+    Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(grid)
+
+
+def _worded(name: str, value: Any) -> str:
+    if name in _NAMES:
+        return printable(value)
+    return size(value) if name == "bytes" and value is not None else cell(value)

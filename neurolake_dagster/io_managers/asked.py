@@ -31,9 +31,11 @@ FOREIGN = {
     "table_config": "table_properties",
     "table_configuration": "table_properties",
 }
-# Shorter names are like too many that users have for something else: "model" is not "mode".
+# Of outputs, shorter names are like too many that users have for something else: "model" is not
+# "mode". An input has few other names, and one left out gives all rows.
 LIKE_FROM = 7
 LIKENESS = 0.9
+INPUT_LIKENESS = 0.85
 
 
 class Asked:
@@ -162,13 +164,15 @@ def _is_term(value: object) -> bool:
 
 
 def _refuse_alike(where: str, place: Mapping[str, Any], known: Collection[str]) -> None:
+    is_output = "mode" in known
     for name in place:
         if name in known or "/" in name:
             continue
-        meant = FOREIGN.get(name) if "mode" in known else None
+        meant = FOREIGN.get(name) if is_output else None
         meant = meant or next((one for one in known if _bare(one) == _bare(name)), None)
-        if meant is None and len(name) >= LIKE_FROM:
-            meant = next(iter(difflib.get_close_matches(name, known, 1, LIKENESS)), None)
+        if meant is None and (not is_output or len(name) >= LIKE_FROM):
+            likeness = LIKENESS if is_output else INPUT_LIKENESS
+            meant = next(iter(difflib.get_close_matches(name, known, 1, likeness)), None)
         if meant is not None:
             raise TableError(f"{where}: metadata {name!r} is not known; did you mean {meant}?")
 

@@ -52,6 +52,7 @@ from neurolake_dagster.resources import (
     watch_step,
     work_of_step,
 )
+from neurolake_dagster.resources.fields import refuse_unknown, require_storage
 from neurolake_dagster.storage import Storage
 
 
@@ -68,6 +69,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     )
 
     def __init__(self, **data: Any) -> None:
+        refuse_unknown(type(self), data)
+        require_storage(type(self), data.get("storage"))
         super().__init__(**data)
         check_mode(self.mode, type(self).__name__)
 

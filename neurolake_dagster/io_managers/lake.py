@@ -17,6 +17,7 @@ from neurolake_dagster.io_managers.ncf import NCFIOManager
 from neurolake_dagster.io_managers.parquet import ParquetIOManager
 from neurolake_dagster.io_managers.plans import check_mode
 from neurolake_dagster.resources import SparkResource, StorageResource
+from neurolake_dagster.resources.fields import refuse_unknown, require_storage
 
 MANAGERS: dict[str, type[LakehouseIOManager]] = {
     "ncf": NCFIOManager,
@@ -42,6 +43,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
     mode: str = Field(default="overwrite", description="As of the formats' own managers.")
 
     def __init__(self, **data: Any) -> None:
+        refuse_unknown(type(self), data)
+        require_storage(type(self), data.get("storage"))
         super().__init__(**data)
         check_mode(self.mode, type(self).__name__)
         if not isinstance(self.format, dg.EnvVar) and self.format not in MANAGERS:
@@ -52,19 +55,24 @@ class LakeIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write an output in its format."""
         key = context.asset_key if context.has_asset_key else None
-        self.manager(key, context.definition_metadata or {}).handle_output(context, obj)
+        name = self.format_of(key, context.definition_metadata or {})
+        told = plain(context.output_metadata.get("format"))
+        if told not in (None, name):
+            raise TableError(
+                f"{_where(key)}: the run says format {told!r}, the definition {name!r}, by which "
+                "it is read; say the format in the asset's own metadata"
+            )
+        self.manager(name).handle_output(context, obj)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read an input in the format that it was written in."""
         key = context.asset_key if context.has_asset_key else None
         upstream = context.upstream_output
         metadata = (upstream.definition_metadata if upstream is not None else None) or {}
-        return self.manager(key, metadata).load_input(context)
+        return self.manager(self.format_of(key, metadata)).load_input(context)
 
-    def manager(
-        self, asset_key: dg.AssetKey | None, metadata: Mapping[str, Any]
-    ) -> LakehouseIOManager:
-        """The manager of an asset's format.
+    def format_of(self, asset_key: dg.AssetKey | None, metadata: Mapping[str, Any]) -> str:
+        """The format of an asset, by its definition.
 
         Raises
         ------
@@ -72,9 +80,17 @@ class LakeIOManager(dg.ConfigurableIOManager):
             If the metadata or the config names a format that is not known.
         """
         by_key = asset_key.path[0] if asset_key and asset_key.path[0] in MANAGERS else None
-        name = plain(metadata.get("format")) or by_key or self.format
-        kind = MANAGERS.get(str(name))
-        if kind is None:
-            where = "output" if asset_key is None else f"asset {asset_key.to_user_string()}"
-            raise TableError(f"{where}: format {name!r}, expected one of {tuple(MANAGERS)}")
-        return kind(storage=self.storage, spark=self.spark, mode=self.mode)
+        name = str(plain(metadata.get("format")) or by_key or self.format)
+        if name not in MANAGERS:
+            raise TableError(
+                f"{_where(asset_key)}: format {name!r}, expected one of {tuple(MANAGERS)}"
+            )
+        return name
+
+    def manager(self, name: str) -> LakehouseIOManager:
+        """The manager of a format, with this one's storage, Spark and mode."""
+        return MANAGERS[name](storage=self.storage, spark=self.spark, mode=self.mode)
+
+
+def _where(asset_key: dg.AssetKey | None) -> str:
+    return "output" if asset_key is None else f"asset {asset_key.to_user_string()}"

@@ -62,9 +62,14 @@ def table_metadata(
     column_descriptions
         Win over what an Arrow field says (``ncf.description``, ``description``, ``comment``).
     pii_columns
-        Columns about persons, beside those with a field, however deep, that says ``pii``.
+        Columns about persons, in any case, beside those with a field, however deep, that says
+        ``pii``. With a name that is no column's, which may be misspelt, no value is shown.
     """
-    hidden = _hidden(pii_columns, schema, *([] if preview is None else [preview.schema]))
+    schemas = [schema] if preview is None else [schema, preview.schema]
+    names = [pii_columns] if isinstance(pii_columns, str) else list(pii_columns)
+    hidden = _hidden(names, schemas)
+    unknown = _unknown(names, schemas)
+    withheld = {name for one in schemas for name in one.names} if unknown else hidden
     columns = table_schema(schema, column_descriptions or {}, hidden)
     found: Metadata = {
         "dagster/uri": dg.MetadataValue.text(uri),
@@ -85,9 +90,13 @@ def table_metadata(
     if source_bytes and bytes:
         found["compression_ratio"] = dg.MetadataValue.float(compression_ratio(source_bytes, bytes))
     if preview is not None:
-        found["preview"] = _preview(preview, hidden)
+        found["preview"] = _preview(preview, withheld)
     if statistics:
-        found["statistics"] = _statistics(statistics, row_count, hidden)
+        found["statistics"] = _statistics(statistics, row_count, withheld)
+    if unknown:
+        found["pii_told"] = dg.MetadataValue.text(
+            f"pii_columns {unknown}: no such columns, so no values are shown"
+        )
     return found
 
 
@@ -231,11 +240,23 @@ def _statistics(
     return dg.MetadataValue.table(records=records, schema=schema)
 
 
-def _hidden(named: str | Iterable[str], *schemas: pa.Schema) -> set[str]:
+def _hidden(named: Collection[str], schemas: Collection[pa.Schema]) -> set[str]:
     """The columns of which no value is shown; a name like ``person.mail`` hides ``person``."""
-    names = {named} if isinstance(named, str) else set(named)
-    flagged = {field.name for schema in schemas for field in schema if _is_pii(field)}
-    return names | {name.split(".")[0] for name in names} | flagged
+    asked = {part.casefold() for name in named for part in (name, name.split(".")[0])}
+    return {
+        field.name
+        for schema in schemas
+        for field in schema
+        if field.name.casefold() in asked or _is_pii(field)
+    }
+
+
+def _unknown(named: Collection[str], schemas: Collection[pa.Schema]) -> list[str]:
+    """The names that hide nothing."""
+    known = {name.casefold() for schema in schemas for name in schema.names}
+    return sorted(
+        name for name in named if not known & {name.casefold(), name.split(".")[0].casefold()}
+    )
 
 
 def _is_pii(field: pa.Field) -> bool:

@@ -1,10 +1,12 @@
 """The folder with the source files of the flights example."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from neurolake_dagster.resources.fields import refuse_unknown
 from neurolake_dagster.settings import SourceSettings
 
 
@@ -15,6 +17,10 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
         default=None,
         description="Folder with the CSV files; unset: NEUROLAKE_SOURCES__DIR, then the wheel's.",
     )
+
+    def __init__(self, **data: Any) -> None:
+        refuse_unknown(type(self), data)
+        super().__init__(**data)
 
     @property
     def path(self) -> Path | None:

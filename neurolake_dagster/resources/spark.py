@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from neurolake_dagster.errors import SettingsError
+from neurolake_dagster.resources.fields import refuse_unknown
 from neurolake_dagster.resources.secrets import hide, reveal
 from neurolake_dagster.resources.steps import watch_step
 from neurolake_dagster.resources.storage import StorageResource
@@ -130,6 +131,7 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
     )
 
     def __init__(self, **data: Any) -> None:
+        refuse_unknown(type(self), data)
         super().__init__(**_hidden(_with_extras(data)))
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from neurolake_dagster.resources.fields import refuse_unknown
 from neurolake_dagster.resources.secrets import hide, reveal
 from neurolake_dagster.settings import StorageSettings
 from neurolake_dagster.storage import Storage, StorageOptions
@@ -49,6 +50,7 @@ class StorageResource(dg.ConfigurableResource["StorageResource"]):
     secure: bool | None = Field(default=None, description="TLS. Default: by the endpoint's scheme")
 
     def __init__(self, **data: Any) -> None:
+        refuse_unknown(type(self), data)
         super().__init__(
             **{name: hide(value) if name in SECRETS else value for name, value in data.items()}
         )

@@ -1,5 +1,6 @@
 """The file tools: what they print, and how they end."""
 
+import base64
 import csv
 import io
 import json
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.ipc as pa_ipc
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pq_encryption
 import pytest
 from click.testing import CliRunner, Result
 
@@ -208,12 +210,20 @@ def test_columns_of_one_name_are_all_there(kind: str, tmp_path: Path) -> None:
         ("2024-01-01", "2024-01-01 10:00:00", pa.string()),
         ("x", b"\xe9", pa.binary()),
         ("7", "", pa.int64()),
+        ("1", "007", pa.string()),
+        ("9007199254740993", "1.5", pa.string()),
+        ("1", "18446744073709551615", pa.string()),
+        ("9007199254740993", "0", pa.int64()),
+        ("-0.5", "123456789012345", pa.float64()),
     ],
 )
 def test_late_values_decide_on_the_types_of_csv(
     first: str, last: str | bytes, kind: pa.DataType, tmp_path: Path
 ) -> None:
-    """The first MiB did: convert failed behind it, verify took the file for damaged."""
+    """The first MiB did: convert failed behind it, verify took the file for damaged.
+
+    Zip codes lost their zeros, long numbers their last digits.
+    """
     path, new = tmp_path / "t.csv", tmp_path / "t.ncf"
     end = last.encode() if isinstance(last, str) else last
     path.write_bytes(b"id,v\n" + f"1,{first}\n".encode() * 400_000 + b"2," + end + b"\n")
@@ -379,6 +389,79 @@ def test_convert_writes_into_a_pipe_and_through_a_link(
     assert link.is_symlink()
     assert pq.read_table(aim).num_rows == 30
     assert stat.S_IMODE(aim.stat().st_mode) == 0o640
+
+
+def test_the_report_stays_out_of_the_rows(files: dict[str, Path], tmp_path: Path) -> None:
+    """Behind the rows in a pipe it was taken for some of them."""
+    pipe = tmp_path / "pipe.arrow"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(pipe.read_bytes)
+        result = run("convert", "--overwrite", "--json", files["ncf"], pipe)
+    assert result.stdout == ""
+    report = json.loads(result.stderr)
+    assert (report["rows"], report["target_bytes"]) == (30, None)
+
+
+def test_a_file_that_replaces_itself_is_measured_before(files: dict[str, Path]) -> None:
+    before = files["arrow"].stat().st_size
+    report = json.loads(
+        run("convert", "--overwrite", "--json", files["arrow"], files["arrow"]).output
+    )
+    assert report["source_bytes"] == before
+    assert report["target_bytes"] == files["arrow"].stat().st_size != before
+
+
+@pytest.mark.parametrize("command", [("head",), ("verify",), ("convert", "new.ncf")])
+def test_a_pipe_is_not_read(command: tuple[str, ...], tmp_path: Path) -> None:
+    """`convert` waited for ever for a second writer."""
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    result = run(command[0], pipe, *command[1:])
+    assert result.exit_code == 1
+    assert f"{pipe}: a pipe or a device, expected a file" in result.output
+
+
+class Keys(pq_encryption.KmsClient):
+    """Wraps keys by nothing: what matters is that columns are encrypted."""
+
+    def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> bytes:
+        return base64.b64encode(key_bytes)
+
+
+@pytest.mark.parametrize("plaintext_footer", [True, False])
+@pytest.mark.parametrize("command", ["inspect", "head", "verify", "cat", "convert"])
+def test_encrypted_parquet_is_refused(command: str, plaintext_footer: bool, tmp_path: Path) -> None:
+    """pyarrow ended the whole process where only the columns are encrypted."""
+    table, path = pa.table({"a": [1], "b": [2]}), tmp_path / "t.parquet"
+    how = pq_encryption.EncryptionConfiguration(
+        footer_key="k", column_keys={"k": ["b"]}, plaintext_footer=plaintext_footer
+    )
+    factory = pq_encryption.CryptoFactory(lambda _: Keys())
+    properties = factory.file_encryption_properties(pq_encryption.KmsConnectionConfig(), how)
+    pq.write_table(table, path, encryption_properties=properties)
+    target = (tmp_path / "new.ncf",) if command == "convert" else ()
+    result = run(command, path, *target)
+    assert result.exit_code == 1
+    assert f"{path}: encrypted Parquet" in result.output
+
+
+def test_characters_that_a_terminal_has_not_are_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a\nü\n")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", "from neurolake_dagster.cli import main; main()", "head"]
+    done = subprocess.run([*command, path], capture_output=True, check=True, env=environment)
+    assert b"\\xfc" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_our_output_is_one_line(files: dict[str, Path]) -> None:
+    command = [sys.executable, "-c", "from neurolake_dagster.cli import main; main()", "inspect"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*command, files["ncf"]], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_arrow_streams_are_read(tmp_path: Path) -> None:

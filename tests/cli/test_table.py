@@ -56,6 +56,18 @@ def test_tables_of_all_formats_are_listed(storage: Storage) -> None:
     assert "ncf/events" in run("list").output
 
 
+def test_names_are_whole_in_a_pipe(storage: Storage) -> None:
+    """They were cut at 40 characters, and a row took several lines."""
+    path = "/".join(["a_long_folder_name"] * 6)
+    Table(storage, path, "ncf").write(
+        pa.table({"id": [1]}), properties={"dagster/run_id": "0123456789abcdef" * 3}
+    )
+    _, row = run("list").output.splitlines()
+    assert row.split()[:2] == [path, "ncf"]
+    _, row = run("history", path).output.splitlines()
+    assert row.split()[-1] == "0123456789abcdef" * 3
+
+
 def test_a_damaged_table_is_listed_with_its_problem(storage: Storage) -> None:
     written(storage, "ncf")
     storage.put(f"bad/_log/{0:020d}.json", b"{")

@@ -8,9 +8,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from neurolake_dagster.errors import TableError
+from neurolake_dagster.errors import SettingsError, TableError
 from neurolake_dagster.io_managers import LakeIOManager, NCFIOManager
 from neurolake_dagster.resources import StorageResource
+from neurolake_dagster.settings import StorageSettings
 from tests.io_managers.test_io_managers import failure, instance, metadata_of, run, stored
 
 __all__ = ["instance"]
@@ -77,6 +78,8 @@ def test_an_input_takes_the_forms_that_yaml_and_dagster_give(
     ("metadata", "expected"),
     [
         ({"column": ["id"]}, "'column' is not known; did you mean columns"),
+        ({"colums": ["id"]}, "'colums' is not known; did you mean columns"),
+        ({"wher": "id > 1"}, "'wher' is not known; did you mean where"),
         ({"allow_missing_partition": True}, "did you mean allow_missing_partitions"),
         ({"version": "abc"}, "version 'abc', expected a whole number"),
         ({"as_of": 5}, "as_of 5, expected a time"),
@@ -165,6 +168,30 @@ def test_a_manager_of_an_unknown_mode_is_refused_when_it_is_made(kind: Any, tmp_
     assert kind(storage=storage, mode=dg.EnvVar("MODE")).mode == "MODE"
 
 
+@pytest.mark.parametrize("kind", [NCFIOManager, LakeIOManager])
+@pytest.mark.parametrize("wrong", [None, "data", Path("data"), StorageSettings()], ids=str)
+def test_a_manager_without_a_storage_resource_is_refused_when_it_is_made(
+    kind: Any, wrong: object
+) -> None:
+    """It was made, and the first asset ended in `'str' object has no attribute 'storage'`."""
+    with pytest.raises(SettingsError, match="expected a StorageResource; give it storage="):
+        kind(storage=wrong)
+
+
+def test_a_storage_may_be_configured_at_launch(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    storage = StorageResource.configure_at_launch()
+    defs = dg.Definitions(
+        assets=[dg.asset(name="made", io_manager_key="io")(lambda: ROWS)],
+        resources={"storage": storage, "io": LakeIOManager(storage=storage)},
+    )
+    root = {"resources": {"storage": {"config": {"root": str(tmp_path)}}}}
+    job = defs.resolve_implicit_global_asset_job_def()
+    assert job.execute_in_process(run_config=root, instance=instance).success
+    assert list((tmp_path / "made").glob("*.ncf"))
+
+
 def test_a_format_that_is_not_known_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="format 'orc', expected one of"):
         LakeIOManager(storage=StorageResource(root=str(tmp_path)), format="orc")
@@ -187,3 +214,20 @@ def test_columns_about_persons_are_shown_nowhere(
     found = metadata_of(instance, "people")
     assert [record.data for record in found["preview"].records] == [{"id": 7}]
     assert "ann@x" not in str(found["statistics"].records)
+
+
+@pytest.mark.parametrize("value", ["Mail", ["MAIL"], ["mial"], ["id", "mial"]], ids=str)
+def test_a_persons_column_is_hidden_in_any_spelling(
+    manager: NCFIOManager, instance: dg.DagsterInstance, value: Any
+) -> None:
+    """A misspelt name hid nothing: the mails were in the preview and the statistics."""
+
+    @dg.asset(metadata={"pii_columns": value})
+    def people() -> pa.Table:
+        return pa.table({"mail": ["ann@x"], "id": [7]})
+
+    assert run([people], manager, instance).success
+    found = metadata_of(instance, "people")
+    assert "ann@x" not in str(found)
+    is_known = "mial" not in value
+    assert ("pii_columns ['mial']: no such columns" in str(found.get("pii_told"))) != is_known

@@ -51,6 +51,24 @@ def test_formats_come_from_metadata_key_and_config(
     assert list((tmp_path / "by_config").glob("*.parquet"))
 
 
+def test_a_format_that_only_the_run_says_is_refused(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """It was left out, and the asset written in another format."""
+    manager: Any = LakeIOManager(storage=StorageResource(root=str(tmp_path)))
+
+    @dg.asset
+    def made(context: dg.AssetExecutionContext) -> pa.Table:
+        context.add_output_metadata({"format": context.run.tags["format"]})
+        return TABLE
+
+    tags = {"format": "delta"}
+    result = run([made], manager, instance, raise_on_error=False, tags=tags)
+    assert "the run says format 'delta', the definition 'ncf'" in str(failure(result))
+    assert not (tmp_path / "made").exists()
+    assert run([made], manager, instance, tags={"format": "ncf"}).success
+
+
 def test_an_unknown_format_is_refused(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     manager: Any = LakeIOManager(storage=StorageResource(root=str(tmp_path)))
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -9,7 +10,7 @@ from dagster_pyspark import PySparkResource
 from pyspark.sql import DataFrame, SparkSession
 
 from neurolake_dagster.errors import SettingsError
-from neurolake_dagster.io_managers import ParquetIOManager
+from neurolake_dagster.io_managers import LakeIOManager, ParquetIOManager
 from neurolake_dagster.resources import SourceResource, SparkResource, StorageResource
 from neurolake_dagster.settings import SparkSettings
 
@@ -32,6 +33,22 @@ def test_spark_resource_has_a_field_for_every_option() -> None:
     fields = SparkResource.model_fields
     assert set(fields) == set(SparkSettings.model_fields) | {"storage", "spark_config"}
     assert all(field.description for field in fields.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "near"),
+    [
+        (StorageResource, "rot", "root"),
+        (SparkResource, "executor_memry", "executor_memory"),
+        (SourceResource, "dir", "directory"),
+        (ParquetIOManager, "mod", "mode"),
+        (LakeIOManager, "formt", "format"),
+    ],
+)
+def test_a_field_that_there_is_not_is_refused(kind: Any, wrong: str, near: str) -> None:
+    """Dagster leaves it out: tables lay below the default root, in the default format."""
+    with pytest.raises(SettingsError, match=f"{kind.__name__}: no field '{wrong}'.*mean {near}?"):
+        kind(**{wrong: "x"})
 
 
 def test_unset_fields_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
