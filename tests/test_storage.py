@@ -350,3 +350,23 @@ def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="file"):
         Storage(str(tmp_path / "file")).put("x", b"1")
+
+
+def test_a_fork_of_a_process_that_used_a_store_is_told(tmp_path: Path) -> None:
+    """It waited for ever for threads that are not there."""
+    storage = Storage(str(tmp_path))
+    storage.put("a", b"1")
+    context = multiprocessing.get_context("fork")
+    told = context.SimpleQueue()
+
+    def read() -> None:
+        try:
+            told.put(storage.read("a"))
+        except StorageError as exc:
+            told.put(str(exc))
+
+    child = context.Process(target=read, daemon=True)
+    child.start()
+    child.join(TOLD_WITHIN_S)
+    assert child.exitcode == 0
+    assert "is a fork of one that used a store" in told.get()

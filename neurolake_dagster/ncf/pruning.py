@@ -55,7 +55,10 @@ def mentioned_columns(expression: Any, names: Sequence[str]) -> list[str]:
     if tree is not None:
         used = columns_of(tree)
         return [name for name in names if name in used]
-    text = str(expression)
+    try:
+        text = str(expression)
+    except UnicodeDecodeError:  # Arrow shortens long texts within a character.
+        return list(names)
     if "FieldPath" in text:
         return list(names)
     # Its text holds every name as it is, so a name that does not occur in it is not referred to.

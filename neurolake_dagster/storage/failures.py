@@ -1,8 +1,10 @@
 """Every failure of obstore as one of our storage errors, told in one line."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from obstore.exceptions import BaseError
 
@@ -30,13 +32,31 @@ _CAUSES = {
 
 @contextmanager
 def translated(uri: str) -> Iterator[None]:
-    """Translate what obstore raises inside the block; `uri` says where it happened."""
+    """Translate what obstore raises inside the block; `uri` says where it happened.
+
+    Raises
+    ------
+    StorageError
+        In a fork of a process that used obstore: its threads are not there, and a call of it
+        would wait for ever.
+    """
+    if _first_process() != os.getpid():
+        raise StorageError(
+            f"{uri}: this process is a fork of one that used a store before, and has none of its "
+            "threads; start it anew, as by multiprocessing.get_context('spawn')"
+        )
     try:
         yield
     except NeuroLakeError:
         raise
     except (BaseError, OSError, ValueError) as exc:
         raise _translate(exc, uri) from exc
+
+
+@cache
+def _first_process() -> int:
+    """The process in which obstore was used first, or the one that it is a fork of."""
+    return os.getpid()
 
 
 def _translate(exc: Exception, uri: str) -> StorageError:

@@ -18,6 +18,7 @@ from neurolake_dagster.tables.commit import (
     Change,
     Commit,
     carry_out,
+    check_option,
     checked_properties,
     commit_of,
 )
@@ -63,7 +64,11 @@ def delete_rows(
     """
     snapshot = table.snapshot()
     expression = as_filter(where, snapshot.schema)
-    assert expression is not None
+    if expression is None:
+        raise TableError(
+            f"{table.uri}: no predicate, expected which rows to delete; overwrite the table to "
+            "delete all of them"
+        )
     check_filter(expression, snapshot.schema)
     stays = ~pc.coalesce(expression, pc.scalar(False))
 
@@ -87,7 +92,7 @@ def delete_rows(
             schema=snapshot.table_schema,
             replaced=None,
             removed=removed,
-            info=properties or {},
+            info=checked_properties(properties, table.uri),
             metrics=metrics,
         )
         return carry_out(table.folder, table.format, change, snapshot, parts.forget)
@@ -135,10 +140,18 @@ def merge_rows(
     CommitConflictError
         If rows came to these partitions meanwhile: they might have the same keys.
     """
+    for name, value, options in (
+        ("when_matched", when_matched, WhenMatched),
+        ("when_new", when_new, WhenNew),
+        ("when_gone", when_gone, WhenGone),
+    ):
+        check_option(name, value, options, table.uri)
+    keys = tuple(dict.fromkeys(keys))
     check_merge_source(rows, keys, table.uri)
+    info = checked_properties(properties, table.uri)
     sets = checked_properties(table_properties, table.uri)
     base = table.log.try_snapshot()
-    work = _Work(split, tuple(as_partitions(partitions)), properties or {}, transaction, sets)
+    work = _Work(split, tuple(as_partitions(partitions)), info, transaction, sets)
     if base is None:
         return _first_merge(table, rows, when_new, work)
     done = commit_of(table.log, base, transaction)
@@ -151,7 +164,7 @@ def merge_rows(
     fitted = [fit_batch(batch, schema.schema) for batch in rows.to_batches()]
     source, homes = _divided(pa.Table.from_batches(fitted, schema.schema), work, table.uri)
     lacking = tuple(name for name in schema.schema.names if name not in rows.column_names)
-    merge = Merge(source, tuple(keys), when_matched, when_new, when_gone, homes, lacking)
+    merge = Merge(source, keys, when_matched, when_new, when_gone, homes, lacking)
     return _carry_out_merge(table, base, schema, merge, work)
 
 
@@ -287,6 +300,8 @@ def _as_bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def check_merge_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:
     """Refuse rows whose keys are unknown, of types that cannot be matched, null or not unique."""
+    if not isinstance(rows, pa.Table):
+        raise TableError(f"{where}: rows to merge are {type(rows)}, expected a pyarrow.Table")
     unknown = [key for key in keys if key not in rows.column_names]
     if unknown or not keys:
         raise TableError(
@@ -296,7 +311,7 @@ def check_merge_source(rows: pa.Table, keys: Sequence[str], where: str) -> None:
     for key in keys:
         if rows[key].null_count:
             raise TableError(f"{where}: merge key {key!r} is null in {rows[key].null_count} rows")
-    distinct = count_keys(rows, keys)
+    distinct = count_keys(rows, list(dict.fromkeys(keys)))
     if distinct != rows.num_rows:
         raise TableError(
             f"{where}: {rows.num_rows - distinct} rows to merge repeat a key {list(keys)!r}; "

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any, get_args
 
 import xxhash
 
@@ -204,6 +205,13 @@ def checked_properties(properties: Mapping[str, str] | None, where: str) -> Mapp
     if wrong:
         raise TableError(f"{where}: properties {wrong!r}, expected texts")
     return properties or {}
+
+
+def check_option(name: str, value: object, options: Any, where: str) -> None:
+    """Refuse what is none of a `Literal`'s values: it would be taken for another of them."""
+    known = get_args(options)
+    if value not in known:
+        raise TableError(f"{where}: {name} {value!r}, expected one of {list(known)}")
 
 
 def keeps_former_files(table_format: TableFormat, properties: Mapping[str, str]) -> bool:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from neurolake_dagster.errors import PartitionError
+from neurolake_dagster.errors import PartitionError, TableError
 from neurolake_dagster.tables.partitions import (
     Partition,
     PartitionLike,
@@ -114,4 +114,8 @@ class Incoming:
 
 
 def _reader(data: Rows) -> pa.RecordBatchReader:
-    return data.to_reader() if isinstance(data, pa.Table) else data
+    if isinstance(data, pa.Table):
+        return data.to_reader()
+    if isinstance(data, pa.RecordBatchReader):
+        return data
+    raise TableError(f"rows are {type(data)}, expected a pyarrow.Table or a RecordBatchReader")

@@ -72,8 +72,8 @@ def restore(table: Table, version: int) -> Commit:
     lost = [file.path for file in back if not (keeps and table.folder.exists(file.path))]
     if lost:
         raise TableError(
-            f"{table.uri}: version {version} cannot be restored, {len(lost)} of its files are "
-            f"gone, first {lost[0]!r}; {reason_gone(former, current)}"
+            f"{table.uri}: version {former.version} cannot be restored, {len(lost)} of its files "
+            f"are gone, first {lost[0]!r}; {reason_gone(former, current)}"
         )
     there = {file.path for file in former.files}
     schema, held = current.table_schema, former.table_schema
@@ -97,7 +97,7 @@ def restore(table: Table, version: int) -> Commit:
                 if key not in current.transactions
             },
         },
-        info={"restored_version": str(version)},
+        info={"restored_version": str(former.version)},
     )
     return carry_out(table.folder, table.format, change, current, lambda: None)
 
@@ -114,6 +114,8 @@ def optimize(
     Rows are streamed. With `sort_by` all files of a partition are rewritten, so that each holds a
     range, and the partition's rows are in memory.
     """
+    if target_file_bytes < 1:
+        raise TableError(f"{table.uri}: target_file_bytes {target_file_bytes}, expected 1 or more")
     snapshot = table.snapshot()
     _check_order(snapshot.schema, sort_by, table.uri)
     if not snapshot.schema.names:
@@ -184,8 +186,8 @@ def _rows(
     if not sort_by:
         return scan_files(*source)
     rows = read_files(*source)
-    keys = without_dictionaries(rows.select(list(sort_by)))
-    order = pc.sort_indices(keys, [(name, "ascending") for name in sort_by])
+    keys = without_dictionaries(rows.select(list(dict.fromkeys(sort_by))))
+    order = pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names])
     return rows.take(order).to_reader()
 
 
@@ -220,6 +222,7 @@ def vacuum(
     """
     if retention < timedelta(0):
         raise TableError(f"{table.uri}: retention {retention}, expected none or a positive one")
+    table.snapshot()  # Refuses a table of the other format, of which it would keep no versions.
     now = datetime.now(UTC)
     retention, log_retention = (
         min(one, now - _FIRST_TIME) for one in (retention, max(retention, log_retention))
@@ -413,6 +416,11 @@ def _problems(
         f"column {name!r} is not in the table {schema.names!r}"
         for name in [*drop, *rename, *widen]
         if name not in schema.names
+    ]
+    found += [
+        f"column {name!r} is to be dropped, and changed too"
+        for name in drop
+        if name in rename or name in widen
     ]
     left = [rename.get(name, name) for name in schema.names if name not in drop] + list(add)
     found += [f"column {name!r} would come twice" for name in set(left) if left.count(name) > 1]

@@ -153,4 +153,7 @@ def _projected(snapshot: Snapshot, columns: Sequence[str] | None, where: str) ->
     unknown = [name for name in columns if name not in schema.names]
     if unknown:
         raise TableError(f"{where}: no columns {unknown!r}; the table has {schema.names!r}")
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise TableError(f"{where}: columns {twice!r} are asked for twice")
     return pa.schema([schema.field(name) for name in columns], schema.metadata)

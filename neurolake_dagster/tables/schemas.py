@@ -105,7 +105,7 @@ def joined_schema(held: pa.Schema, incoming: pa.Schema, where: str, *, adds: boo
     known = [
         field.with_type(plain.field(field.name).type)
         if pa.types.is_null(field.type) and field.name in plain.names
-        else field
+        else _plain_field(field)
         for field in held
     ]
     new = [field.with_nullable(True) for field in plain if field.name not in held.names]
@@ -115,7 +115,7 @@ def joined_schema(held: pa.Schema, incoming: pa.Schema, where: str, *, adds: boo
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """The schema with views as plain types, and without pandas' own notes.
+    """The schema in the types that a table holds, and without pandas' own notes.
 
     Raises
     ------
@@ -126,8 +126,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     if twice:
         raise TableError(f"columns {twice!r} come twice; rename them before writing")
     metadata = {k: v for k, v in (schema.metadata or {}).items() if k != b"pandas"}
-    fields = [field.with_type(_plain_type(field.type)) for field in schema]
-    return pa.schema(fields, metadata or None)
+    return pa.schema([_plain_field(field) for field in schema], metadata or None)
 
 
 def check_fit(incoming: pa.Schema, table: pa.Schema, where: str, *, may_miss: bool = False) -> None:
@@ -167,10 +166,14 @@ def fits(have: pa.DataType, want: pa.DataType) -> bool:
         return True
     if pa.types.is_dictionary(have):
         return fits(have.value_type, want)
+    if pa.types.is_dictionary(want):
+        return fits(have, want.value_type)
     if any(_both(have, want, family) for family in (_TEXT, _BYTES)):
         return True
     if _both(have, want, _LISTS):
         return fits(have.value_type, want.value_type)
+    if pa.types.is_fixed_size_list(have) and pa.types.is_fixed_size_list(want):
+        return have.list_size == want.list_size and fits(have.value_type, want.value_type)
     if pa.types.is_map(have) and pa.types.is_map(want):
         return fits(have.key_type, want.key_type) and fits(have.item_type, want.item_type)
     if pa.types.is_struct(have) and pa.types.is_struct(want):
@@ -286,14 +289,32 @@ def _both(have: pa.DataType, want: pa.DataType, family: tuple[object, ...]) -> b
 
 
 def _plain_type(type_: pa.DataType) -> pa.DataType:
+    """The type that a table holds values of such a type in.
+
+    Categories of several writes come together in one file, and soon are more than the indices
+    of 8 or 16 bits that pandas gives a few of them.
+    """
     if pa.types.is_string_view(type_):
         return pa.string()
     if pa.types.is_binary_view(type_):
         return pa.binary()
-    if pa.types.is_null(type_):
-        return type_
+    if pa.types.is_dictionary(type_):
+        is_wide = type_.index_type.bit_width >= pa.int32().bit_width
+        index = type_.index_type if is_wide else pa.int32()
+        return pa.dictionary(index, type_.value_type, type_.ordered)
+    if pa.types.is_struct(type_):
+        return pa.struct([_plain_field(field) for field in type_])
+    if pa.types.is_map(type_):
+        key, item = _plain_field(type_.key_field), _plain_field(type_.item_field)
+        return pa.map_(key, item, type_.keys_sorted)
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(_plain_field(type_.value_field), type_.list_size)
     if any(is_list(type_) for is_list in _LISTS):
-        child = type_.value_field.with_type(_plain_type(type_.value_type))
+        child = _plain_field(type_.value_field)
         is_large = pa.types.is_large_list(type_) or pa.types.is_large_list_view(type_)
         return pa.large_list(child) if is_large else pa.list_(child)
     return type_
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_plain_type(field.type))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from numbers import Integral
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
@@ -21,7 +22,14 @@ from neurolake_dagster.errors import (
 )
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.checkpoints import LOG_FOLDER
-from neurolake_dagster.tables.commit import Change, Commit, carry_out, checked_properties, commit_of
+from neurolake_dagster.tables.commit import (
+    Change,
+    Commit,
+    carry_out,
+    check_option,
+    checked_properties,
+    commit_of,
+)
 from neurolake_dagster.tables.entry import Entry
 from neurolake_dagster.tables.formats import FileFormat, Filters, file_format
 from neurolake_dagster.tables.incoming import Incoming, Rows, Split
@@ -103,6 +111,10 @@ class Table:
             return version
         if isinstance(version, datetime):
             version = self.log.version_at(version)
+        elif isinstance(version, bool) or not isinstance(version, Integral | None):
+            raise TableError(
+                f"{self.uri}: version {version!r}, expected a number, a datetime or a snapshot"
+            )
         found = self.log.snapshot(version)
         if found.format != self.format:
             raise TableError(f"{self.uri}: holds {found.format} files, asked for {self.format}")
@@ -212,6 +224,7 @@ class Table:
         ------
         SchemaMismatchError, PartitionError, CommitConflictError
         """
+        check_option("mode", mode, Mode, self.uri)
         base = self.log.try_snapshot()
         done = self._done_before(base, mode, transaction)
         if done is not None:
@@ -223,7 +236,7 @@ class Table:
             files=(),
             schema=self.schema_for(base, incoming.schema, schema_mode, whole=whole),
             replaced=None if mode == "append" else tuple(incoming.asked),
-            info=properties or {},
+            info=checked_properties(properties, self.uri),
             sets=checked_properties(table_properties, self.uri),
             transaction=transaction,
         )
@@ -313,6 +326,7 @@ class Table:
         PartitionError
             If a file belongs to another partition.
         """
+        check_option("mode", mode, Mode, self.uri)
         base = self.log.try_snapshot()
         done = self._done_before(base, mode, transaction)
         if done is not None:
@@ -327,7 +341,7 @@ class Table:
             files=tuple(files),
             schema=self.schema_for(base, schema, schema_mode, whole=whole),
             replaced=None if mode == "append" else asked,
-            info=properties or {},
+            info=checked_properties(properties, self.uri),
             sets=checked_properties(table_properties, self.uri),
             transaction=transaction,
         )
@@ -371,6 +385,8 @@ class Table:
         whole: bool = False,
     ) -> TableSchema:
         """As :func:`schemas.schema_after`; refuses what the files' format cannot keep up with."""
+        if mode is not None:
+            check_option("schema_mode", mode, SchemaMode, self.uri)
         if base is None:
             check_place(self.folder, LOG_FOLDER, self.uri)
         elif base.format != self.format:

@@ -555,3 +555,48 @@ def test_files_that_another_commit_took_away_are_a_conflict(tmp_path: Path, act:
     with pytest.raises(CommitConflictError, match=r"version 1 came .* files of version 0"):
         act(Overtaken(table.storage, table.path, "parquet"))
     assert [path.name for path in (tmp_path / "t" / "_staging").rglob("*.parquet")] == []
+
+
+UNKNOWN_OPTIONS: dict[str, tuple[Any, str]] = {
+    "mode": (lambda table, rows: table.write(rows, mode="upsert"), "mode 'upsert', expected"),
+    "schema mode": (
+        lambda table, rows: table.write(rows, mode="append", schema_mode="x"),
+        "schema_mode 'x', expected",
+    ),
+    "matched": (
+        lambda table, rows: merge_rows(table, rows, ["id"], when_matched="insert"),  # type: ignore[arg-type]
+        "when_matched 'insert', expected",
+    ),
+    "version": (lambda table, _: table.read(version="0"), "version '0', expected a number"),
+    "flag": (lambda table, _: table.read(version=True), "version True, expected a number"),
+    "columns": (lambda table, _: table.scan(["id", "id"]), r"\['id'\] are asked for twice"),
+    "file size": (lambda table, _: optimize(table, target_file_bytes=0), "expected 1 or more"),
+    "predicate": (lambda table, _: delete_rows(table, None), "expected which rows to delete"),  # type: ignore[arg-type]
+    "rows": (lambda table, rows: table.write(rows.to_pandas()), "expected a pyarrow.Table"),
+    "info": (lambda table, rows: table.write(rows, properties={"run": 1}), "expected texts"),
+}
+
+
+@pytest.mark.parametrize("option", UNKNOWN_OPTIONS)
+def test_unknown_options_are_refused_and_change_nothing(table: Table, option: str) -> None:
+    """A misspelt mode replaced the whole table, and others ended in raw errors."""
+    table.write(people((1, "a")))
+    table.write(people((2, "b")), mode="append")
+    act, told = UNKNOWN_OPTIONS[option]
+    with pytest.raises(TableError, match=told):
+        act(table, people((3, "c")))
+    assert table.snapshot().version == 1
+
+
+def test_a_name_given_twice_counts_once(table: Table) -> None:
+    table.write(people((2, "b"), (1, "a")))
+    merge_rows(table, people((2, "c")), ["id", "id"])
+    optimize(table, sort_by=["id", "id"])
+    assert table.read()["name"].to_pylist() == ["a", "c"]
+
+
+def test_a_dropped_column_is_not_changed_too(ncf: Table) -> None:
+    """It was dropped, and its new name was nowhere."""
+    ncf.write(people((1, "a")))
+    with pytest.raises(SchemaMismatchError, match="'name' is to be dropped, and changed too"):
+        evolve_schema(ncf, drop=["name"], rename={"name": "first"})

@@ -13,7 +13,7 @@ import pytest
 
 from neurolake_dagster.errors import SchemaMismatchError
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables import Table, evolve_schema, merge_rows
+from neurolake_dagster.tables import Table, evolve_schema, merge_rows, optimize
 from neurolake_dagster.tables.schemas import fits
 
 
@@ -122,6 +122,39 @@ def test_categories_of_any_type_come_back(name: str, table: Table) -> None:
     assert found["c"].to_pylist() == CATEGORIES[name] * 2
     assert table.read(filters=[("c", "=", CATEGORIES[name][0])]).num_rows in (2, 4)
     assert sum(batch.num_rows for batch in table.scan()) == 6
+
+
+def test_categories_of_many_writes_come_together_in_one_file(table: Table) -> None:
+    """pandas' int8 indices overflowed: an optimized Parquet table could not be read any more."""
+    days = [[f"{day}-{number}" for number in range(n)] for day, n in enumerate((100, 100, 200))]
+    categories = [pd.DataFrame({"c": pd.Categorical(day)}) for day in days]
+    batches = [pa.RecordBatch.from_pandas(frame) for frame in categories[:2]]
+    table.write(pa.RecordBatchReader.from_batches(batches[0].schema, batches))
+    table.write(pa.Table.from_pandas(categories[2]), mode="append")
+    table.write(pa.table({"c": ["text"]}), mode="append")
+    optimize(table)
+    merge_rows(table, pa.Table.from_pandas(categories[2]), ["c"])
+    expected = ["text", *(text for day in days for text in day)]
+    assert sorted(table.read()["c"].to_pylist()) == sorted(expected)
+    assert len(table.read().to_pandas()["c"].cat.categories) == 401
+
+
+NESTS = {
+    "struct": lambda codes: pa.StructArray.from_arrays([codes], ["x"]),
+    "list": lambda codes: pa.ListArray.from_arrays(range(101), codes),
+    "fixed": lambda codes: pa.FixedSizeListArray.from_arrays(codes, 1),
+    "map": lambda codes: pa.MapArray.from_arrays(range(101), range(100), codes),
+}
+
+
+@pytest.mark.parametrize("nest", NESTS)
+def test_categories_within_others_come_together_too(table: Table, nest: str) -> None:
+    for begin in (0, 100):
+        texts = pa.array(map(str, range(begin, begin + 100)))
+        codes = texts.dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+        table.write(pa.table({"c": NESTS[nest](codes)}), mode="append")
+    optimize(table)
+    assert len(set(map(str, table.read()["c"].to_pylist()))) == 200
 
 
 @pytest.mark.parametrize(

@@ -470,3 +470,12 @@ def test_dictionaries_with_null_among_their_values_are_written(table: Table) -> 
     values = pa.DictionaryArray.from_arrays(indices, pa.array(["a", None]))
     table.write(pa.table({"x": values}))
     assert table.read()["x"].to_pylist() == ["a", None, None]
+
+
+def test_long_texts_are_looked_for_beside_a_long_name(table: Table) -> None:
+    """A raw UnicodeDecodeError: Arrow shortened the filter's text within a character."""
+    name, text = "x" * 300, "\U0010ffff" * 50
+    table.write(pa.table({name: [text, "b"]}))
+    table.write(pa.table({name: ["c", None]}), mode="append")
+    found = table.read(filters=f"{name} IN ('{text}', 'c', 'd') OR {name} IS NULL")
+    assert found[name].to_pylist() == [text, "c", None]

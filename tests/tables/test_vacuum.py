@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from neurolake_dagster.errors import TableError
 from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.tables import Table, search_tables, vacuum
 from neurolake_dagster.tables.delta import DeltaDataset
@@ -121,3 +122,13 @@ def test_vacuum_takes_empty_folders_that_killed_writes_left(tmp_path: Path) -> N
     vacuum(table, retention=NOW)
     assert not staging.exists()
     assert table.read().equals(rows(1))
+
+
+def test_a_table_of_the_other_format_is_not_vacuumed(tmp_path: Path) -> None:
+    """Taken for one of Parquet, an NCF table lost all its former versions."""
+    table = Table(Storage(str(tmp_path)), "t", "ncf")
+    table.write(rows(1))
+    table.write(rows(2))
+    with pytest.raises(TableError, match="holds ncf files, asked for parquet"):
+        vacuum(Table(table.storage, "t", "parquet"))
+    assert table.read(version=0)["x"].to_pylist() == [1]
