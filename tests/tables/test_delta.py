@@ -376,3 +376,11 @@ def test_a_commit_whose_answer_was_lost_is_known_again(mode: str) -> None:
             dataset.write(ROWS.to_reader(), mode=mode)
         expected = [1, 1, 2, 2] if mode == "append" else [1, 2]
         assert sorted(dataset.scan().read_all()["id"].to_pylist()) == expected
+
+
+def test_a_key_that_may_not_write_is_told() -> None:
+    """It was told as a failure to parse Parquet."""
+    with strange_s3_process("refuses writes") as endpoint:
+        options = StorageOptions(endpoint=endpoint, access_key="a", secret_key="s")
+        with pytest.raises(StorageAccessError, match=r"t: access refused \(AccessDenied\)"):
+            DeltaDataset(Storage("s3://lake/x", options), "t").write(ROWS)
