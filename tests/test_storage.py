@@ -22,7 +22,9 @@ from neurolake_dagster.errors import (
 )
 from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.storage.credentials import profile_credentials
+from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
+from tests.doctor.strange_s3 import Fault, strange_s3
 from tests.s3_server import S3Server, open_client
 
 TOLD_WITHIN_S = 15
@@ -256,6 +258,44 @@ def test_an_unusable_store_is_told_soon(
     assert time.monotonic() - started < TOLD_WITHIN_S
     assert "\n" not in str(caught.value)
     assert s3_server.secret_key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "told"),
+    [
+        ("another region", StorageUnavailableError, "another region .*set the storage's region"),
+        ("expired token", StorageAccessError, "refused .ExpiredToken.; the session token"),
+    ],
+)
+def test_what_a_store_refuses_reading_for_is_told(
+    fault: Fault, expected: type[StorageError], told: str
+) -> None:
+    """A store that answered was said not to."""
+    with strange_s3(fault) as endpoint:
+        options = StorageOptions(endpoint=endpoint, access_key="a", secret_key="s")
+        with pytest.raises(expected, match=told):
+            Storage("s3://lake", options).read("x")
+
+
+def test_a_refused_deletion_is_a_matter_of_rights() -> None:
+    with strange_s3("refuses deletion") as endpoint:
+        options = StorageOptions(endpoint=endpoint, access_key="a", secret_key="s")
+        with pytest.raises(StorageAccessError, match=r"x: access refused \(AccessDenied\)"):
+            Storage("s3://lake", options).delete(["x"])
+
+
+def test_folders_markers_of_other_tools_are_no_objects(s3_server: S3Server, tmp_path: Path) -> None:
+    """A table with one for its log could be read and written no more: a bare IndexError."""
+    storage = Storage(f"s3://{s3_server.bucket}/{tmp_path.name}", s3_options(s3_server))
+    with closing(open_client(s3_server)) as client:
+        for folder in ("", "t/", "t/_log/"):
+            key = f"{tmp_path.name}/{folder}"
+            client.put_object(Bucket=s3_server.bucket, Key=key, Body=b"")
+    assert list(storage.list("t/_log")) == []
+    assert storage.children() == ("t",)
+    table = Table(storage, "t", "ncf")
+    table.write(pa.table({"x": [1]}))
+    assert table.read().num_rows == 1
 
 
 @pytest.fixture

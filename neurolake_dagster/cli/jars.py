@@ -5,7 +5,7 @@ import time
 import click
 
 from neurolake_dagster.settings import CacheSettings
-from neurolake_dagster.spark.jars import installed_set, resolve_jars
+from neurolake_dagster.spark.jars import installed_set, log_jars, resolve_jars
 from neurolake_dagster.spark.jvm import format_jar
 
 
@@ -29,7 +29,7 @@ def jars(mirror: str | None, offline: bool) -> None:
     if is_new and not offline and mirror is None:
         click.echo(f"Resolving Spark's jars into {folder} (about 20 s)")
     found = resolve_jars(cache, mirror=mirror, offline=offline)
-    found = [*found, format_jar(cache)]
+    found = [*found, format_jar(cache), *log_jars(cache, found)]
     if is_new:
         size = sum(path.stat().st_size for path in found) / 1e6
         click.echo(f"{len(found)} jars, {size:.1f} MB, {time.perf_counter() - started:.0f} s")

@@ -15,6 +15,7 @@ from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.settings import SparkSettings, StorageSettings
 from neurolake_dagster.settings.checks import default_tls, scheme_tls
 from neurolake_dagster.settings.redaction import REDACTED
+from neurolake_dagster.spark.jvm import DELTA_LOG, DELTA_LOG_JAR
 from neurolake_dagster.storage import StorageOptions
 
 # Option -> Spark key, where the value is handed on as it is.
@@ -92,6 +93,7 @@ SWITCHES: dict[str, dict[str, str]] = {
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
     },
 }
+DELTA_LOGS = "spark.delta.logStore."
 # In the local profile a dead endpoint is told in seconds; a job on a cluster survives a throttled
 # or restarting store by S3A's own minutes of retries.
 IMPATIENCE: dict[str, str] = {
@@ -251,9 +253,16 @@ def s3_options(settings: SparkSettings, storage: StorageSettings) -> StorageOpti
 
 
 def jar_conf(jars: list[Path], settings: SparkSettings) -> dict[str, str]:
-    """Key for jars that lie on disk, with those of `extra_configs`; nothing is to be resolved."""
+    """Keys for jars that lie on disk, with those of `extra_configs`; nothing is to be resolved.
+
+    With Delta's log on S3 among them, Delta uses it, unless `extra_configs` name another.
+    """
     found = [*map(str, jars), *_extra_jars(settings)]
-    return {"spark.jars": ",".join(found)} if found else {}
+    conf = {"spark.jars": ",".join(found)} if found else {}
+    is_told = any(key.startswith(DELTA_LOGS) for key in settings.extra_configs)
+    if not is_told and any(jar.name.startswith(DELTA_LOG_JAR) for jar in jars):
+        conf |= {f"{DELTA_LOGS}{scheme}.impl": DELTA_LOG for scheme in ("s3", "s3a")}
+    return conf
 
 
 def static_facts(settings: SparkSettings) -> dict[str, str]:

@@ -14,15 +14,18 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from neurolake_dagster.errors import JarsNotFoundError
 from neurolake_dagster.settings import CacheSettings, SparkSettings
 from neurolake_dagster.spark.java import require_java
-from neurolake_dagster.spark.jvm import format_jar
+from neurolake_dagster.spark.jvm import delta_log_jar, format_jar
 
 MANIFEST = "jars.json"
+# With Maven's name, or Ivy's, which has the organisation before it.
+DELTA_STORAGE = re.compile(r"(?:^|_)delta-storage-[\d.]+\.jar$")
 NO_NETWORK = r"Host [\w.-]+ not found|Server access error at url https?://"
 RESOLVE_TIMEOUT_S = 300
 # Nothing but the mirror: Ivy's own defaults would ask Maven Central.
@@ -145,7 +148,7 @@ def check_folder(folder: Path) -> list[Path]:
 
 
 def session_jars(settings: SparkSettings) -> list[Path]:
-    """The jars that a session needs: given ones, or the resolved for Delta and S3; and NCF's.
+    """The jars that a session needs: given ones, or the resolved for Delta and S3; and our own.
 
     Raises
     ------
@@ -157,7 +160,20 @@ def session_jars(settings: SparkSettings) -> list[Path]:
         jars = [Path(jar) for jar in settings.jars]
     elif settings.delta_enabled or settings.s3_enabled:
         jars = find_jars(cache)
-    return [*jars, format_jar(cache)] if settings.neurolake_ncf_enabled else jars
+    own = [format_jar(cache)] if settings.neurolake_ncf_enabled else []
+    if settings.delta_enabled and settings.s3_enabled:
+        own += log_jars(cache, jars)
+    return [*jars, *own]
+
+
+def log_jars(cache: Path, jars: Sequence[Path]) -> list[Path]:
+    """The jar of Delta's log on S3; none where Delta is not among the jars.
+
+    Raises
+    ------
+    JavaNotFoundError, JarsNotFoundError
+    """
+    return [delta_log_jar(cache, jar) for jar in jars if DELTA_STORAGE.search(jar.name)]
 
 
 def _size(path: Path) -> int:

@@ -17,7 +17,17 @@ from neurolake_dagster.errors import (
     StorageUnavailableError,
 )
 
-_S3_CODE = re.compile(r"<Code>(\w+)</Code>")
+# In S3's answer, or as obstore tells of one object among several.
+_S3_CODE = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
+# Refusals that S3 does not answer with 403.
+_NO_ACCESS = ("AccessDenied", "ExpiredToken", "InvalidToken", "TokenRefreshRequired")
+# Also by 301, without a code where nothing but the object's facts was asked for.
+_OTHER_REGION = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraint")
+_FORBIDDEN = ("PermissionDeniedError", "UnauthenticatedError")
+_FIXES = {
+    "ExpiredToken": "the session token has expired, get new credentials",
+    "RequestTimeTooSkewed": "set this machine's clock, which differs from the store's",
+}
 # Where obstore and deltalake ask for the credentials of an instance.
 _INSTANCE = "169.254.169.254"
 # What the innermost error is called by one of them, and what that means.
@@ -63,7 +73,7 @@ def _translate(exc: Exception, uri: str) -> StorageError:
     """Name the failure; only the first line of obstore's text, for the rest repeats it."""
     text = _plain(str(exc))
     found = _S3_CODE.search(text)
-    code = found.group(1) if found else ""
+    code = (found[1] or found[2]) if found else ""
     kind = type(exc).__name__
     if kind in ("AlreadyExistsError", "PreconditionError"):
         return StorageExistsError(f"{uri}: exists already, expected nothing there")
@@ -76,11 +86,15 @@ def _translate(exc: Exception, uri: str) -> StorageError:
             f"{uri}: no credentials; set the access key and the secret key, or give this machine a "
             "profile or a role of AWS"
         )
-    if kind in ("PermissionDeniedError", "UnauthenticatedError") or _says_forbidden(text):
-        reason = code or text.splitlines()[0]
-        return StorageAccessError(
-            f"{uri}: access refused ({reason}); check the access key, the secret key and the rights"
+    if code in _OTHER_REGION or "redirect without LOCATION" in text:
+        return StorageUnavailableError(
+            f"{uri}: the bucket is in another region ({code or 'redirected'}); set the storage's "
+            "region to the bucket's"
         )
+    if kind in _FORBIDDEN or code in _NO_ACCESS or _says_forbidden(text):
+        reason = code or text.splitlines()[0]
+        fix = _FIXES.get(code, "check the access key, the secret key and the rights")
+        return StorageAccessError(f"{uri}: access refused ({reason}); {fix}")
     if "HTTP error" in text or "timed out" in text or "Server returned non-2xx" in text:
         reason = re.sub(r" in [\d.]+\w+(, after.*?)? +- ", ": ", text.splitlines()[0])
         causes = (f": {told}" for mark, told in _CAUSES.items() if re.search(mark, text))

@@ -128,6 +128,8 @@ class Storage:
                 return
             for page in obstore.list(self._store(), prefix or None, offset=after):
                 for found in page:
+                    if found["path"] == prefix:  # a folder's own marker, which other tools put
+                        continue
                     yield StorageEntry(
                         key=found["path"], bytes=found["size"], modified=found["last_modified"]
                     )
@@ -227,7 +229,8 @@ class Storage:
                 return (), ()
             found = obstore.list_with_delimiter(self._store(), prefix or None)
         folders = tuple(sorted(map(str, found["common_prefixes"])))
-        return folders, tuple(sorted(entry["path"] for entry in found["objects"]))
+        objects = (entry["path"] for entry in found["objects"] if entry["path"] != prefix)
+        return folders, tuple(sorted(objects))
 
     def _store(self) -> ObjectStore:
         return open_store(self.root, self.options)

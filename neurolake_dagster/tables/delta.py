@@ -8,7 +8,9 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -24,11 +26,12 @@ from deltalake import (
 )
 from deltalake.exceptions import DeltaError
 
-from neurolake_dagster.errors import TableError, TableNotFoundError
+from neurolake_dagster.errors import CommitConflictError, TableError, TableNotFoundError
 from neurolake_dagster.ncf.pruning import mentioned_columns
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.conditions import Predicate
 from neurolake_dagster.tables.delta_commit import (
+    MARK,
     DeltaCommit,
     committed_at,
     find_commit,
@@ -263,6 +266,7 @@ class DeltaDataset:
         held = None if table is None else _schema_of(table)
         if held is None:
             self.check_place()
+        properties = _marked(properties)
         options: dict[str, Any] = {
             "mode": mode,
             "partition_by": list(partition_by) or None,
@@ -275,7 +279,7 @@ class DeltaDataset:
             options["predicate"] = where
         kept = None if schema_mode == "overwrite" else held
         data = fit_delta(data, kept, self.uri, adds_columns=schema_mode == "merge")
-        with translated(self.uri), noted_rows(data) as rows:
+        with self._committing(table, properties), noted_rows(data) as rows:
             write_deltalake(self._address, rows, **options)
 
     def merge(
@@ -312,7 +316,8 @@ class DeltaDataset:
         if transaction is not None and _carries(table, transaction):
             return
         data = fit_delta(data, _schema_of(table), self.uri, adds_columns=adds_columns)
-        with translated(self.uri):
+        properties = _marked(properties)
+        with self._committing(table, properties):
             merge = table.merge(
                 data,
                 predicate=merge_condition(keys, where),
@@ -330,6 +335,23 @@ class DeltaDataset:
             if when_gone == "delete":
                 merge = merge.when_not_matched_by_source_delete(where)
             merge.execute()
+
+    @contextmanager
+    def _committing(
+        self, table: DeltaTable | None, properties: Mapping[str, str]
+    ) -> Iterator[None]:
+        """Translate what goes wrong; a commit that came first may be this very one.
+
+        The answer to a first try was lost then, and the second found what the first had put.
+        """
+        base = -1 if table is None else table.version()
+        try:
+            with translated(self.uri):
+                yield
+        except CommitConflictError:
+            newest = self.open().version()
+            if find_commit(self._log, newest, properties[MARK], after=base) is None:
+                raise
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The commits, newest first: version, time, operation and files, as their log tells."""
@@ -403,6 +425,11 @@ def merge_condition(keys: Sequence[str], where: str | None) -> str:
     names = [quoted_column(key) for key in keys]
     tests = [f"target.{name} = source.{name}" for name in names]
     return " AND ".join([*tests, *([f"({where})"] if where else [])])
+
+
+def _marked(properties: Mapping[str, str] | None) -> dict[str, str]:
+    """The properties, by which the commit is known again."""
+    return {MARK: uuid.uuid4().hex, **(properties or {})}
 
 
 def _carries(table: DeltaTable | None, transaction: str) -> bool:

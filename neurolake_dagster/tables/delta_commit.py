@@ -45,7 +45,7 @@ class DeltaCommit:
     merged_rows: Mapping[str, int] = field(default_factory=dict)
 
 
-def find_commit(log: Storage, newest: int, mark: str) -> DeltaCommit | None:
+def find_commit(log: Storage, newest: int, mark: str, after: int = -1) -> DeltaCommit | None:
     """The commit that carries a mark, searched from the newest version back.
 
     Parameters
@@ -54,12 +54,14 @@ def find_commit(log: Storage, newest: int, mark: str) -> DeltaCommit | None:
         Rooted at the table's ``_delta_log``.
     mark
         What `MARK` says in its information, or the name of its transaction.
+    after
+        The version at which the search ends.
 
     Returns
     -------
     None where no entry that is still in the log carries it.
     """
-    for version in range(newest, -1, -1):
+    for version in range(newest, after, -1):
         actions = _actions(log, version)
         if not actions:
             return None

@@ -22,6 +22,9 @@ from neurolake_dagster.errors import (
 )
 from neurolake_dagster.storage import translated as translated_storage
 
+# Of a failure to write a data file, deltalake tells as of one of the file.
+_STORE_FAILED = ": Error performing "
+
 
 @contextmanager
 def translated(uri: str) -> Iterator[None]:
@@ -42,6 +45,9 @@ def translated(uri: str) -> Iterator[None]:
             raise SchemaMismatchError(f"{uri}: the table lacks what the rows need: {exc}") from exc
         raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
     except (DeltaError, DeltaProtocolError) as exc:
+        if _STORE_FAILED in str(exc):
+            with translated_storage(uri):
+                raise OSError(str(exc)) from exc
         # The rest is a backtrace of the engine's.
         raise TableError(f"{uri}: {str(exc).partition(chr(10) + '   0: ')[0]}") from exc
 

@@ -25,6 +25,7 @@ from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.storage.credentials import profile_credentials
 from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
+from tests.doctor.strange_s3 import strange_s3_process
 from tests.s3_server import S3Server
 from tests.test_storage import TOLD_WITHIN_S, profile, s3_options, stray_variables
 
@@ -360,3 +361,26 @@ def test_a_damaged_log_is_told_without_the_engine_s_backtrace(dataset: DeltaData
     with pytest.raises(TableError) as caught:
         dataset.snapshot()
     assert "<unknown>" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite", "merge"])
+def test_a_commit_whose_answer_was_lost_is_known_again(mode: str) -> None:
+    """It was told as a conflict with another's, though it stood."""
+    with strange_s3_process("loses an answer") as endpoint:
+        options = StorageOptions(endpoint=endpoint, access_key="a", secret_key="s")
+        dataset = DeltaDataset(Storage("s3://lake/x", options), "t")
+        dataset.write(ROWS)
+        if mode == "merge":
+            dataset.merge(ROWS, ["id"])
+        else:
+            dataset.write(ROWS.to_reader(), mode=mode)
+        expected = [1, 1, 2, 2] if mode == "append" else [1, 2]
+        assert sorted(dataset.scan().read_all()["id"].to_pylist()) == expected
+
+
+def test_a_key_that_may_not_write_is_told() -> None:
+    """It was told as a failure to parse Parquet."""
+    with strange_s3_process("refuses writes") as endpoint:
+        options = StorageOptions(endpoint=endpoint, access_key="a", secret_key="s")
+        with pytest.raises(StorageAccessError, match=r"t: access refused \(AccessDenied\)"):
+            DeltaDataset(Storage("s3://lake/x", options), "t").write(ROWS)
