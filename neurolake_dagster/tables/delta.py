@@ -329,7 +329,10 @@ class DeltaDataset:
                 merge = merge.when_not_matched_insert_all()
             if when_gone == "delete":
                 merge = merge.when_not_matched_by_source_delete(where)
+            before = table.version()
             merge.execute()
+            if table.version() == before:  # nothing was to be done, and nothing committed
+                record_partitions(table, partitions)
 
     def history(self, limit: int | None = None) -> list[dict[str, Any]]:
         """The commits, newest first: version, time, operation and files, as their log tells."""
