@@ -52,7 +52,14 @@ class LakeIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write an output in its format."""
         key = context.asset_key if context.has_asset_key else None
-        self.manager(key, context.definition_metadata or {}).handle_output(context, obj)
+        manager = self.manager(key, context.definition_metadata or {})
+        told = plain(context.output_metadata.get("format"))
+        if told is not None and MANAGERS.get(str(told)) is not type(manager):
+            raise TableError(
+                f"{_place(key)}: format is {told!r} for this run, but {type(manager).__name__} "
+                "writes and reads it; expected the format in the definition's metadata alone"
+            )
+        manager.handle_output(context, obj)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read an input in the format that it was written in."""
@@ -75,6 +82,11 @@ class LakeIOManager(dg.ConfigurableIOManager):
         name = plain(metadata.get("format")) or by_key or self.format
         kind = MANAGERS.get(str(name))
         if kind is None:
-            where = "output" if asset_key is None else f"asset {asset_key.to_user_string()}"
-            raise TableError(f"{where}: format {name!r}, expected one of {tuple(MANAGERS)}")
+            raise TableError(
+                f"{_place(asset_key)}: format {name!r}, expected one of {tuple(MANAGERS)}"
+            )
         return kind(storage=self.storage, spark=self.spark, mode=self.mode)
+
+
+def _place(asset_key: dg.AssetKey | None) -> str:
+    return "output" if asset_key is None else f"asset {asset_key.to_user_string()}"

@@ -62,6 +62,20 @@ def test_an_unknown_format_is_refused(instance: dg.DagsterInstance, tmp_path: Pa
     assert "format 'orc', expected one of ('ncf', 'parquet', 'delta')" in str(failure(result))
 
 
+def test_a_format_of_a_run_is_refused(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    """It was left out: the run wrote another format than it said."""
+    manager: Any = LakeIOManager(storage=StorageResource(root=str(tmp_path)))
+
+    @dg.asset
+    def made(context: dg.AssetExecutionContext) -> pa.Table:
+        context.add_output_metadata({"format": "delta"})
+        return TABLE
+
+    result = run([made], manager, instance, raise_on_error=False)
+    assert "format is 'delta' for this run, but NCFIOManager" in str(failure(result))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("new", ["ncf", "parquet", "delta"])
 @pytest.mark.parametrize("old", ["ncf", "parquet", "delta"])
 @pytest.mark.parametrize("mode", ["overwrite", "append"])
