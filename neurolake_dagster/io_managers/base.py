@@ -92,6 +92,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             peek = Peek(rows_of_keys(to_arrow(obj, plan.where), asked.scope, plan.scope))
             written = replace(self._write_arrow(plan, peek.data), preview=peek.rows)
         written = replace(written, spark=work_of_step(), is_by_spark=is_spark(obj))
+        if asked.scope and plan.scope and plan.scope is not asked.scope:
+            written = written.beside(asked.scope, plan.scope)
         describe_output(context, plan, written, time.perf_counter() - started)
 
     def load_input(self, context: dg.InputContext) -> Any:

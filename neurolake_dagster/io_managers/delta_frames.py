@@ -62,7 +62,9 @@ def write_frame(
     schema_mode = options.get("schema_mode")
     if mode in ("append", "overwrite") and schema_mode != "overwrite":
         frame = _fitted(dataset, plan, frame, adds_columns=schema_mode == "merge")
-    if plan.scope is not None and options.get("where") is None:
+    # delta-spark holds rows against `replaceWhere` only where there is a table.
+    is_proven = options.get("where") is not None and dataset.exists()
+    if plan.scope is not None and not is_proven:
         frame = frame.where(_is_ours(plan.scope, column_types(frame, plan.scope.columns)))
     writer = frame.write.format("delta").mode(mode)
     writer = writer.option("userMetadata", _user_metadata(plan, mark))

@@ -111,7 +111,8 @@ def facts_by_partition(
         return PartitionFacts({}, are_bytes_shares=False)
     actions = pa.table(dataset.open(commit.version).get_add_actions(flatten=True))
     added = {unquote(path) for path in commit.added}
-    mine = actions.filter(pa.array([unquote(str(path)) in added for path in actions["path"]]))
+    is_added = [unquote(str(path)) in added for path in actions["path"]]
+    mine = actions.filter(pa.array(is_added, pa.bool_()))
     numbers = _keys_of_files(mine, plan.scope)
     if numbers is None:
         rows = counts or _count_rows(dataset, mine, plan.scope)

@@ -20,6 +20,7 @@ from neurolake_dagster.io_managers.metadata import (
 from neurolake_dagster.io_managers.plans import WritePlan
 from neurolake_dagster.resources import work_of_step
 from neurolake_dagster.spark import SparkWork
+from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.statistics import ColumnStatistics
 
 # Metadata that differs between the partitions of a single run: rows and bytes of each.
@@ -70,6 +71,13 @@ class Written:
     is_by_spark: bool = False
     statistics: Sequence[ColumnStatistics] = ()
 
+    def beside(self, asked: Scope, kept: Scope) -> "Written":
+        """The same, of all the partitions asked for: those that the mode did not keep got none."""
+        found: dict[str, tuple[int | None, int | None]] = {key.name: (0, 0) for key in asked.keys}
+        # Of a single partition, what was written is all that there is to tell.
+        found |= self.by_partition or {kept.keys[0].name: (self.written_rows, self.bytes)}
+        return replace(self, by_partition=found)
+
 
 def describe_output(
     context: dg.OutputContext, plan: WritePlan, written: Written, seconds: float
@@ -93,8 +101,10 @@ def describe_output(
             found["preview_told"] = dg.MetadataValue.text(of_run)
     told = context.output_metadata
     context.add_output_metadata({key: value for key, value in found.items() if key not in told})
-    # Dagster has one for all partitions of a run.
-    if written.data_version is not None and context.has_asset_key:
+    # Dagster has one for all partitions of a run; the asset's own is stronger.
+    if written.data_version is None or not context.has_asset_key:
+        return
+    if not context.step_context.has_data_version(context.asset_key):
         version = dg.DataVersion(written.data_version)
         context.step_context.set_data_version(context.asset_key, version)
 

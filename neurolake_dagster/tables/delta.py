@@ -334,7 +334,10 @@ class DeltaDataset:
                 merge = merge.when_not_matched_insert_all()
             if when_gone == "delete":
                 merge = merge.when_not_matched_by_source_delete(where)
+            before = table.version()
             merge.execute()
+            if table.version() == before:  # nothing was to be done, and nothing committed
+                record_partitions(table, partitions)
 
     @contextmanager
     def _committing(

@@ -113,7 +113,9 @@ def _commit(version: int, actions: list[dict[str, Any]]) -> DeltaCommit:
         for kind, found in files.items():
             if kind in action:
                 found[action[kind]["path"]] = int(action[kind].get("size") or 0)
-    rows = metrics.get("num_added_rows", metrics.get("numOutputRows"))
+    # Of a replacement by no rows, Spark counts none.
+    uncounted = None if files["add"] else 0
+    rows = metrics.get("num_added_rows", metrics.get("numOutputRows", uncounted))
     merged = {
         name: int(metrics[theirs])
         for name, spellings in MERGED.items()

@@ -203,7 +203,9 @@ class _Texts:
         self._texts = pa.array(texts, pa.string())
 
     def match(self, values: pa.Array) -> Numbers:
-        found = pc.index_in(values.cast(pa.string()), value_set=self._texts)
+        type_ = pa.binary() if _is_bytes(values.type) else pa.string()  # not all bytes are texts
+        known, values = self._texts.cast(type_), values.cast(type_)
+        found = pc.index_in(values, value_set=known)
         return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), np.int64)
 
 
@@ -248,6 +250,11 @@ def _literals(texts: Sequence[str], type_: pa.DataType) -> list[str]:
         return [text for text in texts if text in ("true", "false")]
     if pa.types.is_date(type_):
         return [f"CAST({quoted_text(text)} AS DATE)" for text in texts]
-    if pa.types.is_binary(type_) or pa.types.is_large_binary(type_):
+    if _is_bytes(type_):
         return [f"X'{text.encode().hex()}'" for text in texts]
     return [quoted_text(text) for text in texts]
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    known = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(is_one(type_) for is_one in known) or pa.types.is_fixed_size_binary(type_)

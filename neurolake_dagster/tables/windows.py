@@ -26,6 +26,9 @@ SEPARATORS = (" ", "T", "-")
 # a zone, or of UTC for partitions of UTC. SQL's LIKE has the same three tests.
 _DATED = re.compile(r".{4}-.{2}-.{2}", re.DOTALL)
 _WEST = re.compile(r".{4}-.{2}-.{2}.[^:]*:.*-", re.DOTALL)
+# What may follow a key's wall time if it is to be read as that time.
+_EXACT_REST = re.compile(r"(:00)*(\.0+)?(Z|\+[0-9:]*)?")
+_SIGNS = "-:./ +"
 _DAY = timedelta(days=1)
 _CLOCK_CHANGE = timedelta(hours=1)
 
@@ -152,6 +155,9 @@ class _Texts:
         self._rest = [(high, number) for _, high, number in ranges]
         self._keys = {window.text: number for number, window in enumerate(windows) if window.text}
         self._is_utc = _is_utc(windows)
+        self.shapes = _key_shapes(windows)
+        patterns = [re.escape(one).replace("_", ".") for one in self.shapes]
+        self._is_key = re.compile("|".join(patterns), re.DOTALL).fullmatch
 
     def match(self, values: pa.Array) -> Numbers:
         distinct = pc.dictionary_encode(values.cast(pa.string()), null_encoding="encode")
@@ -162,8 +168,12 @@ class _Texts:
         if text is None:
             return -1
         number = self._keys.get(text)
-        if number is not None:
-            return number
+        return self.by_time(text) if number is None else number
+
+    def by_time(self, text: str) -> int:
+        """The number of the window that a text lies in as a time, -1 for none."""
+        if self.shapes and self._is_key(text):
+            return -1
         place = bisect_right(self._lows, text) - 1
         if place < 0 or text >= self._rest[place][0] or not _is_time(text, is_utc=self._is_utc):
             return -1
@@ -187,17 +197,48 @@ def _sql_texts(name: str, windows: Sequence[Window]) -> str:
         else f"{name} NOT LIKE '%+%' AND {name} NOT LIKE '%Z'"
     )
     shape = f"{name} LIKE '____-__-__%' AND {name} NOT LIKE '____-__-___%:%-%' AND {zone}"
+    texts = _Texts(windows)
+    shape += "".join(f" AND {name} NOT LIKE '{one}'" for one in texts.shapes)
     # The own text of most keys lies in their window's range already.
-    is_ours = _Texts([Window(start=one.start, end=one.end) for one in windows])
     keys = [
         window.text
         for number, window in enumerate(windows)
-        if window.text and is_ours._number(window.text) != number  # noqa: SLF001 - this module's
+        if window.text and texts.by_time(window.text) != number
     ]
     parts = [f"({shape} AND ({' OR '.join(tests)}))"] if tests else []
     if keys:
         parts.append(f"{name} IN ({', '.join(map(quoted_text, keys))})")
     return " OR ".join(parts) or "1 = 0"
+
+
+def _key_shapes(windows: Sequence[Window]) -> list[str]:
+    """The shapes of keys that look like times, but not like their window's start.
+
+    Texts of such a shape are keys alone: read as times, ``2024-01-01-04-30`` would come before
+    ``2024-01-01-04:30``, and in ``%Y-%d-%m`` most days would be others.
+    """
+    is_utc = _is_utc(windows)
+    keys = [one.text for one in windows if _is_time(one.text, is_utc=is_utc) and not _is_start(one)]
+    return sorted(set(map(_shape, keys)))
+
+
+def _shape(text: str) -> str:
+    """A text as a pattern of LIKE: its signs, and any character for each other one."""
+    return "".join(one if one in _SIGNS else "_" for one in text)
+
+
+def _is_start(window: Window) -> bool:
+    """Whether a key, read as a time, is its window's start; what whole units leave out is free."""
+    start, end = _wall(window.start), _wall(window.end)
+    day, clock = window.text[:10], window.text[11:]
+    if day != start.date().isoformat():
+        return False
+    if not clock or start.time() == end.time() == time.min:
+        return True
+    known = _clock(start)
+    if ":" not in known + _clock(end):
+        return clock.startswith(known)
+    return clock.startswith(known) and _EXACT_REST.fullmatch(clock.removeprefix(known)) is not None
 
 
 def _ranges(window: Window) -> list[tuple[str, str]]:
@@ -234,10 +275,14 @@ def _clock(moment: datetime) -> str:
 
 
 def _joined(windows: Sequence[Window]) -> list[Window]:
-    """Windows that adjoin become one: a range of days is one comparison."""
+    """Windows that adjoin become one: a range of days is one comparison.
+
+    Not the second of two hours with the same wall times, whose texts have other forms.
+    """
     found: list[Window] = []
     for window in sorted(windows, key=lambda one: one.start.timestamp()):
-        if found and found[-1].end.timestamp() == window.start.timestamp():
+        is_next = bool(found) and found[-1].end.timestamp() == window.start.timestamp()
+        if is_next and not found[-1].start.fold and not window.start.fold:
             found[-1] = Window(start=found[-1].start, end=window.end)
         else:
             found.append(window)

@@ -320,6 +320,23 @@ def test_the_same_rows_have_the_same_data_version(
     assert versions[0] == versions[1] == versions[2] != versions[3]
 
 
+def test_a_data_version_of_ones_own_stays(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """That of the rows took the place of what the asset itself had set."""
+
+    @dg.asset(name="people")
+    def made(context: dg.AssetExecutionContext) -> pa.Table:
+        context.set_data_version(context.asset_key, dg.DataVersion("mine"))
+        return people((1, "a"))
+
+    assert run([made], manager, instance).success
+    event = instance.get_latest_materialization_event(dg.AssetKey("people"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.tags["dagster/data_version"] == "mine"
+
+
 def test_properties_of_an_asset_are_its_tables(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:

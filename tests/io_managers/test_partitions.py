@@ -74,6 +74,13 @@ def test_the_order_of_keys_is_not_that_of_dagsters_sets() -> None:
     assert [key.name for key in scope_of(KEYS, ["c", "a", "b"], "k").keys] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("type_", [pa.binary(), pa.large_binary(), pa.binary(1)], ids=str)
+def test_bytes_that_are_no_text_are_of_no_key(type_: pa.DataType) -> None:
+    """It was Arrow's own error."""
+    rows = pa.record_batch({"k": pa.array([b"b", b"\xff", None, b"a"], type_)})
+    assert scope_of(KEYS, ["a", "b"], "k").numbers(rows).tolist() == [1, -1, -1, 0]
+
+
 class Readers:
     """Assets that read `made`, each in its own way, and what they got."""
 
@@ -344,16 +351,28 @@ def test_a_single_run_tells_rows_bytes_and_version_of_each_partition(
     versions = []
     for rows in (of_run, of_run, none_of_b):
         assert run_range(made(rows), manager, instance, "a", "b").success
+        assert counts_of(instance, 2) == {"a": 1, "b": 1 if rows is of_run else 0}
         records = instance.fetch_materializations(dg.AssetKey("made"), limit=2).records
         found = {record.partition_key: record.asset_materialization for record in records}
-        counts = {
-            key: one.metadata["dagster/partition_row_count"].value for key, one in found.items()
-        }
-        assert counts == {"a": 1, "b": 1 if rows is of_run else 0}
         assert found["a"].metadata["bytes"].value > 0
         versions.append({key: one.tags["dagster/data_version"] for key, one in found.items()})
     assert versions[0] == versions[1]
     assert versions[0]["a"] != versions[2]["a"]
+
+
+@pytest.mark.parametrize("end", ["a", "b"], ids=["one key", "two keys"])
+def test_a_merge_of_no_rows_writes_its_partitions(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, end: str
+) -> None:
+    """Delta fell over the first of two partitions, and told readers of one that it never was."""
+    none = of_three().slice(0, 0)
+    merged = made(none, mode="merge", merge_keys=["k"])
+    assert run_range(merged, manager, instance, "a", end).success
+    reader = Readers()
+    table = reader.assets["table"]
+    asked = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": end}
+    assert run([merged, table], manager, instance, selection=[table], tags=asked).success
+    assert reader.seen == [0]
 
 
 def test_keys_that_no_folder_can_be_named_by_are_refused(
@@ -375,6 +394,16 @@ def test_keys_that_no_folder_can_be_named_by_are_refused(
 
 def of_three() -> pa.Table:
     return pa.table({"k": ["a", "b", "c"], "n": [2, 2, 2]})
+
+
+def counts_of(instance: dg.DagsterInstance, limit: int) -> dict[str | None, Any]:
+    """The rows that each of the newest materializations tells of its partition."""
+    records = instance.fetch_materializations(dg.AssetKey("made"), limit=limit).records
+    return {
+        one.partition_key: one.asset_materialization.metadata["dagster/partition_row_count"].value
+        for one in records
+        if one.asset_materialization is not None
+    }
 
 
 def by_key(manager: LakehouseIOManager) -> dict[str, int]:
@@ -413,6 +442,7 @@ def test_ignore_and_error_are_decided_for_each_partition(
     assert run_range(made(of_run), manager, instance, "b", "b").success
     assert run_range(ignoring, manager, instance, "a", "b").success
     assert by_key(manager) == {"a": 2, "b": 1}
+    assert counts_of(instance, 2) == {"a": 1, "b": 0}  # b was told to have a's
     assert run_range(made(of_run, mode="ignore"), manager, instance, "a", "b").success
     assert run([refusing], manager, instance, partition_key="c").success
     result = run([refusing], manager, instance, partition_key="b", raise_on_error=False)

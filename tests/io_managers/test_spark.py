@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession, functions as sf
 
+from neurolake_dagster.errors import TableNotFoundError
 from neurolake_dagster.io_managers import spark_rows
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import scope_of
@@ -260,6 +261,18 @@ def test_frames_with_rows_of_other_days_are_refused(
     assert not result.success
     assert "PartitionError" in str(failure(result))
     assert stored(manager, "events")["day"].to_pylist() == [date(2013, 1, 1)]
+
+
+def test_the_first_frame_of_a_table_has_no_rows_of_other_days(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
+) -> None:
+    """Delta took them, where there was no table to replace rows of."""
+    stray = daily(spark, shift=1)
+    result = run([stray], manager, instance, partition_key="2013-01-01", raise_on_error=False)
+    assert "PartitionError" in str(failure(result))
+    with pytest.raises(TableNotFoundError):
+        stored(manager, "events")
+    assert run([daily(spark)], manager, instance, partition_key="2013-01-01").success
 
 
 def test_hours_of_frames_are_counted_found_and_missed_one_by_one(

@@ -1,5 +1,6 @@
 """A write's commit is told from those of others, before and after it."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,3 +47,18 @@ def test_replaced_files_are_told_with_their_size(dataset: DeltaDataset) -> None:
     assert commit is not None
     assert sum(commit.removed.values()) == first.bytes
     assert sum(commit.added.values()) == dataset.snapshot().bytes
+
+
+def test_a_commit_without_new_files_wrote_no_rows(dataset: DeltaDataset) -> None:
+    """Spark does not count them where it replaces rows by none: a partition told no count."""
+    dataset.write(rows(3))
+    (path,) = dataset.open().get_add_actions(flatten=True)["path"].to_pylist()
+    actions = [
+        {"commitInfo": {"operation": "WRITE", "operationMetrics": {}, MARK: "emptied"}},
+        {"remove": {"path": path, "dataChange": True, "deletionTimestamp": 1}},
+    ]
+    log = dataset.storage.child(f"{dataset.path}/_delta_log")
+    log.put(f"{1:020d}.json", "\n".join(map(json.dumps, actions)).encode())
+    commit = dataset.commit("emptied")
+    assert commit is not None
+    assert (commit.written_rows, list(commit.removed)) == (0, [path])

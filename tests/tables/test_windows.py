@@ -79,6 +79,43 @@ def test_days_that_begin_late_take_the_morning_after() -> None:
     assert key_of("2024-01-02", days) == "2024-01-02"
 
 
+@pytest.mark.parametrize(
+    ("first", "length", "form"),
+    [
+        (START + timedelta(minutes=30), timedelta(hours=1), "%Y-%m-%d-%H-%M"),
+        (START, timedelta(minutes=30), "%Y-%m-%d-%H-%M"),
+        (START + timedelta(minutes=15), timedelta(hours=6), "%Y-%m-%dT%H%M"),
+        (START + timedelta(minutes=30), timedelta(hours=1), "%Y-%m-%d-%H"),
+        (START, timedelta(days=1), "%Y-%d-%m"),
+    ],
+)
+def test_a_key_that_sorts_like_another_time_is_its_own(
+    first: datetime, length: timedelta, form: str
+) -> None:
+    """`-03-30` sorts before `-03:30`: the window of 02:30 took the rows of the key 03:30, and to
+    overwrite it in a Delta table with a text column deleted them."""
+    members = windows(first, length, 40, form)
+    assert [key_of(one.text, members) for one in members] == [one.text for one in members]
+    assert key_of(f"{first:%FT%T}", members) == members[0].text
+
+
+def test_hours_after_one_that_comes_twice_are_found_by_their_keys() -> None:
+    """A range from the second of two hours found the rows of no later hour by their keys."""
+    zone = ZoneInfo("America/New_York")
+    at = [datetime.fromtimestamp(1383454800 + 3600 * hour, zone) for hour in range(6)]
+    hours = [
+        Window(start=start, end=end, text=f"{start:%F-%H:%M}{start:%z}" if start.fold else
+               f"{start:%F-%H:%M}")
+        for start, end in pairwise(at)
+    ]  # fmt: skip
+    rows = pa.table({"at": [one.text for one in hours]})
+    for first in range(len(hours)):
+        test = scope_of(hours[first:]).predicate(rows.schema).replace("`", '"')
+        assert duckdb.from_arrow(rows).filter(test).fetchall() == [
+            (one.text,) for one in hours[first:]
+        ]
+
+
 def test_dates_tell_days_that_lack_an_hour_apart() -> None:
     """A day that begins at 2 has 23 hours of wall time where that hour is skipped: its dates were
     refused, one day a year."""
@@ -120,8 +157,11 @@ TEXTS = [
         windows(START + timedelta(hours=5), timedelta(days=1), 1, "%Y-%m-%d"),
         windows(START, timedelta(days=1), 2, "%Y%m%d"),
         windows(START + timedelta(hours=4, minutes=30), timedelta(hours=1), 3, "%H"),
+        windows(START + timedelta(hours=4, minutes=30), timedelta(hours=1), 3, "%Y-%m-%dT%H"),
+        windows(START + timedelta(days=1), timedelta(days=1), 1, "%Y-%d-%m"),
     ],
-    ids=["hour", "hours", "some hours", "late day", "days", "half hours"],
+    ids=["hour", "hours", "some hours", "late day", "days", "half hours", "keys of half hours",
+         "days of months"],
 )  # fmt: skip
 def test_the_predicate_takes_what_the_rows_are_divided_by(members: list[Window]) -> None:
     rows = pa.table({"at": [*TEXTS, "20240101", "04", "x", None]})
