@@ -42,6 +42,11 @@ def translated(uri: str) -> Iterator[None]:
             raise SchemaMismatchError(f"{uri}: the table lacks what the rows need: {exc}") from exc
         raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
     except (DeltaError, DeltaProtocolError) as exc:
+        if "required 'timestampNtz' feature" in str(exc):
+            raise TableError(
+                f"{uri}: deltalake makes no table whose only times without a zone are in maps; "
+                "give them the zone UTC, or keep them in structs"
+            ) from exc
         # The rest is a backtrace of the engine's.
         raise TableError(f"{uri}: {str(exc).partition(chr(10) + '   0: ')[0]}") from exc
 
