@@ -167,7 +167,8 @@ def told_by_spark(where: str) -> Iterator[None]:
                 f"{where}: rows to merge repeat a key, or a key is null; keep one for each"
             ) from exc
         if "DELTA_VIOLATE_CONSTRAINT" in whole:
-            raise TableError(f"{where}: rows break a constraint of the table: {text}") from exc
+            # Its other lines show whole rows, which may be about persons.
+            raise TableError(f"{where}: rows break a constraint of the table: {text}") from None
         if "DELTA_CONCURRENT" in whole:
             raise CommitConflictError(f"{where}: another commit came first: {text}") from exc
         if "DELTA_INVALID_CHARACTERS" in whole:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import xxhash
 
 from neurolake_dagster.ncf.arrow import is_text, plain_of, plain_schema
+from neurolake_dagster.tables.schemas import cast_column, plain_schema as without_views
 
 # A multiple of 8, so that bits of validity begin with a byte.
 WINDOW_ROWS = 1 << 16
@@ -21,7 +22,10 @@ class RowDigest:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._hash = xxhash.xxh3_128()
-        plain = [*plain_schema(schema), *(pa.field(name, pa.bool_()) for name in schema.names)]
+        viewless = without_views(schema)
+        self._types = viewless.types
+        validity = [pa.field(name, pa.bool_()) for name in schema.names]
+        plain = [*plain_schema(viewless), *validity]
         self._schema = pa.schema(plain)
         self._stream = pa.ipc.new_stream(pa.PythonFile(_Sink(self._hash), "w"), self._schema)
         self._held: list[pa.RecordBatch] = []
@@ -44,7 +48,10 @@ class RowDigest:
         return self._hash.hexdigest()
 
     def _take_held(self) -> None:
-        parts = [[plain_of(column) for column in batch.columns] for batch in self._held]
+        parts = [
+            [plain_of(cast_column(*pair)) for pair in zip(batch.columns, self._types, strict=True)]
+            for batch in self._held
+        ]
         columns = [_in_one(pieces) for pieces in zip(*parts, strict=True)]
         valid = [column.is_valid() for column in columns]
         filled = [_without_nulls(column) for column in columns]
@@ -53,10 +60,8 @@ class RowDigest:
 
 
 def _in_one(pieces: Sequence[pa.Array]) -> pa.Array:
-    """The pieces as one array; nested ones as a copy, for bits of others may follow theirs."""
-    if pa.types.is_nested(pieces[0].type):
-        return pa.concat_arrays([pieces[0].slice(0, 0), *pieces])
-    return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+    """The pieces as one array, always a copy: bits and bytes of others may follow a slice's."""
+    return pa.concat_arrays([pieces[0].slice(0, 0), *pieces])
 
 
 def _without_nulls(column: pa.Array) -> pa.Array:

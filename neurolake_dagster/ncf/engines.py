@@ -175,7 +175,8 @@ def _comparison(name: str, op: str, literal: Any, schema: Any) -> Any:
 def _is_comparable(kind: Any) -> bool:
     types: Sequence[Any] = (
         pa.types.is_integer,
-        pa.types.is_floating,
+        pa.types.is_float32,
+        pa.types.is_float64,
         pa.types.is_string,
         pa.types.is_large_string,
         pa.types.is_date32,

@@ -68,9 +68,13 @@ class Compare:
         test = settle(field, self.operator, self.value)
         if isinstance(test, bool):
             return column.is_valid() if test else pc.scalar(False)
-        if test.operator == "!=" and pa.types.is_floating(field.type):
-            return (column < test.value) | (column > test.value)
-        return OPERATORS[test.operator](column, test.value)
+        value = test.value
+        wider = _wider(value.type)
+        if wider != value.type:
+            column, value = column.cast(wider), value.cast(wider)
+        if test.operator == "!=" and _is_float(field):
+            return (column < value) | (column > value)
+        return OPERATORS[test.operator](column, value)
 
     def columns(self) -> tuple[str, ...]:
         """The columns it looks at."""
@@ -105,13 +109,15 @@ class OneOf:
         """The condition on Arrow columns."""
         field = _field(schema, self.column)
         column, found = pc.field(self.column), self._found(field)
-        plain = column.cast(field.type.value_type) if pa.types.is_dictionary(field.type) else column
-        test = plain.isin(pa.array(found, found[0].type)) if found else pc.scalar(False)
+        wider = _wider(_value_type(field))
+        plain = column if wider == field.type else column.cast(wider)
+        values = pa.array([value.cast(wider) for value in found], wider)
+        test = plain.isin(values) if found else pc.scalar(False)
         if not self.is_negated:
             return test
         # Arrow's isin is false for null, SQL's IN is null.
         known = column.is_valid()
-        return ~test & (known & ~pc.is_nan(column) if _is_float(field) else known)
+        return ~test & (known & ~pc.is_nan(plain) if _is_float(field) else known)
 
     def columns(self) -> tuple[str, ...]:
         """The columns it looks at."""
@@ -214,8 +220,21 @@ def _field(schema: pa.Schema, column: str) -> pa.Field:
     return schema.field(column)
 
 
+def _value_type(field: pa.Field) -> pa.DataType:
+    return field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+
+
 def _is_float(field: pa.Field) -> bool:
-    return bool(pa.types.is_floating(field.type))
+    return bool(pa.types.is_floating(_value_type(field)))
+
+
+def _wider(type_: pa.DataType) -> pa.DataType:
+    """The type that Arrow compares values of a type in: it lacks that for some."""
+    if pa.types.is_float16(type_):
+        return pa.float32()
+    if pa.types.is_decimal32(type_) or pa.types.is_decimal64(type_):
+        return pa.decimal128(type_.precision, type_.scale)
+    return type_
 
 
 def _rendered(value: Literal_) -> str:

@@ -1,5 +1,6 @@
 """Every failure of deltalake as one of our errors; types that Delta lacks."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -24,6 +25,7 @@ from neurolake_dagster.storage import translated as translated_storage
 
 # Of a failure to write a data file, deltalake tells as of one of the file.
 _STORE_FAILED = ": Error performing "
+_BROKEN = re.compile(r"(\d+) rows failed validation check")
 
 
 @contextmanager
@@ -45,11 +47,24 @@ def translated(uri: str) -> Iterator[None]:
             raise SchemaMismatchError(f"{uri}: the table lacks what the rows need: {exc}") from exc
         raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
     except (DeltaError, DeltaProtocolError) as exc:
-        if _STORE_FAILED in str(exc):
+        text = str(exc)
+        if _STORE_FAILED in text:
             with translated_storage(uri):
-                raise OSError(str(exc)) from exc
+                raise OSError(text) from exc
+        broken = _BROKEN.search(text)
+        if broken is not None:
+            # The engine shows whole rows, which may be about persons.
+            raise TableError(
+                f"{uri}: {broken[1]} rows failed the table's constraints; nothing was changed, "
+                "correct them or leave them out"
+            ) from None
+        if "required 'timestampNtz' feature" in text:
+            raise TableError(
+                f"{uri}: deltalake makes no table whose only times without a zone are in maps; "
+                "give them the zone UTC, or keep them in structs"
+            ) from exc
         # The rest is a backtrace of the engine's.
-        raise TableError(f"{uri}: {str(exc).partition(chr(10) + '   0: ')[0]}") from exc
+        raise TableError(f"{uri}: {text.partition(chr(10) + '   0: ')[0]}") from exc
 
 
 def check_types(schema: pa.Schema, uri: str) -> None:

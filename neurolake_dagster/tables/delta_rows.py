@@ -94,19 +94,13 @@ def _cast(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatc
     columns = []
     for column, field in zip(batch.columns, schema, strict=True):
         try:
-            columns.append(cast_column(_plain(column), field.type))
+            columns.append(cast_column(column, field.type))
         except pa.ArrowInvalid as exc:
             raise SchemaMismatchError(
                 f"{where}: column {field.name!r} has values that Delta's {field.type} cannot "
                 f"hold: {exc}; round or cast them first"
             ) from exc
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        return column.dictionary_decode()
-    return pc.run_end_decode(column) if pa.types.is_run_end_encoded(column.type) else column
 
 
 def _delta_type(type_: pa.DataType) -> pa.DataType:

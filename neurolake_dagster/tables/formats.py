@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 1 << 20
 ROW_GROUP_BYTES = 256 << 20
 BATCH_ROWS = 1 << 17
+# Parquet's pages end by the pieces they are written in: these, whatever batches the rows come in.
+PIECE_ROWS = 1 << 14
 
 # A text of `tables.predicate`, or pyarrow's own forms: an expression, a list of (column, operator,
 # value), or a list of those.
@@ -145,6 +147,16 @@ def _without_null_values(column: pa.Array) -> pa.Array:
     return column.dictionary_decode().dictionary_encode().cast(column.type)
 
 
+def _joined(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The batches as one, where one array can hold each column."""
+    if len(batches) < 2 or not batches[0].num_columns:
+        return batches
+    try:
+        return [pa.concat_batches(batches)]
+    except pa.ArrowException:  # more text than its offsets count, or more values than its indices
+        return batches
+
+
 class _ParquetWriter:
     def __init__(self, sink: StorageWriter, schema: pa.Schema) -> None:
         unread = [field.name for field in schema if _is_of_no_size(field.type)]
@@ -163,15 +175,27 @@ class _ParquetWriter:
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._held_bytes = 0
+        self._piece: list[pa.RecordBatch] = []
+        self._piece_rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         columns = [_without_null_values(column) for column in batch.columns]
         batch = pa.RecordBatch.from_arrays(columns, schema=batch.schema) if columns else batch
-        self._held.append(batch)
-        self._held_rows += batch.num_rows
-        self._held_bytes += batch.nbytes
-        if self._held_rows >= ROW_GROUP_ROWS or self._held_bytes >= ROW_GROUP_BYTES:
-            self._write_held()
+        while batch.num_rows:
+            head = batch.slice(0, PIECE_ROWS - self._piece_rows)
+            self._piece.append(head)
+            self._piece_rows += head.num_rows
+            self._held_bytes += head.nbytes
+            batch = batch.slice(head.num_rows)
+            if self._piece_rows == PIECE_ROWS:
+                self._hold_piece()
+            if self._held_rows >= ROW_GROUP_ROWS or self._held_bytes >= ROW_GROUP_BYTES:
+                self._write_held()
+
+    def _hold_piece(self) -> None:
+        self._held += _joined(self._piece)
+        self._held_rows += self._piece_rows
+        self._piece, self._piece_rows = [], 0
 
     def close(self) -> FileFacts:
         self._write_held()
@@ -179,13 +203,14 @@ class _ParquetWriter:
         return _facts_of(self._footers[0], self._schema)
 
     def abandon(self) -> None:
-        self._held = []
+        self._held, self._piece = [], []
         # Unclosed, pyarrow's writer would write its footer when it is collected. Into a sink that
         # failed that fails too: with pyarrow's errors, ours or, closed before, a RuntimeError.
         with suppress(OSError, RuntimeError, pa.ArrowException):
             self._writer.close()
 
     def _write_held(self) -> None:
+        self._hold_piece()
         if self._held_rows:
             held = pa.Table.from_batches(self._held, self._schema)
             self._writer.write_table(held, row_group_size=ROW_GROUP_ROWS)

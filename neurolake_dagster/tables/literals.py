@@ -6,6 +6,7 @@ column's values at all, as a number with texts, is refused.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -20,6 +21,7 @@ Literal_ = bool | int | float | Decimal | str
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _DAY_S = 86_400
+_TIME = re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,9})?)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BEYOND_LOW = {"=": False, "!=": True, "<": False, "<=": False, ">": True, ">=": True}
 _BEYOND_HIGH = {"=": False, "!=": True, "<": True, "<=": True, ">": False, ">=": False}
@@ -137,12 +139,15 @@ def _steps(column: str, type_: pa.DataType, literal: Literal_) -> Fraction | Non
     if pa.types.is_integer(type_):
         return _number(column, type_, literal)
     if pa.types.is_decimal(type_):
-        return _number(column, type_, literal) * Fraction(10**type_.scale)
+        scale: int = type_.scale
+        return _number(column, type_, literal) * Fraction(10) ** scale
     if pa.types.is_date(type_):
         return _seconds(column, type_, literal, has_zone=False) / _DAY_S
     if pa.types.is_timestamp(type_):
         seconds = _seconds(column, type_, literal, has_zone=type_.tz is not None)
         return seconds * _PER_SECOND[type_.unit]
+    if pa.types.is_time(type_):
+        return _time_of_day(column, type_, literal) * _PER_SECOND[type_.unit]
     return None
 
 
@@ -163,8 +168,10 @@ def _of_steps(step: int, type_: pa.DataType) -> pa.Scalar:
         return pa.scalar(step * _DAY_S * 1000, pa.int64()).cast(type_)
     if pa.types.is_date32(type_):
         return pa.scalar(step, pa.int32()).cast(type_)
-    if pa.types.is_timestamp(type_):
+    if pa.types.is_timestamp(type_) or pa.types.is_time64(type_):
         return pa.scalar(step, pa.int64()).cast(type_)
+    if pa.types.is_time32(type_):
+        return pa.scalar(step, pa.int32()).cast(type_)
     return pa.scalar(step, type_)
 
 
@@ -175,6 +182,8 @@ def _plain_value(column: str, type_: pa.DataType, literal: Literal_) -> pa.Scala
         return pa.scalar(literal)
     if pa.types.is_floating(type_):
         return pa.scalar(_float(column, type_, literal)).cast(type_)
+    if isinstance(type_, pa.BaseExtensionType):
+        raise _unlike(column, type_, literal, "filter the rows after they are read")
     if not isinstance(literal, str):
         hint = f"quote it: '{literal}'" if _is_text(type_) else ""
         raise _unlike(column, type_, literal, hint)
@@ -223,6 +232,13 @@ def _seconds(column: str, type_: pa.DataType, literal: Literal_, *, has_zone: bo
                 raise _unlike(column, type_, literal, "the column has no zone")
             return Fraction(moment.value, _PER_SECOND[unit])
     raise _unlike(column, type_, literal)
+
+
+def _time_of_day(column: str, type_: pa.DataType, literal: Literal_) -> Fraction:
+    """Seconds since midnight."""
+    if not isinstance(literal, str) or _TIME.fullmatch(literal) is None:
+        raise _unlike(column, type_, literal, "write it as '12:00:00'")
+    return _seconds(column, type_, f"1970-01-01 {literal}", has_zone=False)
 
 
 def _moment_text(value: pa.Scalar) -> str:

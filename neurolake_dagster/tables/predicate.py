@@ -7,7 +7,7 @@ compared with texts; a time without a zone is UTC beside a column with one.
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -215,11 +215,11 @@ def _from_term(term: Any) -> Predicate:
 def _literal(value: Any) -> Literal_:
     if isinstance(value, (bool, int, float, Decimal, str)):
         return value
-    if isinstance(value, (date, datetime)):
+    if isinstance(value, (date, datetime, time)):
         return value.isoformat()
     hint = "; ask IS NULL in a text" if value is None else ""
     raise TableError(
-        f"predicate: {value!r} is no number, text, truth value, date or timestamp{hint}"
+        f"predicate: {value!r} is no number, text, truth value, date, time or timestamp{hint}"
     )
 
 

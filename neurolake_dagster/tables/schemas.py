@@ -18,6 +18,9 @@ _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 _BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 _LIST_VIEWS = (pa.types.is_list_view, pa.types.is_large_list_view)
 _LISTS = (pa.types.is_list, pa.types.is_large_list, *_LIST_VIEWS)
+_LARGE_LISTS = (pa.types.is_large_list, pa.types.is_large_list_view)
+# Below other types, Arrow casts them wrongly or not at all.
+_UNCAST = (*_LIST_VIEWS, pa.types.is_dictionary, pa.types.is_run_end_encoded)
 _UNITS = ("s", "ms", "us", "ns")
 # How large integers a float of so many bits tells apart.
 _EXACT_BITS = {16: 11, 32: 24, 64: 53}
@@ -208,41 +211,71 @@ def cast_column(column: pa.Array, type_: pa.DataType) -> pa.Array:
     """
     if column.type.equals(type_):
         return column
-    if pa.types.is_null(column.type):
+    if pa.types.is_null(column.type) or not len(column):
         return pa.nulls(len(column), type_)
+    if not _is_cast_by_arrow(column.type) or not _is_cast_by_arrow(type_):
+        if pa.types.is_struct(column.type) and pa.types.is_struct(type_):
+            return _cast_struct(column, type_)
+        if pa.types.is_map(column.type) and pa.types.is_map(type_):
+            return _cast_map(column, type_)
+        if _is_list(column.type) and _is_list(type_):
+            return _cast_list(column, type_)
+    return _decoded(column, type_).cast(type_)
+
+
+def _decoded(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    """The column with its values themselves, or a dictionary of them where one is asked for."""
+    if pa.types.is_run_end_encoded(column.type):
+        return pc.run_end_decode(column)
     if pa.types.is_dictionary(column.type) and not pa.types.is_dictionary(type_):
-        column = column.dictionary_decode()
-    elif pa.types.is_dictionary(type_) and not pa.types.is_dictionary(column.type):
+        return column.dictionary_decode()
+    if pa.types.is_dictionary(type_) and not pa.types.is_dictionary(column.type):
         # Parquet gives back as such only dictionaries of text.
-        column = column.cast(type_.value_type).dictionary_encode()
-    return _without_list_views(column).cast(type_)
+        return column.cast(type_.value_type).dictionary_encode()
+    return column
 
 
-def _has_list_view(type_: pa.DataType) -> bool:
-    children = [type_.field(index).type for index in range(type_.num_fields)]
-    return any(is_view(type_) for is_view in _LIST_VIEWS) or any(map(_has_list_view, children))
+def _is_cast_by_arrow(type_: pa.DataType) -> bool:
+    """Whether Arrow's own cast may be left alone with a type, and with all below it."""
+    if any(is_one(type_) for is_one in _UNCAST):
+        return False
+    return all(_is_cast_by_arrow(type_.field(index).type) for index in range(type_.num_fields))
 
 
-def _without_list_views(column: pa.Array) -> pa.Array:
-    """The column with lists for list views, in lists and structs of any depth."""
-    if not _has_list_view(column.type):
-        return column
-    if pa.types.is_struct(column.type):
-        members = [
-            _without_list_views(member)
-            for member in map(column.field, range(column.type.num_fields))
-        ]
-        fields = [
-            field.with_type(member.type) for field, member in zip(column.type, members, strict=True)
-        ]
-        return pa.StructArray.from_arrays(members, fields=fields, mask=column.is_null())
-    if not any(is_list(column.type) for is_list in _LISTS):
-        return column
+def _is_list(type_: pa.DataType) -> bool:
+    return any(is_one(type_) for is_one in (*_LISTS, pa.types.is_fixed_size_list))
+
+
+def _cast_struct(column: pa.Array, type_: pa.StructType) -> pa.Array:
+    members = [cast_column(column.field(index), field.type) for index, field in enumerate(type_)]
+    return pa.StructArray.from_arrays(members, fields=list(type_), mask=column.is_null())
+
+
+def _cast_map(column: pa.Array, type_: pa.MapType) -> pa.Array:
+    first, last = column.offsets[0].as_py(), column.offsets[-1].as_py()
+    keys, items = (
+        cast_column(part.slice(first, last - first), one)
+        for part, one in ((column.keys, type_.key_type), (column.items, type_.item_type))
+    )
+    offsets = pc.subtract(column.offsets, first)
+    return pa.MapArray.from_arrays(offsets, keys, items, type_, mask=column.is_null())
+
+
+def _cast_list(column: pa.Array, type_: pa.DataType) -> pa.Array:
+    if pa.types.is_fixed_size_list(type_):
+        # As a list, it has values under its nulls too.
+        values = column.values.slice(column.offset * type_.list_size, len(column) * type_.list_size)
+        values = cast_column(values, type_.value_type)
+        return pa.FixedSizeListArray.from_arrays(values, type=type_, mask=column.is_null())
+    is_large = any(is_one(type_) for is_one in _LARGE_LISTS)
+    width, build = (pa.int64(), pa.LargeListArray) if is_large else (pa.int32(), pa.ListArray)
     lengths = pc.fill_null(pc.list_value_length(column), 0)
-    ends = pc.cumulative_sum(lengths.cast(pa.int64()))
-    offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
-    values = _without_list_views(column.flatten())
-    return pa.LargeListArray.from_arrays(offsets, values, mask=column.is_null())
+    ends = pc.cumulative_sum(lengths.cast(pa.int64())).cast(width)
+    offsets = pa.concat_arrays([pa.array([0], width), ends])
+    values = cast_column(column.flatten(), type_.value_type)
+    child = type_.value_field
+    built = pa.large_list(child) if is_large else pa.list_(child)
+    return build.from_arrays(offsets, values, type=built, mask=column.is_null()).cast(type_)
 
 
 def fit_table(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -311,7 +344,7 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
         return pa.list_(_plain_field(type_.value_field), type_.list_size)
     if any(is_list(type_) for is_list in _LISTS):
         child = _plain_field(type_.value_field)
-        is_large = pa.types.is_large_list(type_) or pa.types.is_large_list_view(type_)
+        is_large = any(is_one(type_) for is_one in _LARGE_LISTS)
         return pa.large_list(child) if is_large else pa.list_(child)
     return type_
 

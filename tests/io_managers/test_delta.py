@@ -94,9 +94,11 @@ def test_properties_constraints_and_partition_columns_are_the_tables(
     table = manager.dataset("made").open()
     assert table.metadata().configuration["delta.logRetentionDuration"] == "interval 9 days"
     assert table.metadata().partition_columns == ["day"]
-    bad = made(returned, rows(3, -1), **settings)
+    bad = made(returned, rows(3, -987654), **settings)
     error = failure(run([bad], manager, instance, raise_on_error=False))
     assert "errors.TableError" in str(error)
+    # Values may be about persons: both engines show them.
+    assert "987654" not in str(error)
     assert ids(manager) == [1, 2]
 
 

@@ -28,6 +28,8 @@ def build(values: np.ndarray) -> dict[str, pa.Array]:
         "decimal": numbers.cast(pa.decimal128(30, 2)),
         "half": pa.array(values.astype("f2"), mask=NULLS),
         "text": texts,
+        "dense text": pa.array(values).cast(pa.string()),
+        "view in struct": pa.StructArray.from_arrays([texts.cast(pa.string_view())], ["x"]),
         "dictionary": texts.dictionary_encode(),
         "view": texts.cast(pa.string_view()),
         "list": pa.ListArray.from_arrays(np.arange(ROWS + 1, dtype="i4"), texts),
@@ -44,6 +46,13 @@ def test_batches_do_not_matter(name: str) -> None:
     """Rows that came in other batches had another data version, and triggered what is below."""
     rows = pa.table({name: COLUMNS[name]})
     assert {digest(rows, size) for size in (999, WINDOW_ROWS, 77_777)} == {digest(rows)}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_rows_beside_a_slice_do_not_matter(name: str) -> None:
+    column = COLUMNS[name].slice(3, 13)
+    alone = pa.concat_arrays([column.slice(0, 0), column])
+    assert digest(pa.table({name: column})) == digest(pa.table({name: alone}))
 
 
 @pytest.mark.parametrize("name", [name for name in COLUMNS if name != "null"])

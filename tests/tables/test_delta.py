@@ -305,6 +305,10 @@ KEEPING: dict[str, tuple[pa.Array, pa.Array]] = {
         pa.array([Decimal("3.4")], pa.decimal64(5, 2)),
     ),
     "runs": (pa.array([1]), pa.RunEndEncodedArray.from_arrays([1], pa.array([7]))),
+    "runs in structs": (
+        pa.array([{"a": 1}]),
+        pa.StructArray.from_arrays([pa.RunEndEncodedArray.from_arrays([1], pa.array([7]))], ["a"]),
+    ),
     "lists": (pa.array([[1]], pa.list_(pa.uint8())), pa.array([[200]], pa.list_(pa.uint8()))),
 }
 
@@ -331,6 +335,16 @@ def test_the_first_rows_lose_nothing_either(dataset: DeltaDataset) -> None:
     with pytest.raises(SchemaMismatchError, match=r"'t' has values.*would lose data"):
         dataset.write(pa.table({"t": pa.array([1_001], pa.timestamp("ns"))}))
     assert not dataset.exists()
+
+
+def test_times_without_a_zone_in_maps_alone_are_told(dataset: DeltaDataset) -> None:
+    """The engine leaves out the feature that they need, and fails at it."""
+    times = pa.array([[("a", NOON)]], pa.map_(pa.string(), pa.timestamp("us")))
+    with pytest.raises(TableError, match="without a zone are in maps; give them the zone UTC"):
+        dataset.write(pa.table({"times": times}))
+    assert not dataset.exists()
+    dataset.write(pa.table({"times": times, "at": pa.array([NOON], pa.timestamp("us"))}))
+    assert dataset.scan().read_all()["times"].to_pylist() == times.to_pylist()
 
 
 def test_names_that_differ_by_case_are_told(dataset: DeltaDataset) -> None:

@@ -75,6 +75,19 @@ def test_one_partition_keeps_one_file(tmp_path: Path) -> None:
         assert [file.row_count for file in parts.files] == [50_000]
 
 
+@pytest.mark.parametrize("name", ["ncf", "parquet"])
+def test_batches_do_not_matter(name: TableFormat, tmp_path: Path) -> None:
+    """Pages of Parquet ended otherwise: the same rows had another data version."""
+    numbers = np.arange(50_000)
+    rows = pa.table({"n": numbers % 977, "t": [f"text {n}" for n in numbers]})
+    found = []
+    for size in (999, 16_384, 50_000):
+        table = Table(Storage(str(tmp_path)), str(size), name)
+        found.append(table.write(rows.to_reader(size)).content_digest())
+        assert table.read().equals(rows)
+    assert len(set(found)) == 1
+
+
 @pytest.mark.parametrize(
     "column",
     [

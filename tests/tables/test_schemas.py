@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -157,6 +158,27 @@ def test_categories_within_others_come_together_too(table: Table, nest: str) -> 
     assert len(set(map(str, table.read()["c"].to_pylist()))) == 200
 
 
+@pytest.mark.parametrize("values", [[2012, 2013, 2012], ["a", None, "b"]], ids=["int", "text"])
+def test_categories_within_others_come_back(values: list[Any], table: Table) -> None:
+    """Parquet's files of them were committed, and could never be read."""
+    category = pa.array(values).dictionary_encode()
+    keys, starts = pa.array(["a", "b", "c"]), pa.array([0, 2, 3], pa.int32())
+    rows = pa.table(
+        {
+            "struct": pa.StructArray.from_arrays([category], ["c"]).take(pa.array([0, None])),
+            "list": pa.ListArray.from_arrays(starts, category),
+            "fixed": pa.FixedSizeListArray.from_arrays(category.slice(1), 1),
+            "map": pa.MapArray.from_arrays(starts, keys, category),
+        }
+    )
+    table.write(rows)
+    table.write(rows.slice(1), mode="append")
+    found = table.read()
+    found.validate(full=True)
+    assert found.schema.equals(rows.schema)
+    assert found.to_pylist() == [*rows.to_pylist(), *rows.slice(1).to_pylist()]
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -181,3 +203,23 @@ def test_list_views_are_written_as_lists(table: Table) -> None:
     table.write(pa.table({"x": pa.array([[9], *rows], pa.list_view(pa.int8())).slice(1)}))
     assert table.read()["x"].type == pa.list_(pa.int8())
     assert table.read()["x"].to_pylist() == rows
+
+
+VIEWS = {
+    "structs": (pa.struct([("a", pa.list_view(pa.string_view()))]), [{"a": ["b", None]}, None]),
+    "fixed lists": (pa.list_(pa.list_view(pa.int8()), 2), [[[1], None], None, [[], [2, 3]]]),
+    "maps": (pa.map_(pa.string(), pa.large_list_view(pa.int8())), [[("a", [1])], None, []]),
+    "lists": (pa.list_(pa.binary_view()), [[b"a" * 20], None, []]),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_within_others_are_written_as_plain_types(name: str, table: Table) -> None:
+    """They stayed views, which polars does not take, and at which pandas aborts the process."""
+    type_, values = VIEWS[name]
+    table.write(pa.table({"x": pa.array([None, *values], type_).slice(1)}))
+    found = table.read()
+    found.validate(full=True)
+    assert "view" not in str(found["x"].type)
+    assert found["x"].to_pylist() == values
+    assert len(table.read(filters=pc.scalar(False)).to_pandas()) == 0
