@@ -332,12 +332,15 @@ def _written(
         Rows by partition, where they were seen on their way.
     """
     commit = dataset.commit(mark)
+    unchanged_since = None
     if commit is None:  # nothing was to be done, or the log was cleaned up since
-        newest = dataset.open().version()
+        unchanged_since = newest = dataset.open().version()
         merged = NO_ROWS if plan.mode == "merge" else {}
         commit = DeltaCommit(
             version=newest, written_rows=0, added={}, removed={}, merged_rows=merged
         )
+    elif not (commit.added or commit.removed):
+        unchanged_since = commit.version - 1
     snapshot = dataset.snapshot(commit.version)
     replaced = ""
     if commit.removed:
@@ -357,5 +360,6 @@ def _written(
         by_partition=facts.by_key,
         are_bytes_shares=facts.are_bytes_shares,
         metrics=commit.merged_rows,
+        unchanged_since=unchanged_since,
         statistics=snapshot.statistics,
     )

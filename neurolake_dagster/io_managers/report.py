@@ -26,6 +26,8 @@ from neurolake_dagster.tables.statistics import ColumnStatistics
 # Metadata that differs between the partitions of a single run: rows and bytes of each.
 PER_PARTITION = ("dagster/partition_row_count", "bytes")
 WHOLE_TABLE = "of the whole table, all partitions"
+# Of a materialization, as Dagster writes it.
+DATA_VERSION_TAG = "dagster/data_version"
 SHARED_BYTES = "by rows: files of this run hold rows of several partitions"
 
 
@@ -41,6 +43,8 @@ class Written:
         Of this write.
     data_version
         The same for the same rows; None where that is not known.
+    unchanged_since
+        The table's version that the write left as it was; None where it changed rows.
     statistics
         Of the whole table's columns, from the log.
     by_partition
@@ -67,6 +71,7 @@ class Written:
     replaced: str = ""
     metrics: Mapping[str, int] = field(default_factory=dict)
     data_version: str | None = None
+    unchanged_since: int | None = None
     spark: SparkWork | None = None
     is_by_spark: bool = False
     statistics: Sequence[ColumnStatistics] = ()
@@ -101,12 +106,39 @@ def describe_output(
             found["preview_told"] = dg.MetadataValue.text(of_run)
     told = context.output_metadata
     context.add_output_metadata({key: value for key, value in found.items() if key not in told})
-    # Dagster has one for all partitions of a run; the asset's own is stronger.
-    if written.data_version is None or not context.has_asset_key:
+    _set_data_version(context, written)
+
+
+def _set_data_version(context: dg.OutputContext, written: Written) -> None:
+    """Give the output its data version: the asset's own, the rows', or what it was before."""
+    if not context.has_asset_key or context.step_context.has_data_version(context.asset_key):
         return
-    if not context.step_context.has_data_version(context.asset_key):
-        version = dg.DataVersion(written.data_version)
-        context.step_context.set_data_version(context.asset_key, version)
+    version = written.data_version
+    if version is None and written.unchanged_since is not None:
+        version = _told_data_version(context, written.unchanged_since)
+    if version is not None:
+        context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
+
+
+def _told_data_version(context: dg.OutputContext, version: int) -> str | None:
+    """The data version of a version of the table; None where Dagster was not told of just that.
+
+    A run that died after its commit told nothing: what it changed must not pass for known. Dagster
+    has one data version for all partitions of a run, so theirs must be the same.
+    """
+    keys = context.asset_partition_keys if context.has_asset_partitions else [None]
+    found = set()
+    for key in keys:
+        asked = dg.AssetRecordsFilter(
+            asset_key=context.asset_key, asset_partitions=None if key is None else [key]
+        )
+        records = context.step_context.instance.fetch_materializations(asked, limit=1).records
+        last = records[0].asset_materialization if records else None
+        told = None if last is None else last.metadata.get("version")
+        if last is None or told is None or told.value != version:
+            return None
+        found.add((last.tags or {}).get(DATA_VERSION_TAG))
+    return found.pop() if len(found) == 1 else None
 
 
 def _described(plan: WritePlan, written: Written, seconds: float) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class TableIOManager(LakehouseIOManager):
             return self._merge(plan, table, before, collected(frame, table, plan.where))
         done = table.done_before(plan.mode, plan.transaction)
         if done is not None:
-            return self._written(plan, table, None, done)
+            return self._written(plan, table, before, done)
         if plan.scope is not None:
             plan.scope.require_columns(column_types(frame, plan.scope.columns), plan.where)
         if plan.schema_mode == "merge":
@@ -233,7 +233,16 @@ class TableIOManager(LakehouseIOManager):
             replaced=_replaced(plan, before, commit),
             statistics=column_statistics(after),
             data_version=commit.content_digest() if plan.mode == "overwrite" else None,
+            unchanged_since=_unchanged_since(before, commit),
         )
+
+
+def _unchanged_since(before: Snapshot | None, commit: Commit) -> int | None:
+    """The version that a write left as it was; None where it changed rows."""
+    if before is not None and commit.version <= before.version:
+        return before.version
+    has_files = commit.files_added or commit.files_removed
+    return None if has_files else commit.version - 1
 
 
 def _both(where: Any, also: Any) -> Any:

@@ -313,11 +313,47 @@ def test_the_same_rows_have_the_same_data_version(
     others = rows.set_column(1, "name", [["b"] * 50_000])
     for made in (rows, rows.to_reader(7_000), rows.to_pandas(), others):
         assert run([asset(made)], manager, instance).success
-        event = instance.get_latest_materialization_event(dg.AssetKey("people"))
-        assert event is not None
-        assert event.asset_materialization is not None
-        versions.append(event.asset_materialization.tags["dagster/data_version"])
+        versions.append(data_version_of(instance, "people"))
     assert versions[0] == versions[1] == versions[2] != versions[3]
+
+
+def test_a_write_that_changes_nothing_keeps_the_data_version(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """Whatever was below it was run again."""
+    merge: dict[str, Any] = {"mode": "merge", "merge_keys": ["id"]}
+    versions = []
+    for rows, metadata in (
+        (people((1, "a")), merge),
+        (people((1, "b")), {**merge, "when_matched": "ignore"}),
+        (people((1, "b")), {"mode": "ignore"}),
+        (people((2, "b")), merge),
+    ):
+        assert run([asset(rows, **metadata)], manager, instance).success
+        versions.append(data_version_of(instance, "people"))
+    assert versions[0] == versions[1] == versions[2] != versions[3]
+
+
+def test_what_a_run_changed_and_did_not_tell_passes_for_no_known_data_version(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """Its process may die between the commit and the event."""
+    untold = dg.DagsterInstance.ephemeral()
+    metadata: dict[str, Any] = {"mode": "merge", "merge_keys": ["id"], "when_matched": "ignore"}
+    assert run([asset(people((1, "a")), **metadata)], manager, instance).success
+    first = data_version_of(instance, "people")
+    assert run([asset(people((2, "b")), **metadata)], manager, untold).success
+    assert run([asset(people((2, "b")), **metadata)], manager, instance).success
+    assert data_version_of(instance, "people") != first
+
+
+def data_version_of(instance: dg.DagsterInstance, name: str) -> str:
+    """The data version of an asset's last materialization."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(name))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.tags is not None
+    return event.asset_materialization.tags["dagster/data_version"]
 
 
 def test_a_data_version_of_ones_own_stays(
@@ -331,10 +367,7 @@ def test_a_data_version_of_ones_own_stays(
         return people((1, "a"))
 
     assert run([made], manager, instance).success
-    event = instance.get_latest_materialization_event(dg.AssetKey("people"))
-    assert event is not None
-    assert event.asset_materialization is not None
-    assert event.asset_materialization.tags["dagster/data_version"] == "mine"
+    assert data_version_of(instance, "people") == "mine"
 
 
 def test_properties_of_an_asset_are_its_tables(
