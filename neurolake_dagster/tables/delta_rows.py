@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError
 
 from neurolake_dagster.errors import SchemaMismatchError
 from neurolake_dagster.tables.conditions import Joined, Predicate
-from neurolake_dagster.tables.schemas import cast_column, joined_schema, plain_schema
+from neurolake_dagster.tables.schemas import cast_column, fit_batch, joined_schema, plain_schema
 
 _SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32()}
 _LARGE = (pa.types.is_large_list, pa.types.is_large_list_view)
@@ -158,25 +158,8 @@ def noted_rows(data: pa.Table | pa.RecordBatchReader) -> Iterator[pa.RecordBatch
 
 def with_plain_strings(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """Cast the engine's string and binary views, which few consumers take, to plain ones."""
-    fields = [field.with_type(_without_views(field.type)) for field in reader.schema]
-    return reader.cast(pa.schema(fields, reader.schema.metadata))
-
-
-def _without_views(type_: pa.DataType) -> pa.DataType:
-    if pa.types.is_string_view(type_):
-        return pa.string()
-    if pa.types.is_binary_view(type_):
-        return pa.binary()
-    if pa.types.is_struct(type_):
-        return pa.struct([one.with_type(_without_views(one.type)) for one in type_])
-    if pa.types.is_list(type_):
-        return pa.list_(type_.value_field.with_type(_without_views(type_.value_type)))
-    if pa.types.is_map(type_):
-        return pa.map_(
-            type_.key_field.with_type(_without_views(type_.key_type)),
-            type_.item_field.with_type(_without_views(type_.item_type)),
-        )
-    return type_
+    schema = plain_schema(reader.schema)
+    return pa.RecordBatchReader.from_batches(schema, (fit_batch(one, schema) for one in reader))
 
 
 def divided(predicate: Predicate, schema: pa.Schema) -> tuple[list[str], list[pc.Expression]]:

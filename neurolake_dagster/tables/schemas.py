@@ -20,7 +20,12 @@ _LIST_VIEWS = (pa.types.is_list_view, pa.types.is_large_list_view)
 _LISTS = (pa.types.is_list, pa.types.is_large_list, *_LIST_VIEWS)
 _LARGE_LISTS = (pa.types.is_large_list, pa.types.is_large_list_view)
 # Below other types, Arrow casts them wrongly or not at all.
-_UNCAST = (*_LIST_VIEWS, pa.types.is_dictionary, pa.types.is_run_end_encoded)
+_UNCAST = (
+    *_LIST_VIEWS,
+    pa.types.is_dictionary,
+    pa.types.is_run_end_encoded,
+    lambda type_: isinstance(type_, pa.JsonType),
+)
 _UNITS = ("s", "ms", "us", "ns")
 # How large integers a float of so many bits tells apart.
 _EXACT_BITS = {16: 11, 32: 24, 64: 53}
@@ -173,6 +178,8 @@ def fits(have: pa.DataType, want: pa.DataType) -> bool:
         return fits(have, want.value_type)
     if any(_both(have, want, family) for family in (_TEXT, _BYTES)):
         return True
+    if isinstance(have, pa.JsonType) and isinstance(want, pa.JsonType):
+        return True
     if _both(have, want, _LISTS):
         return fits(have.value_type, want.value_type)
     if pa.types.is_fixed_size_list(have) and pa.types.is_fixed_size_list(want):
@@ -220,6 +227,8 @@ def cast_column(column: pa.Array, type_: pa.DataType) -> pa.Array:
             return _cast_map(column, type_)
         if _is_list(column.type) and _is_list(type_):
             return _cast_list(column, type_)
+        if isinstance(column.type, pa.JsonType) and isinstance(type_, pa.JsonType):
+            return pa.ExtensionArray.from_storage(type_, column.storage.cast(type_.storage_type))
     return _decoded(column, type_).cast(type_)
 
 
@@ -335,6 +344,8 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
         is_wide = type_.index_type.bit_width >= pa.int32().bit_width
         index = type_.index_type if is_wide else pa.int32()
         return pa.dictionary(index, type_.value_type, type_.ordered)
+    if isinstance(type_, pa.JsonType):
+        return pa.json_(_plain_type(type_.storage_type))
     if pa.types.is_struct(type_):
         return pa.struct([_plain_field(field) for field in type_])
     if pa.types.is_map(type_):

@@ -362,6 +362,21 @@ def test_texts_within_others_come_back_as_plain_texts(dataset: DeltaDataset) -> 
     Table(dataset.storage, "plain", "parquet").write(found)
 
 
+def test_json_comes_back_in_plain_texts(dataset: DeltaDataset) -> None:
+    """It lay in views, which no row can be taken from."""
+    json = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": 1}', None]))
+    rows = pa.table({"j": json, "s": pa.StructArray.from_arrays([json], ["j"])})
+    dataset.write(rows)
+    views = pa.ExtensionArray.from_storage(
+        pa.json_(pa.string_view()), json.storage.cast(pa.string_view())
+    )
+    dataset.write(rows.set_column(0, "j", views), mode="append")
+    found = dataset.scan().read_all()
+    assert found.schema.types == rows.schema.types
+    assert found.take([2, 3]).to_pylist() == rows.to_pylist()
+    assert dataset.scan(columns=[]).read_all().num_rows == 4
+
+
 def test_extensions_that_would_not_come_back_are_refused(dataset: DeltaDataset) -> None:
     """The commit stood, and the table could not be read any more."""
     rows = pa.table({"id": pa.array([b"0123456789abcdef"], pa.uuid())})
