@@ -252,8 +252,13 @@ def s3_options(settings: SparkSettings, storage: StorageSettings) -> StorageOpti
 
 def jar_conf(jars: list[Path], settings: SparkSettings) -> dict[str, str]:
     """Key for jars that lie on disk, with those of `extra_configs`; nothing is to be resolved."""
-    found = [*map(str, jars), *_extra_jars(settings)]
+    found = [*map(_jar_address, jars), *_extra_jars(settings)]
     return {"spark.jars": ",".join(found)} if found else {}
+
+
+def _jar_address(jar: Path) -> str:
+    """A jar as Spark's list takes it: commas divide that, and what follows a # is no path."""
+    return jar.absolute().as_uri() if {",", "#"} & set(str(jar)) else str(jar)
 
 
 def static_facts(settings: SparkSettings) -> dict[str, str]:
