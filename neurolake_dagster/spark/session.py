@@ -144,6 +144,8 @@ def stop_session() -> None:
         _forget_stopped()
         for remote in list(_engines):
             _drop(remote)
+        connect.stop_foreign()
+        connect.leave()
         theirs = classic.foreign_session()
         if theirs is not None:
             theirs.stop()
@@ -374,6 +376,8 @@ def _refuse_mixture(place: Place) -> None:
             # A warm server ends by itself when it is idle.
             if not connect.is_up(str(remote)):
                 _drop(remote)
+        if not _engines and connect.foreign_session() is None:
+            connect.leave()
         has_other = connect.is_used()
         other = ", ".join(shown_remote(str(remote)) for remote in _engines) or "one of Connect"
     if has_other:
@@ -390,8 +394,6 @@ def _drop(remote: str | None) -> None:
             session.stop()
         else:
             connect.close(session, remote)
-    if remote is not None and not _engines:
-        connect.leave()
 
 
 def _register_ncf(session: "SparkSession", options: StorageOptions, pushdown: bool) -> None:
