@@ -403,4 +403,16 @@ def _register_ncf(session: "SparkSession", options: StorageOptions, pushdown: bo
     has_tasks = is_classic(session)
     parallelism = session.sparkContext.defaultParallelism if has_tasks else REMOTE_TASKS
     activate(session)
-    register(session, configured(options, parallelism=parallelism, pushdown=pushdown))
+    source = configured(
+        options, parallelism=parallelism, pushdown=pushdown, folder=_folder_of(session)
+    )
+    register(session, source)
+
+
+def _folder_of(session: "SparkSession") -> str | None:
+    """Where a session's relative paths begin, as `configured` takes it."""
+    if is_classic(session):
+        return ""
+    server = find_server()
+    token: str | None = session.client.token
+    return server.folder if server is not None and server.token == token else None

@@ -1,5 +1,7 @@
 """What tells two warm servers apart, and how it is told."""
 
+import os
+
 import pytest
 
 from neurolake_dagster.settings import SparkSettings, StorageSettings
@@ -21,6 +23,18 @@ def settings_of(**options: object) -> tuple[SparkSettings, StorageSettings]:
 def test_the_same_settings_differ_in_nothing_whatever_the_name() -> None:
     server = started(shuffle_partitions=7)
     assert server.differences(*settings_of(shuffle_partitions=7, app_name="B", remote="auto")) == []
+
+
+def test_a_client_of_another_umask_uses_the_server() -> None:
+    """It fell back, for other values of spark.python.unix.domain.socket.enabled."""
+    server, key = started(), "spark.python.unix.domain.socket.enabled"
+    before = os.umask(0o002)
+    try:
+        found = server.differences(*settings_of())
+    finally:
+        os.umask(before)
+    assert found == []
+    assert server.differences(*settings_of(extra_configs={key: "false"})) == [key]
 
 
 def test_other_settings_are_told_by_name_and_never_by_value() -> None:
