@@ -5,7 +5,7 @@ import os
 import pytest
 
 from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.spark.server import Server, fingerprint, shortened
+from neurolake_dagster.spark.server import Server, _as_properties, fingerprint, shortened
 
 TOKEN = "of-this-server"
 KEYS = {"s3_access_key": "id", "s3_secret_key": "hidden"}
@@ -75,3 +75,8 @@ def test_the_record_of_a_secret_cannot_be_compared_with_another_servers() -> Non
 def test_many_names_are_shortened() -> None:
     assert shortened(["a", "b"]) == "a, b"
     assert shortened(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
+
+
+def test_a_value_of_several_lines_stays_one() -> None:
+    """What followed a carriage return was a key of its own."""
+    assert _as_properties({"a": "C:\\x\ny\rb=1"}) == "a=C:\\\\x\\ny\\rb=1\n"
