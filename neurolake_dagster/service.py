@@ -51,12 +51,12 @@ class Service:
             yield
 
     def find(self) -> dict[str, Any] | None:
-        """What was recorded of the running process; None if none runs."""
+        """What was recorded of the running process; None if none runs, or it is not ready."""
         found = self._recorded()
         return found["facts"] if found and _lives(found["pid"], found["started"]) else None
 
     def pid(self) -> int | None:
-        """The number of the running process."""
+        """The number of the running process, be it ready or not."""
         found = self._recorded()
         return found["pid"] if found and _lives(found["pid"], found["started"]) else None
 
@@ -71,6 +71,9 @@ class Service:
     ) -> None:
         """Start the process and wait until it is ready; hold the lock meanwhile.
 
+        One that runs without being ready is ended first: whoever started it was killed, or it
+        hangs.
+
         Parameters
         ----------
         facts
@@ -81,8 +84,9 @@ class Service:
         ------
         NeuroLakeError
             If it ends, or is not ready in time; with the end of its log. It is ended then, as by
-            whatever else is raised before it is recorded.
+            whatever else is raised before it is ready.
         """
+        self._end_unready()
         with self.log_path.open("wb") as log:
             # A session of its own: it outlives the command, and the terminal's Ctrl-C.
             process = subprocess.Popen(
@@ -95,13 +99,14 @@ class Service:
                 start_new_session=True,
             )
         try:
+            # Recorded at once: `stop` ends it also where this process is killed meanwhile.
+            self._record(process.pid, None)
             self._await(process, is_ready, timeout_s)
-            started = psutil.Process(process.pid).create_time()
-            record = {"pid": process.pid, "started": started, "facts": dict(facts(process.pid))}
-            write_private(self.record_path, json.dumps(record))
-        except BaseException:  # Ctrl-C too: what is not recorded no command could end
+            self._record(process.pid, dict(facts(process.pid)))
+        except BaseException:  # Ctrl-C too
             _end(process.pid, STOP_TIMEOUT_S)
             process.wait()
+            self.record_path.unlink(missing_ok=True)
             raise
         # It is meant to outlive us: Popen would warn that nobody waited for it.
         process.returncode = 0
@@ -130,6 +135,16 @@ class Service:
                 _end(pid, grace_s)
             self.record_path.unlink(missing_ok=True)
             return pid is not None
+
+    def _end_unready(self) -> None:
+        pid = self.pid()
+        if pid is not None:
+            _end(pid, STOP_TIMEOUT_S)
+
+    def _record(self, pid: int, facts: dict[str, Any] | None) -> None:
+        started = psutil.Process(pid).create_time()
+        record = {"pid": pid, "started": started, "facts": facts}
+        write_private(self.record_path, json.dumps(record))
 
     def _recorded(self) -> dict[str, Any] | None:
         try:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -32,6 +33,10 @@ service.launch([sys.executable, "-c", sys.argv[2]], environment=os.environ,
                facts=lambda pid: {}, is_ready=is_ready, timeout_s=50)
 """
 
+READY: dict[str, Any] = {
+    "environment": os.environ, "facts": lambda _: {}, "is_ready": lambda: True, "timeout_s": 5,
+}  # fmt: skip
+
 
 def left_in(folder: Path) -> list[psutil.Process]:
     """The processes that a service of this folder has left."""
@@ -57,6 +62,28 @@ def test_ctrl_c_while_it_starts_leaves_no_process(tmp_path: Path) -> None:
     assert b"KeyboardInterrupt" in told
     assert left_in(tmp_path) == []
     assert Service("test", tmp_path).find() is None
+
+
+def test_what_a_killed_starter_left_is_ended_by_the_next(tmp_path: Path) -> None:
+    """A starter ended by SIGTERM left a server that neither `status` nor `stop` knew of."""
+    command = [sys.executable, "-c", STARTER, str(tmp_path), KEEPER]
+    service = Service("test", tmp_path)
+
+    def start_and_stop() -> None:
+        service.launch(["sleep", "60"], **READY)
+        service.stop()
+
+    for end in (service.stop, start_and_stop):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as starter:
+            assert starter.stdout is not None
+            assert starter.stdout.readline() == b"waiting\n"
+            starter.kill()
+        assert len(left_in(tmp_path)) == 2
+        assert service.find() is None
+        assert service.pid() is not None
+        end()
+        assert left_in(tmp_path) == []
+        (tmp_path / "pid").unlink()
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["facts", "readiness"])

@@ -16,7 +16,9 @@ from neurolake_dagster.settings.redaction import shown_remote
 
 KIB = 1 << 10
 UNITS = {"b": 1, "k": KIB, "m": KIB**2, "g": KIB**3, "t": KIB**4, "p": KIB**5}
-SIZE = re.compile(r"(\d+)(?:([kmgtp])b?|(b))?", re.IGNORECASE)
+SIZE = re.compile(r"(\d+)(?:([kmgtp])b?|(b))?", re.IGNORECASE | re.ASCII)
+# Spark counts bytes in 64 bits.
+MOST_BYTES = (1 << 63) - 1
 HOST = r"(?:[\w.-]+|\[[\da-f:]+\])"
 MASTERS = re.compile(
     rf"local|local\[(?:[1-9]\d*|\*)(?:,\s*[1-9]\d*)?\]|local-cluster\[\d+,\s*\d+,\s*\d+\]"
@@ -24,7 +26,9 @@ MASTERS = re.compile(
     re.IGNORECASE,
 )
 LOOPBACK = re.compile(r"localhost|127(?:\.\d+){3}|\[::1\]", re.IGNORECASE)
-REMOTE = re.compile(rf"sc://{HOST}(?::\d+)?(?:/(?:;[\w.-]+=[^;\s]+)*;?)?", re.IGNORECASE)
+REMOTE = re.compile(rf"sc://{HOST}(?::\d+)?(?:/(?:;[\w.-]+=[^;=\s]+)*;?)?", re.IGNORECASE)
+MOST_PORT = 65_535
+WORD = re.compile(r"[a-z_]+", re.IGNORECASE)
 # What Spark takes besides the names of the time zone database.
 OFFSET = re.compile(
     r"Z|UTC|GMT|UT|(?:UTC|GMT|UT)?[+-](?:0?\d|1[0-7])(?::[0-5]\d(?::[0-5]\d)?)?|[+-]18(?::00)?"
@@ -88,6 +92,8 @@ def check_size(text: str, size: Size) -> str:
     if found < parse_size(size.least) and not (size.zero and found == 0):
         also = ", or 0" if size.zero else ""
         raise ValueError(f"expected at least {size.least}{also}, got {text!r}")
+    if found > MOST_BYTES:
+        raise ValueError(f"expected less than 8192p, got {text!r}")
     if size.unit_letters > 1:
         return text
     if text.isdigit():
@@ -101,12 +107,13 @@ def check_size(text: str, size: Size) -> str:
 
 
 def same_value(one: str | None, other: str | None) -> bool:
-    """Whether two values of a Spark key are the same, ``1024m`` and ``1g`` among them."""
-    if one is None or other is None or one.lower() == other.lower():
-        return (one is None) == (other is None)
-    return bool(
-        SIZE.fullmatch(one) and SIZE.fullmatch(other) and parse_size(one) == parse_size(other)
-    )
+    """Whether two values of a Spark key are the same, as ``1024m`` and ``1g`` are."""
+    if one is None or other is None or one == other:
+        return one == other
+    if SIZE.fullmatch(one) and SIZE.fullmatch(other):
+        return parse_size(one) == parse_size(other)
+    # Only words: paths and secrets are others in another case.
+    return bool(WORD.fullmatch(one)) and one.lower() == other.lower()
 
 
 def check_master(text: str) -> str:
@@ -129,12 +136,20 @@ def is_loopback(master: str) -> bool:
 
 def check_remote(text: str, words: tuple[str, ...]) -> str:
     """A Connect address, or one of the words; the message shows no parameter of it."""
-    if text not in words and not REMOTE.fullmatch(text):
-        raise ValueError(
-            f"expected sc://host:port, sc://host:port/;name=value or {' or '.join(words)}, "
-            f"got {shown_remote(text)!r}"
-        )
-    return text
+    if text in words or (REMOTE.fullmatch(text) and _has_port(text)):
+        return text
+    # pyspark's own refusal of a second = in a parameter shows the whole of it.
+    hint = "; write a = in a value as %3D" if re.search("=[^;]*=", text) else ""
+    raise ValueError(
+        f"expected sc://host:port, sc://host:port/;name=value or {' or '.join(words)}, "
+        f"got {shown_remote(text)!r}{hint}"
+    )
+
+
+def _has_port(remote: str) -> bool:
+    """Whether the port of a Connect address can be one, or it has none."""
+    port = re.match(r"sc://(?:\[[^]]*\]|[^/:]*):(\d+)", remote, re.IGNORECASE)
+    return port is None or 0 < int(port[1]) <= MOST_PORT
 
 
 def address_of(remote: str) -> tuple[str, int]:

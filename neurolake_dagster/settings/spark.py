@@ -37,6 +37,10 @@ Serializer = Literal[
 ]
 
 
+# Spark counts in 32 bits.
+MOST = (1 << 31) - 1
+
+
 class SparkSettings(Settings):
     """The options of a Spark session. Sizes are words such as ``512m`` or ``4g``."""
 
@@ -91,6 +95,7 @@ class SparkSettings(Settings):
     executor_instances: int | None = Field(
         default=None,
         ge=1,
+        le=MOST,
         description="Number of executors where they are not allocated dynamically. "
         "Unset: Spark's own choice.",
     )
@@ -122,14 +127,15 @@ class SparkSettings(Settings):
         "false.",
     )
     dynamic_allocation_min_executors: int = Field(
-        default=1, ge=0, description="Fewest executors of dynamic allocation."
+        default=1, ge=0, le=MOST, description="Fewest executors of dynamic allocation."
     )
     dynamic_allocation_max_executors: int = Field(
-        default=10, ge=1, description="Most executors of dynamic allocation."
+        default=10, ge=1, le=MOST, description="Most executors of dynamic allocation."
     )
     dynamic_allocation_initial_executors: int = Field(
         default=2,
         ge=1,
+        le=MOST,
         description="Executors that dynamic allocation begins with; unset, it follows a smaller "
         "maximum or a larger minimum.",
     )
@@ -152,6 +158,7 @@ class SparkSettings(Settings):
     aqe_skew_join_skewed_partition_factor: float = Field(
         default=5.0,
         ge=1,
+        allow_inf_nan=False,
         description="A join partition is skewed from so many times the median size, if the "
         "threshold is passed too.",
     )
@@ -163,6 +170,7 @@ class SparkSettings(Settings):
     shuffle_partitions: int = Field(
         default=200,
         ge=1,
+        le=MOST,
         description="Partitions of a shuffle; 2 to 3 a core. Local profile: one a core, at "
         "least 2.",
     )

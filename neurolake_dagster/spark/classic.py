@@ -4,27 +4,31 @@ Owns starting and stopping it, what it is launched with, and reading what it run
 session is whose is `neurolake_dagster.spark.session`'s.
 """
 
+import logging
 import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neurolake_dagster.errors import SparkError
 from neurolake_dagster.settings import CacheSettings, SparkSettings
 from neurolake_dagster.settings.redaction import is_secret
 from neurolake_dagster.spark.conf import jar_conf, launch_environment
 from neurolake_dagster.spark.effective import running_value
-from neurolake_dagster.spark.jars import session_jars
+from neurolake_dagster.spark.jars import session_jars, spark_home
 from neurolake_dagster.spark.java import require_java
 from neurolake_dagster.spark.shipping import build_archive
+from neurolake_dagster.spark.variables import environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 JVM_STOP_TIMEOUT_S = 20
+logger = logging.getLogger(__name__)
 EVENT_LOG_DIR = "/tmp/spark-events"  # noqa: S108  # Spark's own default, which it does not create
 
 
@@ -64,7 +68,7 @@ def start(settings: SparkSettings, conf: Mapping[str, str]) -> "SparkSession":
 
     Raises
     ------
-    JavaNotFoundError, JarsNotFoundError
+    JavaNotFoundError, JarsNotFoundError, SparkError
     """
     from pyspark.sql import SparkSession
 
@@ -76,8 +80,9 @@ def start(settings: SparkSettings, conf: Mapping[str, str]) -> "SparkSession":
     }
     if conf.get("spark.eventLog.enabled") == "true":
         _make_folder(conf.get("spark.eventLog.dir", EVENT_LOG_DIR))
-    variables = {"JAVA_HOME": str(java.home), **launch_environment(settings)}
-    with warnings.catch_warnings(), _environment(variables):
+    variables = {"JAVA_HOME": str(java.home), "SPARK_HOME": str(_home())}
+    variables |= launch_environment(settings)
+    with warnings.catch_warnings(), environment(variables):
         # pyspark's launcher leaves the gateway's pipes open on purpose.
         warnings.simplefilter("ignore", ResourceWarning)
         _launch(options)
@@ -127,30 +132,43 @@ def stop_jvm() -> None:
     SparkContext._gateway = SparkContext._jvm = None  # noqa: SLF001
 
 
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for a launch only: the next one may be of another master."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _home() -> Path:
+    """The Spark to launch: that of SPARK_HOME where it is of pyspark's version, else pyspark's."""
+    named, version = os.environ.get("SPARK_HOME"), metadata.version("pyspark")
+    if named is None:
+        return spark_home()
+    if any(Path(named, "jars").glob(f"spark-core_*-{version}*.jar")):
+        return Path(named)
+    logger.warning("SPARK_HOME %s holds no Spark %s; taking pyspark's own", named, version)
+    return spark_home()
 
 
 def _launch(options: Mapping[str, str]) -> None:
-    """Start the JVM; secrets stay off its command line, which everybody on the machine reads."""
+    """Start the JVM; secrets stay off its command line, which everybody on the machine reads.
+
+    Raises
+    ------
+    SparkError
+        If it ends at once; why, it has told on this process's standard error.
+    """
     from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkRuntimeError
 
     public = SparkConf(loadDefaults=False)
     for key, value in options.items():
         if not is_secret(key, value):
             public.set(key, value)
-    SparkContext._ensure_initialized(conf=public)  # noqa: SLF001  # pyspark has no public way
+    try:
+        SparkContext._ensure_initialized(conf=public)  # noqa: SLF001  # pyspark has no public way
+    except PySparkRuntimeError as exc:
+        if exc.getCondition() != "JAVA_GATEWAY_EXITED":
+            raise
+        heap = options.get("spark.driver.memory")
+        raise SparkError(
+            f"Spark: its JVM ended at its start, the reason stands above this error. It was given "
+            f"driver_memory {heap}, and what JAVA_TOOL_OPTIONS and PYSPARK_SUBMIT_ARGS say, which "
+            "must end in pyspark-shell; correct what the reason names"
+        ) from exc
 
 
 def _make_folder(place: str) -> None:

@@ -257,12 +257,17 @@ def jar_conf(jars: list[Path], settings: SparkSettings) -> dict[str, str]:
 
     With Delta's log on S3 among them, Delta uses it, unless `extra_configs` name another.
     """
-    found = [*map(str, jars), *_extra_jars(settings)]
+    found = [*map(_jar_address, jars), *_extra_jars(settings)]
     conf = {"spark.jars": ",".join(found)} if found else {}
     is_told = any(key.startswith(DELTA_LOGS) for key in settings.extra_configs)
     if not is_told and any(jar.name.startswith(DELTA_LOG_JAR) for jar in jars):
         conf |= {f"{DELTA_LOGS}{scheme}.impl": DELTA_LOG for scheme in ("s3", "s3a")}
     return conf
+
+
+def _jar_address(jar: Path) -> str:
+    """A jar as Spark's list takes it: commas divide that, and what follows a # is no path."""
+    return jar.absolute().as_uri() if {",", "#"} & set(str(jar)) else str(jar)
 
 
 def static_facts(settings: SparkSettings) -> dict[str, str]:

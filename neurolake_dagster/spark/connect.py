@@ -6,15 +6,17 @@ client change. Starting a server of this machine is `neurolake_dagster.spark.ser
 
 import atexit
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from neurolake_dagster.errors import SparkError
 from neurolake_dagster.settings import CacheSettings
 from neurolake_dagster.settings.checks import address_of
-from neurolake_dagster.spark.client import import_client
+from neurolake_dagster.spark.client import CLIENT, import_client
 from neurolake_dagster.spark.server import answers
 from neurolake_dagster.spark.shipping import build_archive
+from neurolake_dagster.spark.variables import environment
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 MODE = "SPARK_CONNECT_MODE_ENABLED"
 # Each waits four times as long as the one before: 4 s in all.
 LOCAL_RETRIES = 4
+# As long as gRPC tries to connect at most.
+READY_TIMEOUT_S = 20
 # Any key does, to ask whether a session lives.
 ANY_KEY = "spark.app.id"
 
@@ -45,7 +49,7 @@ def open_session(remote: str, *, is_local: bool = False) -> "SparkSession":
     Raises
     ------
     SparkError
-        If nothing answers there.
+        If nothing answers there, or no Connect server.
     """
     # A client retries an absent server for many minutes.
     if not is_up(remote):
@@ -54,7 +58,9 @@ def open_session(remote: str, *, is_local: bool = False) -> "SparkSession":
     from pyspark.sql import SparkSession
 
     import_client()
-    session = SparkSession.builder.remote(remote).create()
+    with environment({}):
+        session = SparkSession.builder.remote(remote).create()
+    _await_channel(session, remote)
     if is_local:
         from pyspark.sql.connect.client.retries import DefaultPolicy
 
@@ -62,6 +68,24 @@ def open_session(remote: str, *, is_local: bool = False) -> "SparkSession":
     # Closed while its threads live: by the interpreter's own end it waits for them, for good.
     atexit.register(close, session, remote)
     return session
+
+
+def _await_channel(session: "SparkSession", remote: str) -> None:
+    """Wait until client and server understand each other: the client would retry for minutes."""
+    import grpc  # type: ignore[import-untyped]
+
+    channel: Any = session.client._channel  # noqa: SLF001  # as above
+    try:
+        grpc.channel_ready_future(channel).result(timeout=READY_TIMEOUT_S)
+    except grpc.FutureTimeoutError:
+        session.release_session_on_close = False  # type: ignore[attr-defined]
+        session.stop()
+        host, port = address_of(remote)
+        raise SparkError(
+            f"Spark Connect: {host}:{port} takes connections, but answers none as a Connect server "
+            f"within {READY_TIMEOUT_S} s; is it one? With a token, hosts other than localhost are "
+            "reached by TLS only"
+        ) from None
 
 
 def close(session: "SparkSession", remote: str) -> None:
@@ -96,8 +120,25 @@ def has_ended(session: "SparkSession", remote: str) -> bool:
 
 
 def is_used() -> bool:
-    """Whether this process has Connect sessions, whoever opened them."""
+    """Whether this process is one of Connect sessions, be they stopped or not."""
     return MODE in os.environ
+
+
+def foreign_session() -> "SparkSession | None":
+    """The session of this process's default that lives; ours too, until it is stopped."""
+    if CLIENT not in sys.modules:
+        return None
+    from pyspark.sql.connect.session import SparkSession
+
+    session: Any = SparkSession._default_session  # noqa: SLF001  # pyspark has no public way
+    return None if session is None or session.is_stopped else session
+
+
+def stop_foreign() -> None:
+    """Stop the session that somebody else opened here, if there is one."""
+    session: Any = foreign_session()
+    if session is not None:
+        close(session, f"sc://{session.client._builder.endpoint}")  # noqa: SLF001  # as above
 
 
 def leave() -> None:

@@ -25,6 +25,7 @@ writes is imported by the methods that do.
 import difflib
 import gc
 import json
+import re
 import sys
 from dataclasses import asdict
 from functools import cache
@@ -84,6 +85,7 @@ class NCFDataSource(DataSource):
     storage: ClassVar[StorageOptions | None] = None
     parallelism: ClassVar[int] = 8
     pushdown: ClassVar[bool] = True
+    folder: ClassVar[str | None] = ""
 
     def __init__(self, options: dict[str, str]) -> None:
         super().__init__(options)
@@ -206,7 +208,18 @@ class NCFDataSource(DataSource):
         uris = [*([path] if path else []), *self._list("paths", self.options.get("paths", "[]"))]
         if not uris:
             raise SettingsError('ncf: no path; expected .load("/folder") or option("path", ...)')
-        return uris
+        return [self._absolute(uri) for uri in uris]
+
+    def _absolute(self, uri: str) -> str:
+        """A path below the session's folder; a server's workers run in one that goes with it."""
+        if self.folder == "" or uri.startswith("/") or re.match(r"\w+:", uri):
+            return uri
+        if self.folder is None:
+            raise SettingsError(
+                f"ncf: {uri}: expected an absolute path or s3://bucket/..., for a Connect server "
+                "has no working directory of yours"
+            )
+        return f"{self.folder}/{uri}"
 
     def _names(self, option: str) -> list[str]:
         text = self.options.get(option, "").strip()
@@ -261,7 +274,9 @@ def _freeze_imports() -> None:
         gc.freeze()
 
 
-def configured(storage: StorageOptions, *, parallelism: int, pushdown: bool) -> type[NCFDataSource]:
+def configured(
+    storage: StorageOptions, *, parallelism: int, pushdown: bool, folder: str | None = ""
+) -> type[NCFDataSource]:
     """The format with a session's settings.
 
     A class of its own, so that Spark sends its attributes along: credentials as options would
@@ -273,6 +288,9 @@ def configured(storage: StorageOptions, *, parallelism: int, pushdown: bool) -> 
         Tasks that the session runs at once.
     pushdown
         Whether Spark is to hand filters down.
+    folder
+        Where relative paths begin: empty is the working directory of Spark's Python; None, that
+        there are none.
     """
 
     class Configured(NCFDataSource):
@@ -281,6 +299,7 @@ def configured(storage: StorageOptions, *, parallelism: int, pushdown: bool) -> 
     Configured.storage = storage
     Configured.parallelism = parallelism
     Configured.pushdown = pushdown
+    Configured.folder = folder
     return Configured
 
 

@@ -6,6 +6,7 @@ the modules that S3A uses are named instead of its 686 MB bundle.
 """
 
 import dataclasses
+import fcntl
 import importlib.metadata
 import importlib.util
 import json
@@ -24,6 +25,7 @@ from neurolake_dagster.spark.java import require_java
 from neurolake_dagster.spark.jvm import delta_log_jar, format_jar
 
 MANIFEST = "jars.json"
+LOCK = "jars.lock"
 # With Maven's name, or Ivy's, which has the organisation before it.
 DELTA_STORAGE = re.compile(r"(?:^|_)delta-storage-[\d.]+\.jar$")
 NO_NETWORK = r"Host [\w.-]+ not found|Server access error at url https?://"
@@ -137,7 +139,7 @@ def check_folder(folder: Path) -> list[Path]:
         raise JarsNotFoundError(
             f"{folder}: the jars of Spark are not there; run `neurolake jars` once, with network"
         )
-    sizes: dict[str, int] = json.loads(manifest.read_text())
+    sizes = _read_sizes(manifest)
     wrong = [name for name, size in sizes.items() if _size(folder / name) != size]
     if wrong:
         raise JarsNotFoundError(
@@ -145,6 +147,19 @@ def check_folder(folder: Path) -> list[Path]:
             f"{wrong[0]!r}; delete the folder and run `neurolake jars`"
         )
     return [folder / name for name in sizes]
+
+
+def _read_sizes(manifest: Path) -> dict[str, int]:
+    try:
+        sizes = json.loads(manifest.read_text())
+    except ValueError:
+        sizes = None
+    if not isinstance(sizes, dict):
+        raise JarsNotFoundError(
+            f"{manifest}: damaged, expected the sizes of the jars as a JSON object; delete the "
+            "folder and run `neurolake jars`"
+        )
+    return sizes
 
 
 def session_jars(settings: SparkSettings) -> list[Path]:
@@ -208,6 +223,17 @@ def resolve_jars(
     if (folder / MANIFEST).is_file() or (offline and is_remote):
         return check_folder(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another process may have brought them meanwhile.
+        if not (folder / MANIFEST).is_file():
+            _fill(folder, wanted, mirror)
+    return check_folder(folder)
+
+
+def _fill(folder: Path, wanted: JarSet, mirror: str | None) -> None:
+    """Bring the jars of a set into its folder; hold the lock."""
+    is_remote = mirror is None or "://" in mirror
     with tempfile.TemporaryDirectory(prefix="resolving-", dir=folder.parent) as scratch:
         jars = Path(scratch) / "jars"
         filled = None if mirror is None or is_remote else _filled_folder(Path(mirror), wanted)
@@ -221,7 +247,6 @@ def resolve_jars(
         # A folder without a manifest is a left-over of an older try.
         shutil.rmtree(folder, ignore_errors=True)
         jars.rename(folder)
-    return check_folder(folder)
 
 
 def _filled_folder(mirror: Path, wanted: JarSet) -> Path | None:

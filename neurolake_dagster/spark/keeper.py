@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG = 1
 MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
 
 
-def main(port: int, idle_timeout_s: int, master: str, properties: str) -> int:
+def main(port: int, idle_timeout_s: int, master: str, properties: str, folder: str) -> int:
     """Keep the server until it is idle for long, ends by itself, or we are told to stop."""
     server = subprocess.Popen(
         [
@@ -29,6 +29,8 @@ def main(port: int, idle_timeout_s: int, master: str, properties: str) -> int:
             "spark-internal",
         ],
         stdin=subprocess.DEVNULL,
+        # Spark takes relative paths from here.
+        cwd=folder,
         preexec_fn=_end_with_keeper,
     )
 
@@ -70,4 +72,4 @@ def _is_idle(pid: int, port: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

@@ -11,23 +11,31 @@ import socket
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import psutil
 
 from neurolake_dagster.errors import SessionConflictError, SparkError
 from neurolake_dagster.service import Service, free_ports, write_private
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
-from neurolake_dagster.spark.conf import build_conf, jar_conf, launch_environment, static_facts
+from neurolake_dagster.spark.conf import (
+    WORKERS,
+    build_conf,
+    jar_conf,
+    launch_environment,
+    static_facts,
+)
 from neurolake_dagster.spark.jars import installed_set, session_jars, spark_home
 from neurolake_dagster.spark.java import require_java
 from neurolake_dagster.spark.status import StatusAPI
+from neurolake_dagster.spark.variables import OVERRULED
 
 IDLE_TIMEOUT_S = 1800
 START_TIMEOUT_S = 180
 PROBE_TIMEOUT_S = 3.0
 NAMES_SHOWN = 6
-# Spark tries so many ports for its UI, one after the other.
-UI_PORTS = 17
+# Spark tries so many ports for its UI after the first, one after the other.
+UI_RETRIES = "16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,8 @@ class Server:
         None where it has no UI.
     application_id
         Empty where nobody could be asked for it.
+    folder
+        Where relative paths begin: the working directory of whoever started it.
     """
 
     port: int
@@ -49,6 +59,7 @@ class Server:
     keys: dict[str, str] = field(repr=False)
     ui_url: str | None = None
     application_id: str = ""
+    folder: str = ""
 
     @property
     def url(self) -> str:
@@ -71,6 +82,9 @@ def fingerprint(settings: SparkSettings, storage: StorageSettings, token: str) -
     settings = without_remote(settings)
     conf = static_facts(settings) | build_conf(settings, storage)
     conf.pop("spark.app.name", None)
+    # The workers' sockets follow the umask of the process, not its settings.
+    for name in WORKERS.keys() - settings.extra_configs.keys():
+        conf.pop(name, None)
     versions = {f"version of {name}": value for name, value in asdict(installed_set()).items()}
     values = conf | versions
     return {name: _digest(value, token) for name, value in values.items()}
@@ -102,6 +116,7 @@ def find_server() -> Server | None:
         keys=facts.get("keys", {}),
         ui_url=facts.get("ui_url"),
         application_id=facts.get("application_id", ""),
+        folder=facts.get("folder", str(server_service().folder)),
     )
 
 
@@ -135,7 +150,8 @@ def start_server(
             return server
         token = secrets.token_urlsafe(24)
         keys = fingerprint(settings, storage, token)
-        server = Server(port=free_ports(1)[0], token=token, keys=keys)
+        port = free_ports(1)[0]
+        server = Server(port=port, token=token, keys=keys, folder=str(Path.cwd()))
         _launch(service, server, without_remote(settings), storage, idle_timeout_s)
         return server
 
@@ -170,6 +186,9 @@ def _launch(
     java = require_java()
     # The UI asks for no token: others of this machine may look, not end our jobs.
     conf = {"spark.ui.killEnabled": "false", **build_conf(settings, storage)}
+    if conf.get("spark.ui.port") == "0":
+        # Any port; Spark would tell nobody which.
+        conf["spark.ui.port"] = str(next(one for one in free_ports(2) if one != server.port))
     conf |= jar_conf(session_jars(settings), settings) | {
         "spark.connect.grpc.binding.address": "127.0.0.1",
         "spark.connect.grpc.binding.port": str(server.port),
@@ -180,8 +199,9 @@ def _launch(
         [
             *(sys.executable, "-m", "neurolake_dagster.spark.keeper"),
             *(str(server.port), str(idle_timeout_s), settings.master, str(properties)),
+            server.folder,
         ],
-        environment=os.environ
+        environment={k: value for k, value in os.environ.items() if k not in OVERRULED}
         | {
             "JAVA_HOME": str(java.home),
             "SPARK_HOME": str(spark_home()),
@@ -209,7 +229,7 @@ def _ui_url(pid: int, conf: dict[str, str]) -> str | None:
     if conf.get("spark.ui.enabled") != "true":
         return None
     first = int(conf["spark.ui.port"])
-    tried = range(first, first + UI_PORTS)
+    tried = range(first, first + 1 + int(conf.get("spark.port.maxRetries", UI_RETRIES)))
     family = psutil.Process(pid).children(recursive=True)
     held = {
         one.laddr.port
@@ -224,6 +244,6 @@ def _as_properties(conf: dict[str, str]) -> str:
     """A properties file: secrets stay off the command line, which everybody reads."""
     lines = []
     for key, value in conf.items():
-        escaped = value.replace("\\", "\\\\").replace("\n", "\\n")
+        escaped = value.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
         lines.append(f"{key}={escaped}\n")
     return "".join(lines)

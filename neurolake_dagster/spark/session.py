@@ -144,6 +144,8 @@ def stop_session() -> None:
         _forget_stopped()
         for remote in list(_engines):
             _drop(remote)
+        connect.stop_foreign()
+        connect.leave()
         theirs = classic.foreign_session()
         if theirs is not None:
             theirs.stop()
@@ -374,6 +376,8 @@ def _refuse_mixture(place: Place) -> None:
             # A warm server ends by itself when it is idle.
             if not connect.is_up(str(remote)):
                 _drop(remote)
+        if not _engines and connect.foreign_session() is None:
+            connect.leave()
         has_other = connect.is_used()
         other = ", ".join(shown_remote(str(remote)) for remote in _engines) or "one of Connect"
     if has_other:
@@ -390,8 +394,6 @@ def _drop(remote: str | None) -> None:
             session.stop()
         else:
             connect.close(session, remote)
-    if remote is not None and not _engines:
-        connect.leave()
 
 
 def _register_ncf(session: "SparkSession", options: StorageOptions, pushdown: bool) -> None:
@@ -401,4 +403,16 @@ def _register_ncf(session: "SparkSession", options: StorageOptions, pushdown: bo
     has_tasks = is_classic(session)
     parallelism = session.sparkContext.defaultParallelism if has_tasks else REMOTE_TASKS
     activate(session)
-    register(session, configured(options, parallelism=parallelism, pushdown=pushdown))
+    source = configured(
+        options, parallelism=parallelism, pushdown=pushdown, folder=_folder_of(session)
+    )
+    register(session, source)
+
+
+def _folder_of(session: "SparkSession") -> str | None:
+    """Where a session's relative paths begin, as `configured` takes it."""
+    if is_classic(session):
+        return ""
+    server = find_server()
+    token: str | None = session.client.token
+    return server.folder if server is not None and server.token == token else None

@@ -172,8 +172,9 @@ def get(url: str) -> Any:
 @pytest.mark.slow
 def test_the_warm_server_tells_all_of_it(machine: Machine, tmp_path: Path) -> None:
     """Over Connect there were an application id and a version, and nothing else."""
-    assert machine.spark("start", **WITH_UI).returncode == 0
-    told = materialized(machine, "auto", **WITH_UI)
+    any_port = WITH_UI | {"NEUROLAKE_SPARK__EXTRA_CONFIGS": '{"spark.ui.port": "0"}'}
+    assert machine.spark("start", **any_port).returncode == 0
+    told = materialized(machine, "auto", **any_port)
     assert "spark/not_told" not in told["numbers"], told
     assert told["numbers"]["spark/output_rows"] == 1000
     assert told["numbers"]["spark/shuffle_write_bytes"] > 0

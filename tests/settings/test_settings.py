@@ -4,6 +4,7 @@ import pytest
 
 from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
+from neurolake_dagster.settings.checks import same_value
 from neurolake_dagster.settings.example import render_example
 from neurolake_dagster.settings.profiles import CLUSTER, EXECUTORS
 
@@ -92,6 +93,11 @@ def test_a_problem_is_told_under_the_name_that_was_used(form: str) -> None:
         ("executor_memory", "0"),
         ("driver_max_result_size", "1k"),
         ("sql_files_maxPartitionBytes", "0"),
+        ("sql_files_maxPartitionBytes", "٣"),
+        ("sql_autoBroadcastJoinThreshold", "8192p"),  # Spark counts in 64 bits
+        ("shuffle_partitions", 1 << 31),  # and in 32 bits
+        ("executor_instances", 1 << 31),
+        ("aqe_skew_join_skewed_partition_factor", float("inf")),
         ("s3_multipart_size", "1k"),
         ("s3_multipart_threshold", "4m"),
         ("s3_fast_upload_buffer", "banana"),
@@ -108,6 +114,8 @@ def test_a_problem_is_told_under_the_name_that_was_used(form: str) -> None:
         ("serializer", "pickle"),
         ("remote", "http://host"),
         ("remote", "sc://host/token=t"),
+        ("remote", "sc://host:65536"),
+        ("remote", "sc://[::1]:0/"),
         ("s3_access_key", "alone"),
         ("s3_session_token", "alone"),
         ("s3_endpoint", "ftp://host"),
@@ -117,6 +125,25 @@ def test_a_problem_is_told_under_the_name_that_was_used(form: str) -> None:
 def test_wrong_value_is_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(SettingsError, match=option):
         SparkSettings.load({}, **{option: value})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("1024m", "1G", True),
+        ("True", "true", True),
+        ("dynamic", "DYNAMIC", True),
+        (None, None, True),
+        (None, "", False),
+        ("file:/data/W", "file:/data/w", False),
+        ("aB3/x", "Ab3/x", False),
+    ],
+)
+def test_the_same_value_is_one_that_spark_reads_alike(
+    one: str | None, other: str | None, is_same: bool
+) -> None:
+    """A second session ran in the warehouse of the first, of the same name in another case."""
+    assert same_value(one, other) == is_same
 
 
 @pytest.mark.parametrize(
@@ -264,7 +291,11 @@ def test_a_remotes_token_is_in_no_text(remote: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "remote", ["http://h/;token=hidden", "sc://h;token=hidden", "sc://u:hidden@h/", "h;t=hidden"]
+    "remote",
+    [
+        *("http://h/;token=hidden", "sc://h;token=hidden", "sc://u:hidden@h/", "h;t=hidden"),
+        "sc://h/;token=hidden==",  # pyspark refuses it, and shows it
+    ],
 )
 def test_a_wrong_remote_is_told_without_its_token(remote: str) -> None:
     with pytest.raises(SettingsError, match="remote: expected sc://host:port") as error:

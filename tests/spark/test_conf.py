@@ -14,6 +14,7 @@ from neurolake_dagster.spark.conf import (
     Choice,
     build_conf,
     choose,
+    jar_conf,
     launch_environment,
     s3_options,
 )
@@ -277,3 +278,16 @@ def test_a_profiles_options_can_be_shown_without_a_session(profile: str) -> None
     assert "spark.shuffle.compress = true" in lines["shuffle_compress"]
     assert "*** (set)" in lines["s3_secret_key"]
     assert "hidden" not in table
+
+
+@pytest.mark.parametrize(
+    ("jar", "listed"),
+    [
+        ("/a b/ü.jar", "/a b/ü.jar"),
+        ("/C#/x.jar", "file:///C%23/x.jar"),
+        ("/a,b/x.jar", "file:///a%2Cb/x.jar"),
+    ],
+)
+def test_jars_are_listed_so_that_spark_finds_them(jar: str, listed: str) -> None:
+    """In a folder with a comma or a # no jar was found, so no format."""
+    assert jar_conf([Path(jar)], SparkSettings.load({})) == {"spark.jars": listed}

@@ -17,7 +17,13 @@ from pyspark.sql.datasource import CaseInsensitiveDict, In, Not
 from pyspark.sql.types import LongType, StructType
 
 from neurolake_dagster import ncf
-from neurolake_dagster.errors import PartitionError, SchemaMismatchError, SettingsError, TableError
+from neurolake_dagster.errors import (
+    NeuroLakeError,
+    PartitionError,
+    SchemaMismatchError,
+    SettingsError,
+    TableError,
+)
 from neurolake_dagster.ncf.chunks import Place
 from neurolake_dagster.spark.datasource import INNER_NAME, NCFDataSource, configured
 from neurolake_dagster.spark.filters import read_filter, read_where
@@ -748,3 +754,13 @@ def test_arrow_schema_names_every_refused_column() -> None:
     schema = StructType.fromDDL("a int, b variant, c interval year")
     with pytest.raises(TypeError, match=r"'b' \(variant\), 'c' \(interval year\)"):
         arrow_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("folder", "found"), [("/work", r"^/work/below/t: no NCF"), (None, "expected an absolute path")]
+)
+def test_relative_paths_begin_in_the_sessions_folder(folder: str | None, found: str) -> None:
+    """On a Connect server rows went to a folder that was deleted with the session."""
+    source = configured(StorageOptions(), parallelism=1, pushdown=False, folder=folder)
+    with pytest.raises(NeuroLakeError, match=found):
+        source({"path": "below/t"}).schema()

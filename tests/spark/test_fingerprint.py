@@ -1,9 +1,11 @@
 """What tells two warm servers apart, and how it is told."""
 
+import os
+
 import pytest
 
 from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.spark.server import Server, fingerprint, shortened
+from neurolake_dagster.spark.server import Server, _as_properties, fingerprint, shortened
 
 TOKEN = "of-this-server"
 KEYS = {"s3_access_key": "id", "s3_secret_key": "hidden"}
@@ -21,6 +23,18 @@ def settings_of(**options: object) -> tuple[SparkSettings, StorageSettings]:
 def test_the_same_settings_differ_in_nothing_whatever_the_name() -> None:
     server = started(shuffle_partitions=7)
     assert server.differences(*settings_of(shuffle_partitions=7, app_name="B", remote="auto")) == []
+
+
+def test_a_client_of_another_umask_uses_the_server() -> None:
+    """It fell back, for other values of spark.python.unix.domain.socket.enabled."""
+    server, key = started(), "spark.python.unix.domain.socket.enabled"
+    before = os.umask(0o002)
+    try:
+        found = server.differences(*settings_of())
+    finally:
+        os.umask(before)
+    assert found == []
+    assert server.differences(*settings_of(extra_configs={key: "false"})) == [key]
 
 
 def test_other_settings_are_told_by_name_and_never_by_value() -> None:
@@ -61,3 +75,8 @@ def test_the_record_of_a_secret_cannot_be_compared_with_another_servers() -> Non
 def test_many_names_are_shortened() -> None:
     assert shortened(["a", "b"]) == "a, b"
     assert shortened(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
+
+
+def test_a_value_of_several_lines_stays_one() -> None:
+    """What followed a carriage return was a key of its own."""
+    assert _as_properties({"a": "C:\\x\ny\rb=1"}) == "a=C:\\\\x\\ny\\rb=1\n"

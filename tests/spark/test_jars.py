@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,26 @@ def test_damaged_jar_is_named(tmp_path: Path, damage: str) -> None:
         jar.unlink()
     with pytest.raises(JarsNotFoundError, match=r"1 of 1 jars .*'a.jar'; delete the folder"):
         find_jars(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
+    (fill_cache(tmp_path) / MANIFEST).write_text(text)
+    with pytest.raises(JarsNotFoundError, match=r"jars\.json: damaged.*delete the folder"):
+        find_jars(tmp_path)
+
+
+def test_several_processes_bring_the_jars_once(tmp_path: Path) -> None:
+    """One deleted the folder that another had just filled: "Directory not empty", jars missing."""
+    filled = fill_cache(tmp_path / "other")
+    names = [f"{number}.jar" for number in range(300)]
+    for name in names:
+        (filled / name).write_bytes(b"1")
+    (filled / MANIFEST).write_text(json.dumps(dict.fromkeys(names, 1)))
+    mirror = str(tmp_path / "other")
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda _: resolve_jars(tmp_path, mirror=mirror), range(8))
+        assert [len(jars) for jars in found] == [300] * 8
 
 
 def test_offline_never_resolves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from neurolake_dagster.spark import keeper
 keeper.spark_home = lambda: Path(sys.argv[1])
-keeper.main(1, 1000, "local", "none")
+keeper.main(1, 1000, "local", "none", ".")
 """
 
 

@@ -71,6 +71,31 @@ second = resource.spark_session
 print(second.range(5).count(), second is resource.spark_session, second is first, flush=True)
 sys.stdin.readline()
 """
+RELATIVE = """
+import os
+from neurolake_dagster.resources import SparkResource
+spark = SparkResource(remote="auto").spark_session
+for name in ("parquet", "ncf"):
+    spark.range(7).write.format(name).mode("overwrite").save(f"below/{name}")
+    rows = spark.read.format(name).load(f"below/{name}").count()
+    print(name, os.listdir(f"below/{name}") != [], rows)
+"""
+STOPPED = """
+from neurolake_dagster.resources import SparkResource
+SparkResource(remote="auto").spark_session.stop()
+options = {"master": "local[1]", "delta_enabled": False, "s3_enabled": False}
+spark = SparkResource(**options).spark_session
+print(type(spark).__module__, spark.range(3).count())
+"""
+STRANGER = """
+import socket, threading
+from neurolake_dagster.resources import SparkResource
+from neurolake_dagster.spark import connect
+connect.READY_TIMEOUT_S = 1
+with socket.create_server(("127.0.0.1", 0)) as stranger:
+    remote = f"sc://localhost:{stranger.getsockname()[1]}/;token=" + "hid" + "den"
+    SparkResource(remote=remote).spark_session
+"""
 CHAIN = """
 import os
 import dagster as dg
@@ -182,6 +207,20 @@ def test_auto_uses_it_and_ncf_works(machine: Machine, lines: list[str]) -> None:
     assert found.stdout.split() == ["pyspark.sql.connect.session", "10"], found.stderr
 
 
+def test_relative_paths_begin_where_it_was_started(machine: Machine, lines: list[str]) -> None:
+    """They began in the cache folder; of NCF in a folder that was deleted with the session."""
+    found = machine.run(sys.executable, "-c", RELATIVE)
+    assert found.stdout.splitlines() == ["parquet True 7", "ncf True 7"], found.stderr
+
+
+def test_a_stopped_session_gives_way_to_one_of_the_process(
+    machine: Machine, lines: list[str]
+) -> None:
+    """The process was kept to Connect for good, also with force_recreate=True."""
+    found = machine.run(sys.executable, "-c", STOPPED)
+    assert found.stdout.splitlines() == ["pyspark.sql.session 3"], found.stderr
+
+
 def test_frames_of_pandas_work_though_it_is_imported_late(
     machine: Machine, lines: list[str]
 ) -> None:
@@ -288,3 +327,11 @@ def test_an_idle_server_ends_itself(machine: Machine) -> None:
 def test_an_absent_endpoint_is_told_at_once(machine: Machine) -> None:
     found = machine.client("sc://localhost:1")
     assert "SparkError: Spark Connect: nothing answers on localhost:1" in found.stderr
+
+
+def test_an_endpoint_that_is_no_connect_server_is_told(machine: Machine) -> None:
+    """The client retried for many minutes; with MASTER set, pyspark showed the token."""
+    found = machine.run(sys.executable, "-c", STRANGER, MASTER="local")
+    assert "SparkError: Spark Connect: localhost:" in found.stderr
+    assert "answers none as a Connect server within 1 s" in found.stderr
+    assert "hidden" not in found.stdout + found.stderr

@@ -244,12 +244,17 @@ def test_a_session_of_somebody_else_is_compared(tmp_path: Path) -> None:
 TEARDOWN = """
 import dagster as dg
 import psutil
+from neurolake_dagster.errors import SparkError
 from neurolake_dagster.resources import SparkResource
 
 @dg.asset
 def uses(spark: SparkResource) -> int:
     return spark.spark_session.range(3).count()
 
+try:
+    SparkResource(driver_memory="999999999g").spark_session
+except SparkError as exc:
+    assert "JVM ended at its start" in str(exc)
 for policy, left in (("keep", 1), ("stop", 0)):
     spark = SparkResource(master="local[1]", ui_enabled=False, teardown=policy)
     assert dg.materialize([uses], resources={"spark": spark}).success
@@ -262,10 +267,9 @@ assert spark.session(force_recreate=True).range(5).count() == 5
 @pytest.mark.spark
 @pytest.mark.slow
 def test_the_session_stays_or_goes_after_a_run_by_policy() -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", TEARDOWN], capture_output=True, text=True, check=False, timeout=200
-    )
-    assert found.returncode == 0, found.stderr
+    # Of another Spark; they broke the session, or made it one of Connect.
+    others = {"SPARK_HOME": "/nowhere", "SPARK_REMOTE": "sc://h", "SPARK_API_MODE": "connect"}
+    run(f"{TEARDOWN}\nprint(0)", **others)
 
 
 @pytest.mark.spark
