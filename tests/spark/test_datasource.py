@@ -118,6 +118,33 @@ def test_filters_skip_row_groups_and_are_reported(spark: SparkSession, file: str
     assert ids(frame) == list(range(950, 1000, 2))
 
 
+def test_days_that_python_has_not_are_left_to_spark(spark: SparkSession, file: str) -> None:
+    """A filter on one failed; the last moment of 9999 in New York is such a one."""
+    frame = read(spark, file)
+    zone = "spark.sql.session.timeZone"
+    assert frame.where("day > date'+10000-01-01' or day in (date'-0044-03-15')").count() == 0
+    former = spark.conf.get(zone)
+    spark.conf.set(zone, "America/New_York")
+    try:
+        write_ncf(frame.selectExpr("id", "timestamp(day) at"), f"{file}.moments")
+        moments = read(spark, f"{file}.moments")
+        found = moments.where("at < timestamp'9999-12-31 23:59:59' and id >= 998")
+        told = plan_of(found)
+        assert "GreaterThanOrEqual(id,998)" in told
+        assert "LessThan(at" not in told
+        assert ids(found) == [998, 999]
+    finally:
+        spark.conf.set(zone, former)
+    assert "LessThan(day,9999-12-31)" in plan_of(frame.where("day < date'9999-12-31'"))
+
+
+def test_python_functions_of_columns_end(spark: SparkSession, file: str) -> None:
+    """Spark 4.2 gave their workers batches of columns without the types, and waited for ever."""
+    doubled = sf.udf(lambda number: number * 2, "long")
+    rows = read(spark, file).where("id < 3").select("name", doubled("id").alias("id"))
+    assert ids(rows) == [0, 2, 4]
+
+
 def test_a_query_reads_its_columns_only(spark: SparkSession, file: str) -> None:
     frame = read(spark, file)
     assert re.search(r"BatchScan ncf\[id#\d+L\]", plan_of(frame.select("id")))
