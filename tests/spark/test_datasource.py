@@ -75,6 +75,7 @@ def test_file_folder_glob_and_list_read_the_same_rows(spark: SparkSession, tmp_p
 
 def test_columns_option_and_user_schema_prune(spark: SparkSession, file: str) -> None:
     assert read(spark, file, columns="day,id").columns == ["day", "id"]
+    assert read(spark, file, columns="DAY,id").columns == ["day", "id"]
     assert read(spark, file, columns='["id"]').count() == 1000
     pruned = spark.read.format("ncf").schema("value double, id long").load(file)
     assert pruned.where("id = 7").collect()[0].asDict() == {"value": 3.5, "id": 7}
@@ -590,7 +591,7 @@ def test_partition_by_and_dynamic_overwrite(spark: SparkSession, tmp_path: Path)
         "__HIVE_DEFAULT_PARTITION__",
     }
     change = frame.where("k = 1").limit(1)
-    dynamic = change.write.option("partitionOverwriteMode", "dynamic").partitionBy("k")
+    dynamic = change.write.option("partitionOverwriteMode", "dynamic").partitionBy("K")
     dynamic.format("ncf").mode("overwrite").save(uri)
     assert read(spark, uri).count() == 21
     assert read(spark, uri).where("k = 1").count() == 1
