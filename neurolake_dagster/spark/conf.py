@@ -111,6 +111,9 @@ ALWAYS: dict[str, str] = {
     "spark.ui.showConsoleProgress": "false",
     # Arrow carries rows between the JVM and Python; DataFrames of Arrow data need it.
     "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # Spark 4.2 hands batches of columns to workers of `udf` without the types that these wait for:
+    # over NCF and over Parquet such a query never ends.
+    "spark.sql.execution.arrow.pythonUDF.columnarInput.enabled": "false",
     "spark.sql.sources.useV1SourceList": "avro,csv,json,kafka,orc,parquet,text",
     # Spark's default, INT96, has no statistics, and other readers take it for nanoseconds.
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",

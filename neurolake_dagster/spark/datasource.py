@@ -111,20 +111,19 @@ class NCFDataSource(DataSource):
         import pyarrow as pa
 
         from neurolake_dagster.spark.locations import read_schema
-        from neurolake_dagster.spark.types import spark_schema
+        from neurolake_dagster.spark.types import match_names, spark_schema
 
         merge = self._flag("mergeSchema")
         schema = read_schema(self._found(), merge=merge)
         columns = self._names("columns")
-        unknown = [name for name in columns if name not in schema.names]
+        held = match_names(columns, schema.names, self._uris()[0])
+        unknown = [name for name, found in zip(columns, held, strict=True) if found is None]
         if unknown:
             raise TableError(
                 f"{self._uris()[0]}: no columns {unknown!r}; expected some of {schema.names!r}"
             )
         _freeze_imports()
-        return spark_schema(
-            pa.schema([schema.field(name) for name in columns]) if columns else schema
-        )
+        return spark_schema(pa.schema([schema.field(name) for name in held]) if held else schema)
 
     def reader(self, schema: StructType) -> DataSourceReader:
         """A reader of the schema's columns only."""

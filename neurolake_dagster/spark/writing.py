@@ -15,6 +15,7 @@ from pyspark.sql.datasource import DataSourceArrowWriter, WriterCommitMessage
 
 from neurolake_dagster.errors import PartitionError, TableError
 from neurolake_dagster.spark.locations import is_plain_folder
+from neurolake_dagster.spark.types import match_names
 from neurolake_dagster.tables import DataFile, PartFiles, Partition, Stage, Table
 from neurolake_dagster.tables.formats import file_format
 from neurolake_dagster.tables.parts import STAGING_FOLDER
@@ -40,7 +41,8 @@ class NCFTableWriter(DataSourceArrowWriter):
     mode
         ``append``, ``overwrite``, ``error`` (refuse an existing table) or ``ignore`` it.
     partition_by
-        Columns whose values divide the rows into partitions; they stay in the files.
+        Columns, in any case, whose values divide the rows into partitions; they stay in the
+        files.
     is_dynamic
         Overwrite only the partitions that get rows; other modes do not ask.
     """
@@ -59,13 +61,17 @@ class NCFTableWriter(DataSourceArrowWriter):
                 f"{table.uri}: the rows have no columns, which a file cannot count; expected at "
                 "least one"
             )
-        unknown = [name for name in partition_by if name not in schema.names]
+        places = match_names(partition_by, schema.names, table.uri)
+        unknown = [name for name, held in zip(partition_by, places, strict=True) if held is None]
         if unknown:
-            raise PartitionError(f"{table.uri}: partitionBy names no columns {unknown!r}")
+            raise PartitionError(
+                f"{table.uri}: partitionBy names no columns {unknown!r}; expected some of "
+                f"{schema.names!r}"
+            )
         self.table = table
         self.schema = schema
         self.mode = mode
-        self.partition_by = partition_by
+        self.partition_by = tuple(name for name in places if name is not None)
         self.is_dynamic = is_dynamic and bool(partition_by) and mode == "overwrite"
         self.stage_path = f"{STAGING_FOLDER}/{uuid.uuid4().hex}"
         # Told before a task runs: the driver makes the writer first.

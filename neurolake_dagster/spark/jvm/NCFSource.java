@@ -236,7 +236,7 @@ public class NCFSource extends PythonDataSourceV2 implements DataSourceRegister,
 
         /** Takes them all and leaves them all to Spark too: the Python side may skip by any. */
         @Override public Filter[] pushFilters(Filter[] given) {
-            filters = SQLConf.get().pythonFilterPushDown() ? given : new Filter[0];
+            filters = SQLConf.get().pythonFilterPushDown() ? PythonFilters.of(given) : new Filter[0];
             return given;
         }
 
