@@ -39,7 +39,7 @@ from neurolake_dagster.tables.partitions import Partition, PartitionLike, as_par
 from neurolake_dagster.tables.parts import PartFiles
 from neurolake_dagster.tables.predicate import as_filter
 from neurolake_dagster.tables.reading import read_files
-from neurolake_dagster.tables.schemas import fit_batch, fit_table
+from neurolake_dagster.tables.schemas import fit_table
 from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
 from neurolake_dagster.tables.table import Table
@@ -140,32 +140,30 @@ def merge_rows(
     CommitConflictError
         If rows came to these partitions meanwhile: they might have the same keys.
     """
-    for name, value, options in (
-        ("when_matched", when_matched, WhenMatched),
-        ("when_new", when_new, WhenNew),
-        ("when_gone", when_gone, WhenGone),
-    ):
-        check_option(name, value, options, table.uri)
+    _check_clauses(when_matched, when_new, when_gone, table.uri)
     keys = tuple(dict.fromkeys(keys))
     check_merge_source(rows, keys, table.uri)
-    info = checked_properties(properties, table.uri)
-    sets = checked_properties(table_properties, table.uri)
-    base = table.log.try_snapshot()
+    info, sets = (checked_properties(one, table.uri) for one in (properties, table_properties))
     work = _Work(split, tuple(as_partitions(partitions)), info, transaction, sets)
+    base = table.log.try_snapshot()
     if base is None:
         return _first_merge(table, rows, when_new, work)
-    done = commit_of(table.log, base, transaction)
-    if done is not None:
+    if done := commit_of(table.log, base, transaction):
         return done
     if when_new == "insert" and (work.places or split is None):
         check_layout(base.partitions, work.places or [()], table.uri)
     schema = table.schema_for(base, rows.schema, schema_mode)
     _check_key_types(schema.schema, keys, table.uri)
-    fitted = [fit_batch(batch, schema.schema) for batch in rows.to_batches()]
-    source, homes = _divided(pa.Table.from_batches(fitted, schema.schema), work, table.uri)
+    source, homes = _divided(fit_table(rows, schema.schema), work, table.uri)
     lacking = tuple(name for name in schema.schema.names if name not in rows.column_names)
     merge = Merge(source, keys, when_matched, when_new, when_gone, homes, lacking)
     return _carry_out_merge(table, base, schema, merge, work)
+
+
+def _check_clauses(when_matched: object, when_new: object, when_gone: object, where: str) -> None:
+    check_option("when_matched", when_matched, WhenMatched, where)
+    check_option("when_new", when_new, WhenNew, where)
+    check_option("when_gone", when_gone, WhenGone, where)
 
 
 @dataclass(frozen=True)

@@ -785,7 +785,7 @@ def test_arrow_schema_names_every_refused_column() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "found"), [("/work", r"^/work/below/t: no NCF"), (None, "expected an absolute path")]
+    ("folder", "found"), [("/home", r"^/home/below/t: no NCF"), (None, "expected an absolute path")]
 )
 def test_relative_paths_begin_in_the_sessions_folder(folder: str | None, found: str) -> None:
     """On a Connect server rows went to a folder that was deleted with the session."""
