@@ -30,7 +30,12 @@ def test_ctrl_c_ends_the_demo(tmp_path: Path) -> None:
     command.write_text(NEUROLAKE)
     command.chmod(0o755)
     demo = subprocess.Popen(
-        ["make", "run-demo"], cwd=tmp_path, stderr=subprocess.DEVNULL, start_new_session=True
+        ["make", "run-demo"],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        # What a shell starts in the background ignores it, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     calls = tmp_path / "calls"
     for _ in range(500):

@@ -30,7 +30,9 @@ def test_the_server_does_not_outlive_a_killed_keeper(tmp_path: Path) -> None:
         assert keeper.stdout.readline() == b"up\n"
         servers = psutil.Process(keeper.pid).children()
         keeper.kill()
-    _gone, alive = psutil.wait_procs(servers, timeout=20)
+    _gone, left = psutil.wait_procs(servers, timeout=5)
+    # An ended orphan stays as a zombie for as long as the system's first process lets it.
+    alive = [one for one in left if one.status() != psutil.STATUS_ZOMBIE]
     for one in alive:
         one.kill()
     assert len(servers) == 1
