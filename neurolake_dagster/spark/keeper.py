@@ -57,6 +57,9 @@ def main(port: int, idle_timeout_s: int, master: str, properties: str, folder: s
 
 def _end_with_keeper() -> None:
     """Let Linux end this process, the server to be, when its keeper is killed."""
+    # Whatever started the keeper may have left it ignored or blocked.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

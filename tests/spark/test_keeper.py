@@ -1,5 +1,6 @@
 """The keeper of the warm server, with a server that is none."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +17,24 @@ keeper.main(1, 1000, "local", "none", ".")
 """
 
 
+def ignore_sigterm() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
 def test_the_server_does_not_outlive_a_killed_keeper(tmp_path: Path) -> None:
-    """It stayed, with its memory, and no command found it any more."""
+    """It stayed, with its memory, and no command found it any more; so it did where the keeper's
+    own starter ignored or blocked the signal.
+    """
     submit = tmp_path / "bin" / "spark-submit"
     submit.parent.mkdir()
     submit.write_text("#!/bin/sh\necho up\nexec sleep 100\n")
     submit.chmod(0o755)
     with subprocess.Popen(
-        [sys.executable, "-c", KEEPER, str(tmp_path)], stdout=subprocess.PIPE
+        [sys.executable, "-c", KEEPER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        preexec_fn=ignore_sigterm,
     ) as keeper:
         assert keeper.stdout is not None
         assert keeper.stdout.readline() == b"up\n"
