@@ -1,5 +1,6 @@
 """Fixtures of the whole test run: one Spark session, one S3 server."""
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -42,3 +43,12 @@ def spark_resource() -> Iterator[SparkResource]:
 def spark(spark_resource: SparkResource) -> "SparkSession":
     """The run's one Spark session."""
     return spark_resource.spark_session
+
+
+def pytest_configure() -> None:
+    """Take SIGINT again where a shell in the background had it ignored.
+
+    Dagster gives SIGTERM the same handler: what tests start would ignore that too, and not end.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
