@@ -175,8 +175,11 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         """Write a Spark DataFrame, whose rows tell their digest on their way."""
         if plan.mode != "overwrite":
             return self._write_spark(plan, frame)
-        digest = FrameDigest(frame)
-        return replace(self._write_spark(plan, digest.frame), data_version=digest.result())
+        digest = FrameDigest(frame, plan.scope)
+        written = self._write_spark(plan, digest.frame)
+        found = digest.by_partition()
+        is_whole = plan.scope is not None and "" in found
+        return replace(written, rows_digest=found[""]) if is_whole else written.of_rows(found)
 
     def _no_rows(self, plan: ReadPlan, wanted: Wanted) -> Any:
         """No rows of a table that nobody wrote; of its columns only those asked for are known."""

@@ -24,6 +24,7 @@ from neurolake_dagster.io_managers.delta_frames import (
 )
 from neurolake_dagster.io_managers.delta_partitions import (
     facts_by_partition,
+    held_digests,
     partition_names,
     present_scope,
     record_written,
@@ -47,6 +48,8 @@ from neurolake_dagster.tables.windows import Window
 
 ATTEMPTS = 20
 BACKOFF_S = 0.1
+# Of rows that wait for others of their partition to be digested: with more, none is.
+HELD_BYTES = 128 << 20
 
 
 class DeltaIOManager(LakehouseIOManager):
@@ -95,10 +98,7 @@ class DeltaIOManager(LakehouseIOManager):
                 if isinstance(rows, pa.RecordBatchReader) or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(random.uniform(0, BACKOFF_S * (attempt + 1)))  # noqa: S311
-        return replace(
-            _written(dataset, plan, mark, checked.counts),
-            data_version=checked.digest(),
-        )
+        return _written(dataset, plan, mark, checked.counts).of_rows(checked.digests())
 
     def _written_names(self, plan: WritePlan) -> set[str]:
         dataset = self._dataset(plan.path)
@@ -269,7 +269,7 @@ def _is_for_folders(type_: pa.DataType, *, is_window: bool) -> bool:
 
 
 class _Checked:
-    """Rows that are proven to be of the asked partitions, how many are of each, their digest.
+    """Rows that are proven to be of the asked partitions, how many are of each, their digests.
 
     Parameters
     ----------
@@ -278,27 +278,42 @@ class _Checked:
     """
 
     def __init__(self, rows: pa.Table | pa.RecordBatchReader, plan: WritePlan) -> None:
-        self.counts = {} if plan.scope is None else {key.name: 0 for key in plan.scope.keys}
-        self.rows = rows
         self._scope = plan.scope
-        self._digest = RowDigest(rows.schema) if plan.mode == "overwrite" else None
+        keys = () if plan.scope is None else plan.scope.keys
+        self._names = {key.place: key.name for key in keys}
+        self.counts = dict.fromkeys(self._names.values() if keys else [""], 0)
+        self._digests: dict[str, RowDigest] = {}
+        if plan.mode == "overwrite":
+            self._digests = {name: RowDigest(rows.schema) for name in self.counts}
+        self.rows = rows
         if isinstance(rows, pa.Table):
             for batch in rows.to_batches():
                 self._see(batch)
         else:
             self.rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._see, rows))
 
-    def digest(self) -> str | None:
-        """Of the rows that went by, where they are all that is in what they replace."""
-        return None if self._digest is None else self._digest.result()
+    def digests(self) -> dict[str, str]:
+        """By key, of the rows that went by, where they are all that it holds now."""
+        return {name: digest.result() for name, digest in self._digests.items()}
 
     def _see(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._scope is not None:
-            for key, count in self._scope.check(batch).items():
-                self.counts[key] += count
-        if self._digest is not None:
-            self._digest.update(batch)
+        if self._scope is None:
+            self._take("", batch)
+        elif self._digests:
+            for place, rows in self._scope.divide(batch):
+                self._take(self._names[place], rows)
+        else:
+            for name, count in self._scope.check(batch).items():
+                self.counts[name] += count
         return batch
+
+    def _take(self, name: str, rows: pa.RecordBatch) -> None:
+        self.counts[name] += rows.num_rows
+        if name in self._digests:
+            self._digests[name].update(rows)
+        held = sum(digest.held_bytes for digest in self._digests.values())
+        if len(self._digests) > 1 and held > HELD_BYTES:
+            self._digests = {}
 
 
 def _where(plan: ReadPlan, dataset: DeltaDataset) -> str | None:
@@ -332,22 +347,19 @@ def _written(
         Rows by partition, where they were seen on their way.
     """
     commit = dataset.commit(mark)
-    unchanged_since = None
     if commit is None:  # nothing was to be done, or the log was cleaned up since
-        unchanged_since = newest = dataset.open().version()
+        newest = dataset.open().version()
         merged = NO_ROWS if plan.mode == "merge" else {}
         commit = DeltaCommit(
             version=newest, written_rows=0, added={}, removed={}, merged_rows=merged
         )
-    elif not (commit.added or commit.removed):
-        unchanged_since = commit.version - 1
     snapshot = dataset.snapshot(commit.version)
     replaced = ""
     if commit.removed:
         before = snapshot.file_count - len(commit.added) + len(commit.removed)
         size = sum(commit.removed.values())
         replaced = f"replaced {len(commit.removed)} of {before} files, {size:,} bytes"
-    facts = facts_by_partition(dataset, plan, commit, counts)
+    facts = facts_by_partition(dataset, plan, commit, snapshot.files, counts)
     return Written(
         uri=dataset.uri,
         version=snapshot.version,
@@ -360,6 +372,6 @@ def _written(
         by_partition=facts.by_key,
         are_bytes_shares=facts.are_bytes_shares,
         metrics=commit.merged_rows,
-        unchanged_since=unchanged_since,
+        digests={key: (digest,) for key, digest in held_digests(plan, snapshot).items()},
         statistics=snapshot.statistics,
     )

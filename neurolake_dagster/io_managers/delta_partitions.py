@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 from neurolake_dagster.errors import PartitionError
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan
 from neurolake_dagster.io_managers.report import Written
+from neurolake_dagster.io_managers.row_digest import files_digest
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import DeltaCommit
 from neurolake_dagster.tables.delta_partitions import recorded_partitions
+from neurolake_dagster.tables.delta_snapshot import DeltaSnapshot
 from neurolake_dagster.tables.formats import file_format
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
@@ -99,20 +101,30 @@ def record_written(dataset: DeltaDataset, plan: WritePlan, written: Written) -> 
 
 
 def facts_by_partition(
-    dataset: DeltaDataset, plan: WritePlan, commit: DeltaCommit, counts: Mapping[str, int] | None
+    dataset: DeltaDataset,
+    plan: WritePlan,
+    commit: DeltaCommit,
+    files: pa.Table,
+    counts: Mapping[str, int] | None,
 ) -> PartitionFacts:
     """Rows and bytes that a commit brought to each of several partitions.
 
     Files of a table that is partitioned on disk by other columns may hold rows of several, and
     kept rows beside: each gets its rows' share of their bytes. Rows that nobody counted are read
     back, of no other columns than the partitions'.
+
+    Parameters
+    ----------
+    files
+        Those of the commit's version, by `DeltaSnapshot`.
+    counts
+        Rows by partition, where they were seen on their way.
     """
     if plan.scope is None or len(plan.scope.keys) == 1:
         return PartitionFacts({}, are_bytes_shares=False)
-    actions = pa.table(dataset.open(commit.version).get_add_actions(flatten=True))
     added = {unquote(path) for path in commit.added}
-    is_added = [unquote(str(path)) in added for path in actions["path"]]
-    mine = actions.filter(pa.array(is_added, pa.bool_()))
+    is_added = [unquote(str(path)) in added for path in files["path"]]
+    mine = files.filter(pa.array(is_added, pa.bool_()))
     numbers = _keys_of_files(mine, plan.scope)
     if numbers is None:
         rows = counts or _count_rows(dataset, mine, plan.scope)
@@ -127,6 +139,31 @@ def facts_by_partition(
     names = [key.name for key in plan.scope.keys]
     facts = {name: (counts[name], int(size[i])) for i, name in enumerate(names)}
     return PartitionFacts(facts, are_bytes_shares=False)
+
+
+def held_digests(plan: WritePlan, snapshot: DeltaSnapshot) -> dict[str, str]:
+    """What stands for the rows that each partition asked for holds: files are never written again.
+
+    Where files may hold several partitions, all of them stand for each.
+    """
+    names = [unquote(path) for path in snapshot.files["path"].to_pylist()]
+    # The version where paths do not tell of all that a commit changed.
+    names += [f"version {snapshot.version}"] if snapshot.hides_rows else []
+    if plan.asked is None:
+        return {"": files_digest(snapshot.schema, names)}
+    numbers = _keys_of_files(snapshot.files, plan.asked)
+    if numbers is None:
+        whole = files_digest(snapshot.schema, names)
+        return {key.name: whole for key in plan.asked.keys}
+    found: list[list[str]] = [[] for _ in plan.asked.keys]
+    for name, number in zip(names, numbers, strict=False):
+        if number >= 0:
+            found[number].append(name)
+    common = names[len(numbers) :]
+    return {
+        key.name: files_digest(snapshot.schema, [*one, *common])
+        for key, one in zip(plan.asked.keys, found, strict=True)
+    }
 
 
 def _share(files: pa.Table, row_count: int) -> int | None:

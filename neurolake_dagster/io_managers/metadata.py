@@ -1,10 +1,11 @@
 """Arrow facts as Dagster metadata: the only place where the one becomes the other.
 
 Owns the keys on every materialization. Dagster's own keys are used where they exist; beside
-them stand ``bytes``, ``seconds``, ``files``, ``version``, ``preview``, ``statistics``,
-``column_lineage``. Where files hold rows of several partitions (Delta tables that are partitioned
-on disk by other columns), ``bytes`` of a partition is its rows' share of them, and ``bytes_told``
-says so; ``preview_told`` and ``statistics_told`` say which rows those are of, where not its own.
+them stand ``bytes``, ``seconds``, ``files``, ``version``, ``content_digest``, ``preview``,
+``statistics``, ``column_lineage``. Where files hold rows of several partitions (Delta tables that
+are partitioned on disk by other columns), ``bytes`` of a partition is its rows' share of them, and
+``bytes_told`` says so; ``preview_told`` and ``statistics_told`` say which rows those are of, where
+not its own.
 Takes plain values, never a context, so that assets without an IO manager use it too.
 """
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 from neurolake_dagster.spark import SparkWork
 from neurolake_dagster.tables.statistics import ColumnStatistics
 
+CONTENT_DIGEST = "content_digest"
 PREVIEW_ROWS = 5
 PREVIEW_TEXT = 80
 SHOWN_PARTITIONS = 20
@@ -75,14 +77,15 @@ def table_metadata(
         "dagster/uri": dg.MetadataValue.text(uri),
         "dagster/column_schema": dg.MetadataValue.table_schema(columns),
     }
-    numbers = {
-        "dagster/row_count": row_count,
-        "dagster/partition_row_count": partition_row_count,
-        "bytes": bytes,
-        "files": files,
-        "version": version,
-    }
-    found |= {k: dg.MetadataValue.int(int(v)) for k, v in numbers.items() if v is not None}
+    found |= _numbers(
+        {
+            "dagster/row_count": row_count,
+            "dagster/partition_row_count": partition_row_count,
+            "bytes": bytes,
+            "files": files,
+            "version": version,
+        }
+    )
     if seconds is not None:
         found["seconds"] = dg.MetadataValue.float(round(seconds, 3))
     if table_name is not None:
@@ -98,6 +101,11 @@ def table_metadata(
             f"pii_columns {unknown}: no such columns, so no values are shown"
         )
     return found
+
+
+def digest_metadata(digests: Sequence[str]) -> Metadata:
+    """What stands for the rows that a table or partition holds: equal where one of them is."""
+    return {CONTENT_DIGEST: dg.MetadataValue.text(" ".join(digests))}
 
 
 def compression_ratio(source_bytes: int, target_bytes: int) -> float:
@@ -178,6 +186,10 @@ def spark_metadata(work: SparkWork) -> Metadata:
         found["spark/not_told"] = dg.MetadataValue.text(work.missing)
     counts = {f"spark/{name}": dg.MetadataValue.int(count) for name, count in work.counts.items()}
     return found | counts
+
+
+def _numbers(values: Mapping[str, int | None]) -> Metadata:
+    return {key: dg.MetadataValue.int(int(n)) for key, n in values.items() if n is not None}
 
 
 def _preview(rows: pa.Table, hidden: set[str]) -> dg.MetadataValue[Any]:

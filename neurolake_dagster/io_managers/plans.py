@@ -63,7 +63,9 @@ class WritePlan:
     path
         The asset's folder below the storage's root.
     scope
-        The partitions it replaces; None for an asset without partitions.
+        The partitions it writes; None for an asset without partitions.
+    asked
+        All partitions of the run: those beside keep what they hold.
     windows
         What the keys of its dimensions of time mean, by `windows_of`.
     transaction
@@ -82,6 +84,7 @@ class WritePlan:
     where: str
     path: str
     scope: Scope | None
+    asked: Scope | None
     windows: str = ""
     mode: Mode
     transaction: str | None
@@ -194,6 +197,7 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
         where=where,
         path=path,
         scope=scope,
+        asked=scope,
         windows=windows,
         mode=mode,
         transaction=transaction if mode in ("append", "merge") else None,

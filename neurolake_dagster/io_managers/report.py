@@ -1,7 +1,7 @@
 """What a write did, and how Dagster is told.
 
-Owns the metadata of a materialization and of each partition of a single run, and the data
-version. All of it comes from commits and footers.
+Owns the metadata of a materialization and of each partition of a single run. All of it comes
+from commits and footers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from neurolake_dagster.io_managers.data_version import settle_data_version
 from neurolake_dagster.io_managers.metadata import (
+    digest_metadata,
     partitions_metadata,
     spark_metadata,
     table_metadata,
@@ -26,8 +28,6 @@ from neurolake_dagster.tables.statistics import ColumnStatistics
 # Metadata that differs between the partitions of a single run: rows and bytes of each.
 PER_PARTITION = ("dagster/partition_row_count", "bytes")
 WHOLE_TABLE = "of the whole table, all partitions"
-# Of a materialization, as Dagster writes it.
-DATA_VERSION_TAG = "dagster/data_version"
 SHARED_BYTES = "by rows: files of this run hold rows of several partitions"
 
 
@@ -41,10 +41,11 @@ class Written:
         Of the whole table; None where the format does not tell.
     written_rows, bytes, files
         Of this write.
-    data_version
-        The same for the same rows; None where that is not known.
-    unchanged_since
-        The table's version that the write left as it was; None where it changed rows.
+    digests
+        Of each partition asked for, by key, and under "" of an asset without any: what stands for
+        the rows that it holds now, the best first.
+    rows_digest
+        Of all rows of the write, where that is known and not by partition.
     statistics
         Of the whole table's columns, from the log.
     by_partition
@@ -70,11 +71,16 @@ class Written:
     preview: pa.Table | None = None
     replaced: str = ""
     metrics: Mapping[str, int] = field(default_factory=dict)
-    data_version: str | None = None
-    unchanged_since: int | None = None
+    digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rows_digest: str | None = None
     spark: SparkWork | None = None
     is_by_spark: bool = False
     statistics: Sequence[ColumnStatistics] = ()
+
+    def of_rows(self, digests: Mapping[str, str]) -> "Written":
+        """The same, partitions replaced by rows with these digests, which tell them best."""
+        known = {key: (digest, *self.digests[key]) for key, digest in digests.items()}
+        return replace(self, digests={**self.digests, **known})
 
     def beside(self, asked: Scope, kept: Scope) -> "Written":
         """The same, of all the partitions asked for: those that the mode did not keep got none."""
@@ -89,6 +95,8 @@ def describe_output(
 ) -> None:
     """Tell Dagster what a write did, but for what the run itself tells under the same names."""
     found = _described(plan, written, seconds)
+    if len(written.digests) == 1:
+        found |= digest_metadata(next(iter(written.digests.values())))
     if len(written.by_partition) > 1:
         found |= partitions_metadata(
             [
@@ -106,39 +114,7 @@ def describe_output(
             found["preview_told"] = dg.MetadataValue.text(of_run)
     told = context.output_metadata
     context.add_output_metadata({key: value for key, value in found.items() if key not in told})
-    _set_data_version(context, written)
-
-
-def _set_data_version(context: dg.OutputContext, written: Written) -> None:
-    """Give the output its data version: the asset's own, the rows', or what it was before."""
-    if not context.has_asset_key or context.step_context.has_data_version(context.asset_key):
-        return
-    version = written.data_version
-    if version is None and written.unchanged_since is not None:
-        version = _told_data_version(context, written.unchanged_since)
-    if version is not None:
-        context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
-
-
-def _told_data_version(context: dg.OutputContext, version: int) -> str | None:
-    """The data version of a version of the table; None where Dagster was not told of just that.
-
-    A run that died after its commit told nothing: what it changed must not pass for known. Dagster
-    has one data version for all partitions of a run, so theirs must be the same.
-    """
-    keys = context.asset_partition_keys if context.has_asset_partitions else [None]
-    found = set()
-    for key in keys:
-        asked = dg.AssetRecordsFilter(
-            asset_key=context.asset_key, asset_partitions=None if key is None else [key]
-        )
-        records = context.step_context.instance.fetch_materializations(asked, limit=1).records
-        last = records[0].asset_materialization if records else None
-        told = None if last is None else last.metadata.get("version")
-        if last is None or told is None or told.value != version:
-            return None
-        found.add((last.tags or {}).get(DATA_VERSION_TAG))
-    return found.pop() if len(found) == 1 else None
+    settle_data_version(context, written.digests, written.rows_digest)
 
 
 def _described(plan: WritePlan, written: Written, seconds: float) -> dict[str, Any]:
@@ -202,6 +178,6 @@ def _describe_partitions(context: dg.OutputContext, written: Written) -> None:
         return
     for key, (count, size) in written.by_partition.items():
         told = zip(PER_PARTITION, (count, size), strict=True)
-        context.step_context.add_asset_metadata(
-            {name: value for name, value in told if value is not None}, context.asset_key, key
-        )
+        found: dict[str, Any] = {name: value for name, value in told if value is not None}
+        found |= digest_metadata(written.digests[key])
+        context.step_context.add_asset_metadata(found, context.asset_key, key)

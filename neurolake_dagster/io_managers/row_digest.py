@@ -1,7 +1,7 @@
-"""The digest of Arrow rows on their way: the data version of a Delta table that they replace."""
+"""What stands for rows: of Arrow rows on their way, and of files that are never written again."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +11,19 @@ from neurolake_dagster.ncf.arrow import is_text, plain_of, plain_schema
 from neurolake_dagster.tables.schemas import cast_column, plain_schema as without_views
 
 # A multiple of 8, so that bits of validity begin with a byte.
-WINDOW_ROWS = 1 << 16
+WINDOW_ROWS = 1 << 13
+
+
+def files_digest(schema: pa.Schema, files: Iterable[str]) -> str:
+    """The digest of what some files hold, read with a schema, in whatever order.
+
+    Parameters
+    ----------
+    files
+        Of each what stands for its bytes.
+    """
+    columns = [f"{field.name}\0{field.type}\0{field.nullable}" for field in schema]
+    return xxhash.xxh3_128_hexdigest("\n".join([*columns, "", *sorted(files)]).encode())
 
 
 class RowDigest:
@@ -30,6 +42,7 @@ class RowDigest:
         self._stream = pa.ipc.new_stream(pa.PythonFile(_Sink(self._hash), "w"), self._schema)
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
+        self.held_bytes = 0
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Take more rows."""
@@ -37,6 +50,7 @@ class RowDigest:
             head = batch.slice(0, WINDOW_ROWS - self._held_rows)
             self._held.append(head)
             self._held_rows += head.num_rows
+            self.held_bytes += head.nbytes
             batch = batch.slice(head.num_rows)
             if self._held_rows == WINDOW_ROWS:
                 self._take_held()
@@ -56,7 +70,7 @@ class RowDigest:
         valid = [column.is_valid() for column in columns]
         filled = [_without_nulls(column) for column in columns]
         self._stream.write_batch(pa.RecordBatch.from_arrays([*filled, *valid], schema=self._schema))
-        self._held, self._held_rows = [], 0
+        self._held, self._held_rows, self.held_bytes = [], 0, 0
 
 
 def _in_one(pieces: Sequence[pa.Array]) -> pa.Array:

@@ -17,6 +17,7 @@ from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
+from neurolake_dagster.io_managers.row_digest import files_digest
 from neurolake_dagster.io_managers.spark_rows import (
     as_schema,
     collected,
@@ -232,17 +233,24 @@ class TableIOManager(LakehouseIOManager):
             by_partition=by_partition,
             replaced=_replaced(plan, before, commit),
             statistics=column_statistics(after),
-            data_version=commit.content_digest() if plan.mode == "overwrite" else None,
-            unchanged_since=_unchanged_since(before, commit),
+            digests=_digests(plan, after),
         )
 
 
-def _unchanged_since(before: Snapshot | None, commit: Commit) -> int | None:
-    """The version that a write left as it was; None where it changed rows."""
-    if before is not None and commit.version <= before.version:
-        return before.version
-    has_files = commit.files_added or commit.files_removed
-    return None if has_files else commit.version - 1
+def _digests(plan: WritePlan, held: Snapshot) -> dict[str, tuple[str, ...]]:
+    """Of each partition asked for: the schema, and the bytes of its files in whatever order."""
+    if plan.asked is None:
+        return {"": (files_digest(held.schema, map(_content, held.files)),)}
+    files: dict[Partition, list[str]] = {key.place: [] for key in plan.asked.keys}
+    for file in held.files:
+        if file.partition in files:
+            files[file.partition].append(_content(file))
+    return {key.name: (files_digest(held.schema, files[key.place]),) for key in plan.asked.keys}
+
+
+def _content(file: DataFile) -> str:
+    """What stands for a file's rows: where its bytes were not seen, its name, which comes once."""
+    return file.digest or file.path
 
 
 def _both(where: Any, also: Any) -> Any:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, get_args
 
-import xxhash
-
 from neurolake_dagster.errors import (
     CommitConflictError,
     NeuroLakeError,
@@ -113,16 +111,6 @@ class Commit:
             table_bytes=state.bytes,
             metrics=entry.metrics,
         )
-
-    def content_digest(self) -> str | None:
-        """A digest of the rows written: the same rows in the same order give the same.
-
-        None if a file was written by somebody else, whose bytes were not seen.
-        """
-        digests = [file.digest for file in self.files_added]
-        if None in digests:
-            return None
-        return xxhash.xxh3_128_hexdigest("".join(sorted(map(str, digests))).encode())
 
     def with_metrics(self, metrics: Mapping[str, int]) -> "Commit":
         """The same with other metrics."""

@@ -1,7 +1,7 @@
 """What a version of a Delta table holds, by its log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -14,6 +14,14 @@ class DeltaSnapshot:
     """What one version of a Delta table holds, from its log alone.
 
     `row_count` is None where a file of the table was written without statistics.
+
+    Parameters
+    ----------
+    files
+        Its add actions, flat: columns ``path``, ``size_bytes``, ``num_records`` and
+        ``partition.<name>``.
+    hides_rows
+        Whether deletion vectors may hide rows of files, which their paths do not tell.
     """
 
     version: int
@@ -24,6 +32,8 @@ class DeltaSnapshot:
     partition_columns: tuple[str, ...]
     statistics: tuple[ColumnStatistics, ...]
     properties: Mapping[str, str]
+    files: pa.Table = field(repr=False)
+    hides_rows: bool
 
 
 def snapshot_of(table: DeltaTable) -> DeltaSnapshot:
@@ -40,4 +50,6 @@ def snapshot_of(table: DeltaTable) -> DeltaSnapshot:
         file_count=actions.num_rows,
         partition_columns=tuple(metadata.partition_columns),
         properties=dict(metadata.configuration),
+        files=actions,
+        hides_rows="deletionVectors" in (table.protocol().reader_features or ()),
     )

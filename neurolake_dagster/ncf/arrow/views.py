@@ -13,8 +13,6 @@ from neurolake_dagster.ncf.checks import NDArray
 types = pa.types
 EMPTY_BYTES = np.zeros(0, np.uint8)
 _BLOCK_ROWS = 1 << 16
-# About what offsets, type codes and validity take per row.
-_ROW_BYTES = 5
 
 
 @lru_cache(maxsize=16)
@@ -137,37 +135,57 @@ def _filled(array: Any) -> list[Any]:
 
 
 def memory_size(array: Any) -> int:
-    """Return about the bytes that the rows of an array, chunked or not, take in memory.
+    """Return the bytes that the rows of an array, chunked or not, need in memory.
 
-    Arrow's own count reads past the end of a slice of a dense union (pyarrow 26).
+    The same for the same rows: Arrow's own count has bitmaps that no row needs, and the bits
+    before a slice's first; and it reads past the end of a slice of a dense union (pyarrow 26).
     """
-    kind = array.type
-    if not holds_type(kind, _is_dense_union):
-        return int(array.nbytes)
     if isinstance(array, pa.ChunkedArray):
         return sum(map(memory_size, array.chunks))
-    children: list[Any] = []
+    kind, count = array.type, len(array)
+    validity = (count + 7) // 8 if array.null_count else 0
     if isinstance(array, pa.ExtensionArray):
-        children = [array.storage]
-    elif types.is_dictionary(kind):
-        children = [array.dictionary]
-    elif types.is_run_end_encoded(kind):
-        children = [runs_of(array)[1]]
-    elif types.is_struct(kind):
-        children = [array.field(i) for i in range(kind.num_fields)]
-    elif types.is_union(kind):
-        children, _ = union_children_of(array, union_codes_of(array))
-    elif types.is_fixed_size_list(kind):
-        children = [fixed_list_child_of(array)]
-    elif types.is_list_view(kind) or types.is_large_list_view(kind):
-        children = [view_lists_of(array)[1]]
-    else:
-        children = [list_child_of(array, list_offsets_of(array))]
-    return _ROW_BYTES * len(array) + sum(map(memory_size, children))
+        return memory_size(array.storage)
+    if types.is_dictionary(kind):
+        return memory_size(array.indices) + memory_size(array.dictionary)
+    if types.is_run_end_encoded(kind):
+        ends, values = runs_of(array)
+        return int(ends.nbytes) + memory_size(values)
+    if types.is_nested(kind):
+        return validity + _row_bytes(kind) * count + sum(map(memory_size, _children_of(array)))
+    if types.is_null(kind):
+        return 0
+    if types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind):
+        return validity + (int(kind.bit_width) * count + 7) // 8
+    bitmap = array.buffers()[0]
+    first = array.offset // 8
+    spare = 0 if bitmap is None else (array.offset + count + 7) // 8 - first
+    return int(array.nbytes) - spare + validity
 
 
-def _is_dense_union(kind: Any) -> bool:
-    return bool(types.is_union(kind) and kind.mode == "dense")
+def _row_bytes(kind: Any) -> int:
+    """What offsets, sizes and type codes of a nested type take per row."""
+    if types.is_union(kind):
+        return 5 if kind.mode == "dense" else 1
+    if types.is_list(kind) or types.is_map(kind):
+        return 4
+    if types.is_large_list(kind) or types.is_list_view(kind):
+        return 8
+    return 16 if types.is_large_list_view(kind) else 0
+
+
+def _children_of(array: Any) -> list[Any]:
+    """The arrays right below a nested one, of just its rows."""
+    kind = array.type
+    if types.is_struct(kind):
+        return [array.field(i) for i in range(kind.num_fields)]
+    if types.is_union(kind):
+        return union_children_of(array, union_codes_of(array))[0]
+    if types.is_fixed_size_list(kind):
+        return [fixed_list_child_of(array)]
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return [view_lists_of(array)[1]]
+    return [list_child_of(array, list_offsets_of(array))]
 
 
 def validity_of(array: Any) -> NDArray | None:
