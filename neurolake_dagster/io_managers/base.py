@@ -77,23 +77,22 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write an output in one commit and describe it on the materialization."""
         started = time.perf_counter()
-        asked = build_write_plan(context, self.mode)
-        plan = self._sparing(asked)
+        plan = self._sparing(build_write_plan(context, self.mode))
         if is_spark(obj):
             watch_step(obj.sparkSession)
             check_names(obj, plan.where)
-            frame = frame_of_keys(obj, asked.scope, plan.scope)
+            frame = frame_of_keys(obj, plan.asked, plan.scope)
             written = replace(self._write_frame(plan, frame), preview=self._first_rows(plan))
-        elif isinstance(obj, dict) and asked.scope is not None and plan.scope is not None:
-            values = rows_by_partition(obj, asked.scope, plan.where)
+        elif isinstance(obj, dict) and plan.asked is not None and plan.scope is not None:
+            values = rows_by_partition(obj, plan.asked, plan.where)
             rows = {key.name: values[key.name] for key in plan.scope.keys}
             written = replace(self._write_arrow(plan, rows), preview=self._first_rows(plan))
         else:
-            peek = Peek(rows_of_keys(to_arrow(obj, plan.where), asked.scope, plan.scope))
+            peek = Peek(rows_of_keys(to_arrow(obj, plan.where), plan.asked, plan.scope))
             written = replace(self._write_arrow(plan, peek.data), preview=peek.rows)
         written = replace(written, spark=work_of_step(), is_by_spark=is_spark(obj))
-        if asked.scope and plan.scope and plan.scope is not asked.scope:
-            written = written.beside(asked.scope, plan.scope)
+        if plan.asked and plan.scope and plan.scope is not plan.asked:
+            written = written.beside(plan.asked, plan.scope)
         describe_output(context, plan, written, time.perf_counter() - started)
 
     def load_input(self, context: dg.InputContext) -> Any:

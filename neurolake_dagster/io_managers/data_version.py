@@ -6,7 +6,7 @@ partitions have, where the others are new to Dagster. Where others changed it is
 what is below the unchanged ones is stale for nothing: never is a change hidden.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 import xxhash
@@ -15,6 +15,8 @@ from neurolake_dagster.io_managers.metadata import CONTENT_DIGEST
 
 # Of a materialization, as Dagster writes it.
 DATA_VERSION_TAG = "dagster/data_version"
+# Each with its table's statistics and preview.
+RECORDS_AT_ONCE = 100
 
 
 def settle_data_version(
@@ -35,35 +37,39 @@ def settle_data_version(
 
 def _held_version(context: dg.OutputContext, digests: Mapping[str, Sequence[str]]) -> str | None:
     """What Dagster was told of just these rows; None where it was not, or not of one version."""
-    told = _last_told(context)
-    held = set()
-    for key, last in told.items():
+    held: set[str | None] = set()
+    for key, last in _last_told(context):
         known = last.metadata.get(CONTENT_DIGEST)
         if known is None or not set(str(known.value).split()) & set(digests.get(key, ())):
             return None
         held.add((last.tags or {}).get(DATA_VERSION_TAG))
-    return held.pop() if len(held) == 1 else None
+        if len(held) > 1:
+            return None
+    return held.pop() if held else None
 
 
-def _last_told(context: dg.OutputContext) -> dict[str, dg.AssetMaterialization]:
-    """The last materialization by partition key, under "" of an asset without partitions."""
+def _last_told(context: dg.OutputContext) -> Iterator[tuple[str, dg.AssetMaterialization]]:
+    """The last materialization of each partition by its key, "" for an asset without any."""
     instance, asset_key = context.step_context.instance, context.asset_key
     if not context.has_asset_partitions:
-        records = instance.fetch_materializations(asset_key, limit=1).records
-        last = records[0].asset_materialization if records else None
-        return {} if last is None else {"": last}
-    numbers = instance.get_latest_storage_id_by_partition(
+        yield from _told(instance, dg.AssetRecordsFilter(asset_key=asset_key), 1)
+        return
+    found = instance.get_latest_storage_id_by_partition(
         asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(context.asset_partition_keys)
     )
-    if not numbers:
-        return {}
-    asked = dg.AssetRecordsFilter(asset_key=asset_key, storage_ids=list(numbers.values()))
-    records = instance.fetch_materializations(asked, limit=len(numbers)).records
-    return {
-        str(one.partition_key): one.asset_materialization
-        for one in records
-        if one.asset_materialization
-    }
+    numbers = list(found.values())
+    for start in range(0, len(numbers), RECORDS_AT_ONCE):
+        some = numbers[start : start + RECORDS_AT_ONCE]
+        asked = dg.AssetRecordsFilter(asset_key=asset_key, storage_ids=some)
+        yield from _told(instance, asked, len(some))
+
+
+def _told(
+    instance: dg.DagsterInstance, asked: dg.AssetRecordsFilter, limit: int
+) -> Iterator[tuple[str, dg.AssetMaterialization]]:
+    for one in instance.fetch_materializations(asked, limit=limit).records:
+        if one.asset_materialization is not None:
+            yield one.partition_key or "", one.asset_materialization
 
 
 def _new_version(digests: Mapping[str, Sequence[str]]) -> str:
