@@ -10,13 +10,16 @@ import dagster as dg
 
 from neurolake_dagster.conversion import (
     ASPECTS,
+    FORMATS,
     Aspect,
     AspectResult,
     Dataset,
+    Format,
     ParityReport,
     compare,
     profile,
 )
+from neurolake_dagster.errors import ConversionError
 from neurolake_dagster.io_managers import dataset_path
 from neurolake_dagster.resources import StorageResource
 
@@ -28,6 +31,30 @@ QUESTIONS: dict[Aspect, str] = {
     "digest": "The same values in each column, and the same values together in each row.",
 }
 
+_SHOWN = {
+    "column": "string",
+    "source nulls": "int",
+    "target nulls": "int",
+    "source digest": "string",
+    "target digest": "string",
+}
+
+
+def require_format(key: dg.AssetKey) -> Format:
+    """The format that an asset key ``[format, dataset]`` begins with.
+
+    Raises
+    ------
+    ConversionError
+        If its first part is not a format, or its only one.
+    """
+    for known in FORMATS:
+        if key.path[0] == known and len(key.path) > 1:
+            return known
+    raise ConversionError(
+        f"asset key {key.path!r}: expected [format, dataset], the format one of {FORMATS}"
+    )
+
 
 def dataset_of(key: dg.AssetKey, storage: StorageResource) -> Dataset:
     """The dataset behind an asset key ``[format, dataset]``.
@@ -38,7 +65,7 @@ def dataset_of(key: dg.AssetKey, storage: StorageResource) -> Dataset:
         If the key's first part is not a format.
     """
     return Dataset(
-        format=key.path[0],  # type: ignore[arg-type]  # Dataset refuses unknown formats
+        format=require_format(key),
         storage=storage.storage(),
         path=dataset_path(key),
     )
@@ -55,7 +82,14 @@ def build_parity_checks(
         Asset keys ``[format, dataset]``.
     prefix
         Put before the checks' names, where a target is compared with two sources.
+
+    Raises
+    ------
+    ConversionError
+        If a key's first part is not a format.
     """
+    for key in (source, target):
+        require_format(key)
     name = prefix + source.to_user_string().replace("/", "_")
 
     @dg.multi_asset_check(
@@ -120,4 +154,5 @@ def _column_table(report: ParityReport) -> dg.TableMetadataValue:
         )
         for name in source.schema.names
     ]
-    return dg.MetadataValue.table(records)
+    columns = [dg.TableColumn(name, type_) for name, type_ in _SHOWN.items()]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))

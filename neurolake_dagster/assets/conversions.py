@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from neurolake_dagster.assets.checks import dataset_of
+from neurolake_dagster.assets.checks import dataset_of, require_format
 from neurolake_dagster.assets.lineage import identity_lineage
 from neurolake_dagster.conversion import ConversionPlan, convert
 from neurolake_dagster.io_managers.metadata import lineage_metadata, table_metadata
@@ -25,7 +25,14 @@ def build_conversion(source: dg.AssetKey, target: dg.AssetKey) -> dg.AssetsDefin
     ----------
     source, target
         Asset keys ``[format, dataset]``, for example ``["parquet", "flights"]``.
+
+    Raises
+    ------
+    ConversionError
+        If a key's first part is not a format.
     """
+    for key in (source, target):
+        require_format(key)
     name, origin = target.to_user_string(), source.to_user_string()
 
     @dg.asset(
@@ -58,6 +65,8 @@ def build_conversion(source: dg.AssetKey, target: dg.AssetKey) -> dg.AssetsDefin
         metadata["source_bytes"] = dg.MetadataValue.int(result.source.bytes)
         metadata["size_ratio"] = dg.MetadataValue.float(round(result.size_ratio, 4))
         lineage = lineage_metadata(identity_lineage(result.schema.names, source))
-        return dg.MaterializeResult(metadata=metadata | lineage)
+        return dg.MaterializeResult(
+            metadata=metadata | lineage, data_version=dg.DataVersion(result.profile.digest())
+        )
 
     return conversion

@@ -15,10 +15,11 @@ from neurolake_dagster.conversion.parity import (
     compare,
     profile,
 )
-from neurolake_dagster.conversion.plan import ConversionPlan, Dataset, Format
+from neurolake_dagster.conversion.plan import FORMATS, ConversionPlan, Dataset, Format
 
 __all__ = [
     "ASPECTS",
+    "FORMATS",
     "Aspect",
     "AspectResult",
     "ConversionPlan",

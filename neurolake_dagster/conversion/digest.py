@@ -11,8 +11,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neurolake_dagster.errors import UnsupportedTypeError
-
 Hashes = npt.NDArray[np.uint64]
 
 # splitmix64's constants: increment and the two multipliers of its finalizer.
@@ -39,11 +37,6 @@ def hash_values(array: pa.Array) -> Hashes:
     Returns
     -------
     uint64, shape ``(len(array),)``. Equal values give equal hashes, in any layout.
-
-    Raises
-    ------
-    UnsupportedTypeError
-        For unions, which no conversion target can hold.
     """
     if pa.types.is_null(array.type):
         return np.full(len(array), NULL_HASH)
@@ -84,11 +77,9 @@ def _hash_present(array: pa.Array) -> Hashes:
         return _hash_lists(array)
     if _is_bytes(kind):
         return _hash_bytes(array)
-    if pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_interval(kind):
-        return _hash_words(array)
-    raise UnsupportedTypeError(
-        f"digest: Arrow type {kind} cannot be compared; expected any type but union"
-    )
+    if pa.types.is_union(kind):
+        return _hash_unions(array)
+    return _hash_words(array)
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -163,6 +154,23 @@ def _flattened(array: pa.Array) -> pa.Array:
         return entries.slice(first, last - first)
     lists = pa.ListArray.from_arrays(array.offsets, entries)
     return lists.filter(array.is_valid()).flatten()
+
+
+def _hash_unions(array: pa.UnionArray) -> Hashes:
+    """Values of a union by their child's hash and its code; each row is of one child.
+
+    pyarrow's own `type_codes` and `offsets` are those of the array that a slice is of.
+    """
+    mine = slice(array.offset, array.offset + len(array))
+    codes = np.frombuffer(array.buffers()[1], np.int8)[mine]
+    places = np.arange(len(array), dtype=np.int32)
+    if array.type.mode == "dense":
+        places = np.frombuffer(array.buffers()[2], np.int32)[mine]
+    hashes = np.empty(len(array), np.uint64)
+    for number, code in enumerate(array.type.type_codes):
+        rows = codes == code
+        hashes[rows] = mix(hash_values(array.field(number))[places[rows]] ^ np.uint64(code))
+    return hashes
 
 
 def fold(parts: list[Hashes], row_count: int) -> Hashes:

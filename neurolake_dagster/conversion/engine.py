@@ -10,19 +10,32 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from neurolake_dagster.conversion.parity import Profiler, TableProfile
 from neurolake_dagster.conversion.plan import ConversionPlan, Written
 from neurolake_dagster.errors import ConversionError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConversionResult:
-    """What a conversion did. Sizes are of the committed files, in bytes."""
+    """What a conversion did. Sizes are of the committed files, in bytes.
+
+    `profile` is of the rows on their way from source to target.
+    """
 
     source: Written
     target: Written
-    schema: pa.Schema
-    row_count: int
+    profile: TableProfile
     seconds: float
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The source's schema."""
+        return self.profile.schema
+
+    @property
+    def row_count(self) -> int:
+        """How many rows were converted."""
+        return self.profile.row_count
 
     @property
     def size_ratio(self) -> float:
@@ -50,33 +63,24 @@ def convert(plan: ConversionPlan, properties: dict[str, str] | None = None) -> C
     source = plan.source.written()
     reader = plan.source.scan(source.version)
     plan.check(reader.schema)
-    counter = _Counter(reader)
-    target = plan.target.write(counter.reader(), properties)
-    if target.row_count is not None and target.row_count != counter.row_count:
+    profiler = Profiler(reader.schema)
+    passing = pa.RecordBatchReader.from_batches(reader.schema, _profiled(reader, profiler))
+    target = plan.target.write(passing, properties)
+    profile = profiler.result()
+    if target.row_count is not None and target.row_count != profile.row_count:
         raise ConversionError(
-            f"{plan.target.uri}: {counter.row_count} rows were written, "
+            f"{plan.target.uri}: {profile.row_count} rows were written, "
             f"version {target.version} holds {target.row_count}"
         )
     return ConversionResult(
         source=source,
         target=target,
-        schema=reader.schema,
-        row_count=counter.row_count,
+        profile=profile,
         seconds=time.perf_counter() - started,
     )
 
 
-class _Counter:
-    """Counts the rows that pass through a reader."""
-
-    def __init__(self, reader: pa.RecordBatchReader) -> None:
-        self.row_count = 0
-        self._reader = reader
-
-    def reader(self) -> pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(self._reader.schema, self._batches())
-
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._reader:
-            self.row_count += batch.num_rows
-            yield batch
+def _profiled(reader: pa.RecordBatchReader, profiler: Profiler) -> Iterator[pa.RecordBatch]:
+    for batch in reader:
+        profiler.update(batch)
+        yield batch

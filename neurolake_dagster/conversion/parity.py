@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from neurolake_dagster.conversion.digest import Hashes, count_nulls, fold, hash_values
 from neurolake_dagster.errors import ParityError
@@ -31,6 +32,12 @@ class TableProfile:
     null_counts: dict[str, int]
     digests: dict[str, int]
     row_digest: int
+
+    def digest(self) -> str:
+        """What stands for the rows and their columns' names and types, in hexadecimal."""
+        columns = [f"{field.name}\0{field.type}\0{field.nullable}" for field in self.schema]
+        told = [*columns, str(self.row_count), str(self.row_digest)]
+        return xxhash.xxh3_128_hexdigest("\n".join(told).encode())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,30 +77,45 @@ class ParityReport:
 
 def profile(reader: pa.RecordBatchReader) -> TableProfile:
     """Read a stream of rows to its end and profile it; memory is one batch's."""
-    schema = reader.schema
-    names = schema.names
-    null_counts = dict.fromkeys(names, 0)
-    digests = dict.fromkeys(names, np.uint64(0))
-    row_digest, row_count = np.uint64(0), 0
+    profiler = Profiler(reader.schema)
     for batch in reader:
-        hashes = {name: hash_values(batch.column(name)) for name in names}
-        for name in names:
-            null_counts[name] += count_nulls(batch.column(name))
-            digests[name] = _sum(digests[name], hashes[name])
-        rows = fold([hashes[name] for name in sorted(names)], batch.num_rows)
-        row_digest = _sum(row_digest, rows)
-        row_count += batch.num_rows
-    return TableProfile(
-        schema=schema,
-        row_count=row_count,
-        null_counts=null_counts,
-        digests={name: int(value) for name, value in digests.items()},
-        row_digest=int(row_digest),
-    )
+        profiler.update(batch)
+    return profiler.result()
 
 
-def _sum(total: np.uint64, hashes: Hashes) -> np.uint64:
-    return np.uint64((int(total) + int(hashes.sum(dtype=np.uint64))) % 2**64)
+class Profiler:
+    """Profiles rows on their way."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.row_count = 0
+        self._schema = schema
+        self._null_counts = dict.fromkeys(schema.names, 0)
+        self._digests = dict.fromkeys(schema.names, 0)
+        self._row_digest = 0
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Take more rows."""
+        hashes = {name: hash_values(batch.column(name)) for name in self._schema.names}
+        for name, values in hashes.items():
+            self._null_counts[name] += count_nulls(batch.column(name))
+            self._digests[name] = _sum(self._digests[name], values)
+        rows = fold([hashes[name] for name in sorted(hashes)], batch.num_rows)
+        self._row_digest = _sum(self._row_digest, rows)
+        self.row_count += batch.num_rows
+
+    def result(self) -> TableProfile:
+        """The profile of all rows that were taken."""
+        return TableProfile(
+            schema=self._schema,
+            row_count=self.row_count,
+            null_counts=dict(self._null_counts),
+            digests=dict(self._digests),
+            row_digest=self._row_digest,
+        )
+
+
+def _sum(total: int, hashes: Hashes) -> int:
+    return (total + int(hashes.sum(dtype=np.uint64))) % 2**64
 
 
 def compare(

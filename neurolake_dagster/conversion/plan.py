@@ -21,6 +21,7 @@ from neurolake_dagster.tables.integrity import changed_files
 
 Format = Literal["parquet", "ncf", "delta"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+PROBE = "probe"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class Dataset:
     def write(
         self, data: pa.RecordBatchReader, properties: dict[str, str] | None = None
     ) -> Written:
-        """Replace the dataset by `data` in one commit; a failure leaves it as it was.
+        """Replace the dataset and its schema in one commit; a failure leaves it as it was.
 
         Parameters
         ----------
@@ -84,9 +85,11 @@ class Dataset:
             Kept with the commit.
         """
         table = self._table()
-        commit = table.write(data, properties=properties)
-        if commit is None:
+        if isinstance(table, DeltaDataset):
+            columns = table.open().metadata().partition_columns if table.exists() else []
+            table.write(data, partition_by=columns, schema_mode="overwrite", properties=properties)
             return self.written()
+        commit = table.write(data, properties=properties)
         return Written(
             version=commit.version, row_count=commit.table_row_count, bytes=commit.table_bytes
         )
@@ -159,13 +162,13 @@ def _held_type(field: pa.Field, target: Format) -> pa.DataType | str:
             pq.write_table(pa.Table.from_batches([], schema), sink)
             return pq.read_schema(sink).field(0).type
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid, OSError, TableError) as exc:
-        return str(exc).splitlines()[0]
+        return str(exc).splitlines()[0].rpartition(f"/{PROBE}: ")[2]
     return field.type
 
 
 def _written_to_delta(schema: pa.Schema) -> pa.Schema:
     """The schema of an empty Delta table that was written with this one."""
     with tempfile.TemporaryDirectory() as folder:
-        probe = DeltaDataset(Storage(folder), "probe")
+        probe = DeltaDataset(Storage(folder), PROBE)
         probe.write(pa.Table.from_batches([], schema))
         return probe.snapshot().schema

@@ -69,6 +69,8 @@ def translated(uri: str) -> Iterator[None]:
 
 def check_types(schema: pa.Schema, uri: str) -> None:
     """Refuse types that Delta lacks: deltalake raises a bare `Exception` for them."""
+    if not schema.names:
+        raise TableError(f"{uri}: Delta has no tables without columns; give the rows one")
     names = sorted(schema.names, key=str.lower)
     alike = [pair for pair in pairwise(names) if pair[0].lower() == pair[1].lower()]
     if alike:
@@ -89,6 +91,8 @@ def _is_lacking(type_: pa.DataType) -> bool:
     if isinstance(type_, pa.BaseExtensionType):
         # The values come back in a storage that the type does not take.
         return _is_lacking(type_.storage_type) or not _is_kept(type_.storage_type)
+    if pa.types.is_struct(type_) and type_.num_fields == 0:
+        return True
     if pa.types.is_nested(type_) and not pa.types.is_union(type_):
         return any(_is_lacking(type_.field(index).type) for index in range(type_.num_fields))
     if pa.types.is_decimal(type_):

@@ -180,6 +180,11 @@ class _ParquetWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         columns = [_without_null_values(column) for column in batch.columns]
+        if batch.num_rows and not columns:
+            raise TableError(
+                f"{batch.num_rows} rows without columns: Parquet does not keep how many there are; "
+                "give them a column"
+            )
         batch = pa.RecordBatch.from_arrays(columns, schema=batch.schema) if columns else batch
         while batch.num_rows:
             head = batch.slice(0, PIECE_ROWS - self._piece_rows)

@@ -10,9 +10,10 @@ import pytest
 
 from neurolake_dagster.conversion import ConversionPlan, Dataset, Format, compare, convert, profile
 from neurolake_dagster.conversion.plan import Written
-from neurolake_dagster.errors import ConversionError, TableNotFoundError
+from neurolake_dagster.errors import ConversionError, TableError, TableNotFoundError
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables import Table
+from neurolake_dagster.tables.delta import DeltaDataset
 
 ROWS = pa.table(
     {
@@ -52,11 +53,22 @@ def test_a_conversion_changes_nothing(tmp_path: Path, source: Format, target: Fo
     assert report.is_equal, report.results
 
 
-def test_a_conversion_replaces_the_former_rows(tmp_path: Path) -> None:
-    target = written(tmp_path, "ncf", "t")
-    source = written(tmp_path, "parquet", "s", ROWS.slice(0, 7))
-    convert(ConversionPlan(source=source, target=target))
-    assert target.scan().read_all().num_rows == 7
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_conversion_replaces_the_former_rows_and_columns(tmp_path: Path, kind: Format) -> None:
+    """Delta refused other columns and advised to overwrite the whole table, as was done."""
+    target = written(tmp_path, kind, "t")
+    others = pa.table({"id": ["a", "b"], "new": [1.5, None]})
+    convert(ConversionPlan(source=written(tmp_path, "ncf", "s", others), target=target))
+    assert target.scan().read_all().equals(others)
+
+
+def test_a_conversion_keeps_how_a_delta_table_is_partitioned(tmp_path: Path) -> None:
+    target = dataset(tmp_path, "delta", "t")
+    table = DeltaDataset(target.storage, target.path)
+    table.write(ROWS.select(["id", "carrier"]), partition_by=["carrier"])
+    convert(ConversionPlan(source=written(tmp_path, "ncf", "s"), target=target))
+    assert table.open().metadata().partition_columns == ["carrier"]
+    assert compare(profile(ROWS.to_reader()), profile(target.scan())).results[3].is_equal
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -102,6 +114,28 @@ def test_a_missing_source_is_told(tmp_path: Path) -> None:
     )
     with pytest.raises(TableNotFoundError, match="nowhere"):
         convert(plan)
+
+
+def test_a_type_that_delta_lacks_is_told_by_its_column_alone(tmp_path: Path) -> None:
+    """The place of a probe, a folder long gone, was named with it."""
+    rows = pa.table({"x": pa.array([1], pa.duration("us")), "y": pa.array([{}], pa.struct([]))})
+    plan = ConversionPlan(
+        source=written(tmp_path, "ncf", "s", rows), target=dataset(tmp_path, "delta", "t")
+    )
+    with pytest.raises(
+        ConversionError, match=r"is not held: Delta has no such types.*'y': struct<>"
+    ):
+        convert(plan)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "delta"])
+def test_rows_without_columns_leave_the_former_rows(tmp_path: Path, kind: Format) -> None:
+    """Parquet's commit was made, of no rows; then the conversion failed."""
+    source = written(tmp_path, "ncf", "s", ROWS.select([]))
+    target = written(tmp_path, kind, "t")
+    with pytest.raises(TableError, match="without columns"):
+        convert(ConversionPlan(source=source, target=target))
+    assert target.scan().read_all().num_rows == 10_000
 
 
 def test_a_scale_that_the_target_lacks_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 
+from neurolake_dagster.conversion.digest import hash_values
 from neurolake_dagster.conversion.parity import ParityReport, compare, profile
 from neurolake_dagster.errors import ParityError
 
@@ -116,3 +117,15 @@ def test_nulls_that_the_layout_hides_are_nulls(hidden: pa.Array) -> None:
     plain = pa.table({"x": ["a", None, None]})
     report = compare(profile(pa.table({"x": hidden}).to_reader()), profile(plain.to_reader()))
     assert report.is_equal, report.results
+
+
+def test_unions_are_compared_by_value_and_child() -> None:
+    codes = pa.array([0, 1, 0, 1], pa.int8())
+    numbers, texts = pa.array([1, 0, None, 0]), pa.array(["", "b", "", "d"])
+    sparse = pa.UnionArray.from_sparse(codes, [numbers, texts])
+    places = pa.array([1, 0, 0, 1], pa.int32())
+    dense = pa.UnionArray.from_dense(codes, places, [pa.array([None, 1]), pa.array(["b", "d"])])
+    for rows in (slice(0, 4), slice(1, 4)):
+        assert hash_values(sparse[rows]).tolist() == hash_values(dense[rows]).tolist()
+    swapped = pa.UnionArray.from_sparse(pa.array([1, 0, 1, 0], pa.int8()), [texts, numbers])
+    assert failed(pa.table({"u": sparse}), pa.table({"u": swapped})) == ["schema", "digest"]

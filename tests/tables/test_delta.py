@@ -147,7 +147,7 @@ def test_no_keys_at_all_is_told_soon(s3_server: S3Server, act: Callable[[Storage
 
 @pytest.mark.parametrize(
     "type_",
-    [pa.duration("s"), pa.time64("us"), pa.float16(), pa.month_day_nano_interval()],
+    [pa.duration("s"), pa.time64("us"), pa.float16(), pa.month_day_nano_interval(), pa.struct([])],
     ids=str,
 )
 def test_a_type_that_delta_lacks_is_told(tmp_path: Path, type_: pa.DataType) -> None:
