@@ -52,7 +52,11 @@ from neurolake_dagster.resources import (
     watch_step,
     work_of_step,
 )
-from neurolake_dagster.resources.fields import refuse_unknown, require_storage
+from neurolake_dagster.resources.fields import (
+    refuse_unknown,
+    require_resource,
+    require_storage,
+)
 from neurolake_dagster.storage import Storage
 
 
@@ -60,8 +64,9 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     """Assets as tables of one format below a storage's root."""
 
     storage: dg.ResourceDependency[StorageResource]
-    spark: SparkResource | None = Field(
-        default=None, description="For assets that take or return Spark DataFrames."
+    spark: dg.ResourceDependency[SparkResource | None] = Field(
+        default=None,  # type: ignore[arg-type]  # Dagster types no default
+        description="For assets that take or return Spark DataFrames.",
     )
     mode: str = Field(
         default="overwrite",
@@ -71,6 +76,7 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     def __init__(self, **data: Any) -> None:
         refuse_unknown(type(self), data)
         require_storage(type(self), data.get("storage"))
+        require_resource(type(self), SparkResource, spark=data.get("spark"))
         super().__init__(**data)
         check_mode(self.mode, type(self).__name__)
 

@@ -17,7 +17,11 @@ from neurolake_dagster.io_managers.ncf import NCFIOManager
 from neurolake_dagster.io_managers.parquet import ParquetIOManager
 from neurolake_dagster.io_managers.plans import check_mode
 from neurolake_dagster.resources import SparkResource, StorageResource
-from neurolake_dagster.resources.fields import refuse_unknown, require_storage
+from neurolake_dagster.resources.fields import (
+    refuse_unknown,
+    require_resource,
+    require_storage,
+)
 
 MANAGERS: dict[str, type[LakehouseIOManager]] = {
     "ncf": NCFIOManager,
@@ -34,8 +38,9 @@ class LakeIOManager(dg.ConfigurableIOManager):
     """
 
     storage: dg.ResourceDependency[StorageResource]
-    spark: SparkResource | None = Field(
-        default=None, description="For assets that take or return Spark DataFrames."
+    spark: dg.ResourceDependency[SparkResource | None] = Field(
+        default=None,  # type: ignore[arg-type]  # Dagster types no default
+        description="For assets that take or return Spark DataFrames.",
     )
     format: str = Field(
         default="ncf", description=f"Of assets that name none: one of {tuple(MANAGERS)}."
@@ -45,6 +50,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
     def __init__(self, **data: Any) -> None:
         refuse_unknown(type(self), data)
         require_storage(type(self), data.get("storage"))
+        require_resource(type(self), SparkResource, spark=data.get("spark"))
         super().__init__(**data)
         check_mode(self.mode, type(self).__name__)
         if not isinstance(self.format, dg.EnvVar) and self.format not in MANAGERS:

@@ -6,7 +6,9 @@ Dagster leaves out what it does not know: with a misspelt root, tables would lie
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pydantic
 
 from neurolake_dagster.errors import SettingsError
@@ -31,6 +33,27 @@ def refuse_unknown(resource: type[pydantic.BaseModel], given: Iterable[str]) -> 
             problems.append(f"no field {name!r}; did you mean {near[0]}?")
     if problems:
         raise SettingsError(f"{resource.__name__}: {'; '.join(problems)}")
+
+
+def require_resource(
+    owner: type[pydantic.BaseModel], kind: type[dg.ConfigurableResource[Any]], **given: object
+) -> None:
+    """Refuse what is no resource of a kind, also none that is configured at launch.
+
+    Dagster takes anything for what may be configured at launch.
+
+    Raises
+    ------
+    SettingsError
+    """
+    for name, value in given.items():
+        # Dagster's name for what is configured at launch is private, and making one takes a while.
+        is_one = value is None or isinstance(value, kind)
+        if not is_one and not isinstance(value, type(kind.configure_at_launch())):
+            raise SettingsError(
+                f"{owner.__name__}: {name} is a {type(value).__name__}, expected a "
+                f"{kind.__name__}; give it {name}={kind.__name__}()"
+            )
 
 
 def require_storage(manager: type[pydantic.BaseModel], storage: object) -> None:

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from neurolake_dagster.errors import SettingsError
-from neurolake_dagster.resources.fields import refuse_unknown
+from neurolake_dagster.resources.fields import refuse_unknown, require_resource
 from neurolake_dagster.resources.secrets import hide, reveal
 from neurolake_dagster.resources.steps import watch_step
 from neurolake_dagster.resources.storage import StorageResource
@@ -119,8 +119,8 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
     jars: list[str] | None = _option("jars")
     extra_configs: dict[str, str] | None = _option("extra_configs")
 
-    storage: StorageResource | None = Field(
-        default=None,
+    storage: dg.ResourceDependency[StorageResource | None] = Field(
+        default=None,  # type: ignore[arg-type]  # Dagster types no default
         description="Whose S3 settings hold where Spark's own are not set. Unset: those of the "
         "IO manager that asks, else of the environment.",
     )
@@ -132,6 +132,7 @@ class SparkResource(dg.ConfigurableResource["SparkResource"]):
 
     def __init__(self, **data: Any) -> None:
         refuse_unknown(type(self), data)
+        require_resource(type(self), StorageResource, storage=data.get("storage"))
         super().__init__(**_hidden(_with_extras(data)))
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

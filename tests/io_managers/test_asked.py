@@ -10,8 +10,8 @@ import pytest
 
 from neurolake_dagster.errors import SettingsError, TableError
 from neurolake_dagster.io_managers import LakeIOManager, NCFIOManager
-from neurolake_dagster.resources import StorageResource
-from neurolake_dagster.settings import StorageSettings
+from neurolake_dagster.resources import SparkResource, StorageResource
+from neurolake_dagster.settings import SparkSettings, StorageSettings
 from tests.io_managers.test_io_managers import failure, instance, metadata_of, run, stored
 
 __all__ = ["instance"]
@@ -178,18 +178,37 @@ def test_a_manager_without_a_storage_resource_is_refused_when_it_is_made(
         kind(storage=wrong)
 
 
-def test_a_storage_may_be_configured_at_launch(
-    instance: dg.DagsterInstance, tmp_path: Path
+@pytest.mark.parametrize("kind", [NCFIOManager, LakeIOManager])
+def test_storage_and_spark_may_be_configured_at_launch(
+    instance: dg.DagsterInstance, tmp_path: Path, kind: Any
 ) -> None:
+    """Pydantic refused a SparkResource, and one for such a storage."""
     storage = StorageResource.configure_at_launch()
+    spark = SparkResource.configure_at_launch(storage=storage)
+    told: list[tuple[str, object]] = []
+
+    class Told(kind):  # type: ignore[misc]
+        def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+            told.append((self.spark.app_name, self.spark.storage.root))
+            super().handle_output(context, obj)
+
     defs = dg.Definitions(
         assets=[dg.asset(name="made", io_manager_key="io")(lambda: ROWS)],
-        resources={"storage": storage, "io": LakeIOManager(storage=storage)},
+        resources={"storage": storage, "spark": spark, "io": Told(storage=storage, spark=spark)},
     )
-    root = {"resources": {"storage": {"config": {"root": str(tmp_path)}}}}
+    given = {"storage": {"root": str(tmp_path)}, "spark": {"app_name": "large"}}
+    config = {"resources": {name: {"config": fields} for name, fields in given.items()}}
     job = defs.resolve_implicit_global_asset_job_def()
-    assert job.execute_in_process(run_config=root, instance=instance).success
+    assert job.execute_in_process(run_config=config, instance=instance).success
     assert list((tmp_path / "made").glob("*.ncf"))
+    assert told == [("large", str(tmp_path))]
+
+
+@pytest.mark.parametrize("wrong", ["auto", SparkSettings(), {}], ids=["text", "settings", "dict"])
+@pytest.mark.parametrize("kind", [NCFIOManager, LakeIOManager])
+def test_what_is_no_spark_resource_is_refused(tmp_path: Path, kind: Any, wrong: object) -> None:
+    with pytest.raises(SettingsError, match=r"spark is a .*, expected a SparkResource; give it"):
+        kind(storage=StorageResource(root=str(tmp_path)), spark=wrong)
 
 
 def test_a_format_that_is_not_known_is_refused(tmp_path: Path) -> None:
