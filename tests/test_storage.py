@@ -21,7 +21,7 @@ from neurolake_dagster.errors import (
     StorageUnavailableError,
     TableNotFoundError,
 )
-from neurolake_dagster.storage import Storage, StorageOptions
+from neurolake_dagster.storage import Storage, StorageOptions, translated
 from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
 from tests.doctor.strange_s3 import Fault, strange_s3
@@ -399,6 +399,13 @@ def test_it_is_told_why_a_store_does_not_answer(
     options = s3_options(s3_server, endpoint=endpoint.format(place=place))
     with pytest.raises(StorageUnavailableError, match=f"the store does not answer: .*{cause}"):
         engine(Storage("s3://lake", options))
+
+
+def test_it_is_told_what_makes_a_certificate_trusted() -> None:
+    text = "Generic S3 error: HTTP error: client error: invalid peer certificate: UnknownIssuer"
+    told = pytest.raises(StorageUnavailableError, match="not trusted here; set SSL_CERT_FILE")
+    with told, translated("s3://lake"):
+        raise OSError(text)
 
 
 def test_an_aborted_multipart_upload_leaves_no_parts(s3_server: S3Server) -> None:
