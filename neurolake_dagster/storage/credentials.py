@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neurolake_dagster.errors import StorageAccessError
@@ -83,7 +82,9 @@ class ProfileCredentials:
 
 def machine_state() -> MachineState:
     """What the machine's credentials are read from: another state may have others."""
-    variables = tuple(sorted(one for one in os.environ.items() if one[0].startswith("AWS_")))
+    # By names: the values of all variables would be decoded too, for each request.
+    names = sorted(name for name in os.environ if name.startswith("AWS_"))
+    variables = tuple((name, os.environ.get(name, "")) for name in names)
     files = (os.environ.get(name, default) for name, default in PROFILES.items())
     return variables, tuple(map(_written, files))
 
@@ -121,8 +122,8 @@ def _profile(state: MachineState) -> Any | None:  # noqa: ARG001 - what the cach
 
 
 def _written(path: str) -> tuple[int, int] | None:
-    with suppress(OSError, RuntimeError):  # RuntimeError: nobody's home
-        found = Path(path).expanduser().stat()
+    with suppress(OSError):
+        found = os.stat(os.path.expanduser(path))  # noqa: PTH111, PTH116 - asked for each request
         return found.st_mtime_ns, found.st_size
     return None
 
