@@ -4,7 +4,7 @@ import io
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from neurolake_dagster.errors import (
     StorageExistsError,
     StorageNotFoundError,
     StorageUnavailableError,
+    TableNotFoundError,
 )
-from neurolake_dagster.storage import Storage, StorageOptions
-from neurolake_dagster.storage.credentials import profile_credentials
+from neurolake_dagster.storage import Storage, StorageOptions, translated
 from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
 from tests.doctor.strange_s3 import Fault, strange_s3
@@ -323,9 +323,7 @@ def test_aws_variables_of_the_environment_are_not_mixed_in(
 
 
 @pytest.fixture
-def profile(
-    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StorageOptions]:
+def profile(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorageOptions:
     """Options without keys, which a profile of AWS has."""
     file = tmp_path / "credentials"
     file.write_text(
@@ -337,9 +335,7 @@ def profile(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     monkeypatch.setenv("AWS_PROFILE", "dev")
-    profile_credentials.cache_clear()
-    yield s3_options(s3_server, access_key=None, secret_key=None)
-    profile_credentials.cache_clear()
+    return s3_options(s3_server, access_key=None, secret_key=None)
 
 
 def test_without_keys_the_profile_in_force_has_them(
@@ -349,6 +345,34 @@ def test_without_keys_the_profile_in_force_has_them(
     storage = Storage(f"s3://lake/{tmp_path.name}", profile)
     storage.put("x", b"1")
     assert storage.read("x") == b"1"
+
+
+@pytest.mark.parametrize("engine", [lambda s: s.read("x"), lambda s: DeltaDataset(s, "t").open()])
+@pytest.mark.parametrize("kind", ["profile", "variables"])
+def test_credentials_that_are_renewed_while_a_process_lives_are_taken(
+    profile: StorageOptions,
+    s3_server: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    engine: Callable[[Storage], object],
+) -> None:
+    """A process whose credentials had expired was refused until it was started anew."""
+    file = tmp_path / "credentials"
+    good = file.read_text()
+    if kind == "profile":
+        file.write_text(good.replace(s3_server.secret_key, "expired"))
+    else:
+        monkeypatch.delenv("AWS_PROFILE")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "expired")
+    storage = Storage(f"s3://lake/{tmp_path.name}", profile)
+    with pytest.raises(StorageAccessError):
+        engine(storage)
+    file.write_text(good)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    with pytest.raises((StorageNotFoundError, TableNotFoundError)):
+        engine(storage)
 
 
 def test_a_profile_that_is_not_there_is_named(
@@ -375,6 +399,13 @@ def test_it_is_told_why_a_store_does_not_answer(
     options = s3_options(s3_server, endpoint=endpoint.format(place=place))
     with pytest.raises(StorageUnavailableError, match=f"the store does not answer: .*{cause}"):
         engine(Storage("s3://lake", options))
+
+
+def test_it_is_told_what_makes_a_certificate_trusted() -> None:
+    text = "Generic S3 error: HTTP error: client error: invalid peer certificate: UnknownIssuer"
+    told = pytest.raises(StorageUnavailableError, match="not trusted here; set SSL_CERT_FILE")
+    with told, translated("s3://lake"):
+        raise OSError(text)
 
 
 def test_an_aborted_multipart_upload_leaves_no_parts(s3_server: S3Server) -> None:

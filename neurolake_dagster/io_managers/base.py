@@ -57,6 +57,7 @@ from neurolake_dagster.resources.fields import (
     require_resource,
     require_storage,
 )
+from neurolake_dagster.spark import require_reach
 from neurolake_dagster.storage import Storage
 
 
@@ -219,4 +220,19 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
                 f"{where}: a Spark DataFrame is asked for, but {type(self).__name__} has no "
                 "Spark; give it spark=SparkResource()"
             )
-        return self.spark.session(self.storage)
+        session = self.spark.session(self.storage)
+        self._require_reach(session)
+        return session
+
+    def _require_reach(self, session: Any) -> None:
+        """Refuse a session that looks for the storage's objects in another store.
+
+        Unless the endpoint is Spark's own: a cluster may call the store otherwise.
+
+        Raises
+        ------
+        SessionConflictError
+        """
+        settings = (self.spark or SparkResource()).settings()
+        if settings.origin("s3_endpoint") == "default":
+            require_reach(session, self.dataset_storage())

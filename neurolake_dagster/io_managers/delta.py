@@ -108,6 +108,7 @@ class DeltaIOManager(LakehouseIOManager):
         return written_names(asked, dataset)
 
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
+        self._require_reach(frame.sparkSession)
         dataset, mark = self._dataset(plan.path), _mark(plan)
         if _is_left(dataset, plan):
             return _written(dataset, plan, mark)

@@ -34,6 +34,7 @@ class ParquetIOManager(TableIOManager):
         return "parquet"
 
     def _stage_spark(self, plan: WritePlan, table: Table, stage: Stage, frame: Any) -> Staged:
+        self._require_reach(frame.sparkSession)
         with told_of_types(plan.where):
             if plan.scope is None:
                 _write_parquet(frame.write, stage.spark_uri)

@@ -7,9 +7,9 @@ storage's, the profile's, or its default. Starts nothing.
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from neurolake_dagster.errors import SettingsError
 from neurolake_dagster.settings import SparkSettings, StorageSettings
@@ -81,6 +81,16 @@ S3_KEYS: dict[str, str] = {
     "s3_fast_upload_buffer": f"{S3A}fast.upload.buffer",
 }
 SECRETS = ("s3_access_key", "s3_secret_key", "s3_session_token")
+# What Hadoop takes for one bucket alone, and what it is called here.
+BUCKET_KEYS: dict[str, str] = {
+    "endpoint": "endpoint",
+    "access.key": "access_key",
+    "secret.key": "secret_key",
+    "session.token": "session_token",
+    "endpoint.region": "region",
+    "connection.ssl.enabled": "secure",
+}
+_OF_BUCKET = re.compile(rf"{re.escape(S3A)}bucket\.(.+)\.({'|'.join(map(re.escape, BUCKET_KEYS))})")
 # The keys of an option that stand for more than its value, when it is on.
 SWITCHES: dict[str, dict[str, str]] = {
     "dynamic_allocation_enabled": {"spark.dynamicAllocation.shuffleTracking.enabled": "true"},
@@ -253,6 +263,28 @@ def s3_options(settings: SparkSettings, storage: StorageSettings) -> StorageOpti
         # Without an endpoint, AWS is reached by TLS.
         endpoint = f"s3.{region}.amazonaws.com"
     return StorageOptions(endpoint=endpoint, region=region, secure=secure, **keys)
+
+
+def bucket_options(settings: SparkSettings, storage: StorageSettings) -> dict[str, StorageOptions]:
+    """How those buckets are reached that `extra_configs` tell apart, by name: as S3A does it.
+
+    The keys and their token are taken together here too.
+    """
+    told: dict[str, dict[str, str]] = {}
+    for key, value in settings.extra_configs.items():
+        found = _OF_BUCKET.fullmatch(key)
+        if found is not None:
+            told.setdefault(found[1], {})[BUCKET_KEYS[found[2]]] = value
+    base = s3_options(settings, storage)
+    return {bucket: with_own(base, own) for bucket, own in told.items()}
+
+
+def with_own(base: StorageOptions, own: dict[str, str]) -> StorageOptions:
+    """The options of a bucket: its own, by the names of `BUCKET_KEYS`, and the rest of `base`."""
+    texts = {name: value for name, value in own.items() if name != "secure"}
+    token: dict[str, Any] = {"session_token": None} if "access_key" in own else {}
+    secure = own["secure"] == "true" if "secure" in own else base.secure
+    return replace(base, **{**token, **texts}, secure=secure)
 
 
 def jar_conf(jars: list[Path], settings: SparkSettings) -> dict[str, str]:

@@ -6,6 +6,7 @@ JVM and with a proof, are `neurolake_dagster.conversion`'s.
 
 import json
 import os
+import re
 import time
 import urllib.parse
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from neurolake_dagster.errors import TableError
 from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.spark.conf import S3_KEYS, s3_options
+from neurolake_dagster.spark.conf import BUCKET_KEYS, S3A, s3_options, with_own
 from neurolake_dagster.spark.effective import running_value
 from neurolake_dagster.spark.notebook import get_spark_session
 from neurolake_dagster.spark.saving import SaveMode, check_mode, check_names, write_ncf
@@ -92,17 +93,17 @@ def convert_parquet_to_ncf(
     """
     _check_arguments(mode, columns, partition_by)
     session = spark or get_spark_session()
-    options = _options_of(session)
+    here, there = _options_of(session, source), _options_of(session, target)
     started = time.perf_counter()
     frame = session.read.parquet(source)
     uris = _file_uris(frame)
     _require_apart(target, [source, *uris])
-    read = _sizes(uris, options)
-    _require_reachable(target, options)
+    read = _sizes(uris, here)
+    _require_reachable(target, there)
     chosen = frame if columns is None else frame.select(*map(quoted_column, columns))
     write_ncf(chosen, target, mode=mode, partition_by=partition_by)
     seconds = time.perf_counter() - started
-    files = _ncf_files(target, options)
+    files = _ncf_files(target, there)
     return FileConversion(
         source=source,
         target=target,
@@ -142,11 +143,11 @@ def convert_ncf_to_parquet(
     """
     _check_arguments(mode, columns, partition_by)
     session = spark or get_spark_session()
-    options = _options_of(session)
+    here, there = _options_of(session, source), _options_of(session, target)
     started = time.perf_counter()
-    files = _ncf_files(source, options)
+    files = _ncf_files(source, here)
     _require_apart(target, [source, *(file.uri for file in files)])
-    _require_reachable(target, options)
+    _require_reachable(target, there)
     reader = session.read.format("ncf")
     if columns is not None:
         reader = reader.option("columns", json.dumps(list(columns)))
@@ -155,7 +156,7 @@ def convert_ncf_to_parquet(
     _save_parquet(writer.partitionBy(*partition_by), target)
     seconds = time.perf_counter() - started
     written = _written_parquet(frame, target, partition_by)
-    sizes = _sizes(_file_uris(written), options)
+    sizes = _sizes(_file_uris(written), there)
     return FileConversion(
         source=source,
         target=target,
@@ -194,14 +195,21 @@ def _written_parquet(frame: "DataFrame", target: str, partition_by: Sequence[str
     return frame.sparkSession.read.schema(fields).parquet(target)
 
 
-def _options_of(session: "SparkSession") -> StorageOptions:
-    """How a session reaches S3; where it has no key, as the environment says."""
-    names = ("endpoint", "access_key", "secret_key", "session_token", "region", "ssl_enabled")
-    running = {name: running_value(session, S3_KEYS[f"s3_{name}"]) for name in names}
-    if not running["access_key"]:
-        return s3_options(SparkSettings.load(), StorageSettings.load())
-    secure = running.pop("ssl_enabled") != "false"
-    return StorageOptions(secure=secure, **{name: one for name, one in running.items() if one})
+def _options_of(session: "SparkSession", uri: str) -> StorageOptions:
+    """How a session reaches a place on S3; where it has no key, as the environment says."""
+    running = _told(session, S3A)
+    if "access_key" in running:
+        secure = running.pop("secure", "true") != "false"
+        base = StorageOptions(secure=secure, **running)
+    else:
+        base = s3_options(SparkSettings.load(), StorageSettings.load())
+    bucket = re.match(r"s3a?://([^/]+)", uri)
+    return with_own(base, _told(session, f"{S3A}bucket.{bucket[1]}.")) if bucket else base
+
+
+def _told(session: "SparkSession", prefix: str) -> dict[str, str]:
+    found = {name: running_value(session, f"{prefix}{key}") for key, name in BUCKET_KEYS.items()}
+    return {name: value for name, value in found.items() if value}
 
 
 def _require_apart(target: str, sources: Sequence[str]) -> None:

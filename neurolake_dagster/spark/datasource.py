@@ -27,6 +27,7 @@ import gc
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar
@@ -83,6 +84,7 @@ class NCFDataSource(DataSource):
 
     # Of the session; a class attribute travels to the workers and shows in no plan.
     storage: ClassVar[StorageOptions | None] = None
+    buckets: ClassVar[Mapping[str, StorageOptions]] = {}
     parallelism: ClassVar[int] = 8
     pushdown: ClassVar[bool] = True
     folder: ClassVar[str | None] = ""
@@ -164,7 +166,7 @@ class NCFDataSource(DataSource):
         uri = self._uris()
         if len(uri) != 1:
             raise SettingsError(f"ncf: one path is written at a time, got {uri!r}")
-        storage, name = place_of(uri[0], self._storage_options())
+        storage, name = place_of(uri[0], self._storage_options(uri[0]))
         _freeze_imports()
         return NCFTableWriter(
             table=Table(storage, name, "ncf"),
@@ -200,7 +202,14 @@ class NCFDataSource(DataSource):
     def _found(self) -> "Found":
         from neurolake_dagster.spark.locations import find_files
 
-        return find_files(self._uris(), self._storage_options(), self._number("version"))
+        uris = self._uris()
+        options = {self._storage_options(uri) for uri in uris}
+        if len(options) > 1:
+            raise TableError(
+                f"{', '.join(uris)}: buckets that are reached in other ways cannot be read in one "
+                "go; read them one by one and union them"
+            )
+        return find_files(uris, options.pop(), self._number("version"))
 
     def _uris(self) -> list[str]:
         path = self.options.get("path")
@@ -251,8 +260,11 @@ class NCFDataSource(DataSource):
             raise SettingsError(f"ncf: option {option}: expected a whole number, got {text!r}")
         return None if text is None else int(text)
 
-    def _storage_options(self) -> StorageOptions:
+    def _storage_options(self, uri: str) -> StorageOptions:
         base = self.storage or options_of(StorageSettings.load())
+        bucket = re.match(r"s3a?://([^/]+)", uri)
+        if bucket is not None:
+            base = self.buckets.get(bucket[1], base)
         given = {
             name: self.options[name]
             for name in ("endpoint", "region", *SECRETS)
@@ -274,7 +286,12 @@ def _freeze_imports() -> None:
 
 
 def configured(
-    storage: StorageOptions, *, parallelism: int, pushdown: bool, folder: str | None = ""
+    storage: StorageOptions,
+    *,
+    parallelism: int,
+    pushdown: bool,
+    folder: str | None = "",
+    buckets: Mapping[str, StorageOptions] | None = None,
 ) -> type[NCFDataSource]:
     """The format with a session's settings.
 
@@ -290,12 +307,15 @@ def configured(
     folder
         Where relative paths begin: empty is the working directory of Spark's Python; None, that
         there are none.
+    buckets
+        How single buckets are reached that have options of their own.
     """
 
     class Configured(NCFDataSource):
         pass
 
     Configured.storage = storage
+    Configured.buckets = dict(buckets or {})
     Configured.parallelism = parallelism
     Configured.pushdown = pushdown
     Configured.folder = folder

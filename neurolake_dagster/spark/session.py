@@ -25,7 +25,13 @@ from neurolake_dagster.settings.checks import same_value
 from neurolake_dagster.settings.redaction import shown_remote
 from neurolake_dagster.spark import classic, connect
 from neurolake_dagster.spark.classic import activate, is_classic
-from neurolake_dagster.spark.conf import build_conf, explicit_keys, s3_options, static_facts
+from neurolake_dagster.spark.conf import (
+    bucket_options,
+    build_conf,
+    explicit_keys,
+    s3_options,
+    static_facts,
+)
 from neurolake_dagster.spark.server import (
     find_server,
     shortened,
@@ -39,6 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["activate", "get_session", "running_session", "stop_session"]
 
+# How single buckets are reached, by name.
+Buckets = tuple[tuple[str, StorageOptions], ...]
 # A server does not tell how many tasks it runs at once.
 REMOTE_TASKS = 8
 EXTENSIONS, CATALOG = "spark.sql.extensions", "spark.sql.catalog.spark_catalog"
@@ -70,14 +78,15 @@ class Wanted:
     conf
         Spark's keys and what else a running Spark cannot change.
     ncf
-        How the format reaches S3 and whether it takes filters; None where it is off.
+        How the format reaches S3, and single buckets of it, and whether it takes filters; None
+        where it is off.
     """
 
     settings: SparkSettings
     storage: StorageSettings
     place: Place
     conf: dict[str, str]
-    ncf: tuple[StorageOptions, bool] | None
+    ncf: tuple[StorageOptions, Buckets, bool] | None
 
     @property
     def key(self) -> tuple[frozenset[tuple[str, str]], object]:
@@ -184,7 +193,8 @@ def _wanted(settings: SparkSettings, storage: StorageSettings) -> Wanted:
     place = _find_place(settings, storage)
     if place.remote != settings.remote:
         settings = without_remote(settings)
-    ncf = (s3_options(settings, storage), settings.neurolake_pushdown_enabled)
+    buckets = tuple(sorted(bucket_options(settings, storage).items()))
+    ncf = (s3_options(settings, storage), buckets, settings.neurolake_pushdown_enabled)
     return Wanted(
         settings=settings,
         storage=storage,
@@ -396,7 +406,9 @@ def _drop(remote: str | None) -> None:
             connect.close(session, remote)
 
 
-def _register_ncf(session: "SparkSession", options: StorageOptions, pushdown: bool) -> None:
+def _register_ncf(
+    session: "SparkSession", options: StorageOptions, buckets: Buckets, pushdown: bool
+) -> None:
     """Offer the format ``ncf`` with this session's settings: Spark keeps formats by session."""
     from neurolake_dagster.spark.datasource import configured, register
 
@@ -404,7 +416,11 @@ def _register_ncf(session: "SparkSession", options: StorageOptions, pushdown: bo
     parallelism = session.sparkContext.defaultParallelism if has_tasks else REMOTE_TASKS
     activate(session)
     source = configured(
-        options, parallelism=parallelism, pushdown=pushdown, folder=_folder_of(session)
+        options,
+        parallelism=parallelism,
+        pushdown=pushdown,
+        folder=_folder_of(session),
+        buckets=dict(buckets),
     )
     register(session, source)
 

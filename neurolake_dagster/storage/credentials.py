@@ -4,6 +4,8 @@ Owns the look into AWS's profiles, which neither obstore nor deltalake reads.
 """
 
 import importlib.util
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
 # Found, and renewed, by obstore and deltalake themselves.
 NATIVE = ("env", "assume-role-with-web-identity", "container-role", "iam-role")
 ASKED_AGAIN_AFTER = timedelta(minutes=8)
+# The files of profiles, where no variable names others.
+PROFILES = {
+    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+    "AWS_CONFIG_FILE": "~/.aws/config",
+}
+
+# The variables of AWS, and when each file of profiles was written.
+MachineState = tuple[tuple[tuple[str, str], ...], tuple[tuple[int, int] | None, ...]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,10 @@ class Keys:
 
 
 class ProfileCredentials:
-    """The credentials of a profile, renewed by botocore where they expire."""
+    """The credentials of the profile in force, as its files have them when they are asked for.
+
+    What expires is renewed by botocore, and what others renew in the files is read again.
+    """
 
     def __init__(self, found: Any) -> None:
         self._found = found
@@ -54,6 +67,7 @@ class ProfileCredentials:
         """
         from botocore.exceptions import BotoCoreError
 
+        self._found = _profile(machine_state()) or self._found
         try:
             now = self._found.get_frozen_credentials()
         except BotoCoreError as exc:
@@ -66,7 +80,15 @@ class ProfileCredentials:
         return self.keys()()
 
 
-@lru_cache(maxsize=1)
+def machine_state() -> MachineState:
+    """What the machine's credentials are read from: another state may have others."""
+    # By names: the values of all variables would be decoded too, for each request.
+    names = sorted(name for name in os.environ if name.startswith("AWS_"))
+    variables = tuple((name, os.environ.get(name, "")) for name in names)
+    files = (os.environ.get(name, default) for name, default in PROFILES.items())
+    return variables, tuple(map(_written, files))
+
+
 def profile_credentials() -> ProfileCredentials | None:
     """The credentials of the profile in force (``AWS_PROFILE``, else ``default``).
 
@@ -79,6 +101,13 @@ def profile_credentials() -> ProfileCredentials | None:
     StorageAccessError
         If the profile cannot be read or used.
     """
+    found = _profile(machine_state())
+    return None if found is None else ProfileCredentials(found)
+
+
+@lru_cache(maxsize=1)
+def _profile(state: MachineState) -> Any | None:  # noqa: ARG001 - what the cache is kept for
+    """What botocore finds; one session for each state, that renews what expires."""
     # Dear to import, and only for stores without keys.
     if importlib.util.find_spec("botocore") is None:
         return None
@@ -89,7 +118,14 @@ def profile_credentials() -> ProfileCredentials | None:
         found = botocore.session.get_session().get_credentials()
     except BotoCoreError as exc:
         raise _refused(exc) from exc
-    return None if found is None or found.method in NATIVE else ProfileCredentials(found)
+    return None if found is None or found.method in NATIVE else found
+
+
+def _written(path: str) -> tuple[int, int] | None:
+    with suppress(OSError):
+        found = os.stat(os.path.expanduser(path))  # noqa: PTH111, PTH116 - asked for each request
+        return found.st_mtime_ns, found.st_size
+    return None
 
 
 def _refused(exc: Exception) -> StorageAccessError:

@@ -35,7 +35,9 @@ _CAUSES = {
     "dns error": "no host has that name",
     "onnection ?refused": "the connection is refused, nothing listens there",
     "InvalidContentType": "it speaks no TLS there; use http://, or secure=false",
-    "invalid peer certificate|InvalidCertificate": "its certificate is not trusted here",
+    "invalid peer certificate|InvalidCertificate": (
+        "its certificate is not trusted here; set SSL_CERT_FILE to the file of its authority's"
+    ),
     "TimedOut|timed out": "nothing came in time",
 }
 

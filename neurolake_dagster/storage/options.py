@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, cast
 
 from obstore.store import LocalStore, S3Store
 
-from neurolake_dagster.storage.credentials import Keys, profile_credentials
+from neurolake_dagster.storage.credentials import (
+    Keys,
+    MachineState,
+    machine_state,
+    profile_credentials,
+)
 from neurolake_dagster.storage.failures import translated
 
 if TYPE_CHECKING:
@@ -104,9 +109,17 @@ class StorageOptions:
         return rendered
 
 
-@lru_cache(maxsize=64)
 def open_store(root: str, options: StorageOptions) -> ObjectStore:
-    """The client of one normalised root; made once a process, and a local root with it."""
+    """The client of one normalised root; made once a process, and a local root with it.
+
+    One without keys of its own is made again where those of the machine may have changed.
+    """
+    is_told = not root.startswith("s3://") or options.keys() is not None
+    return _client(root, options, None if is_told else machine_state())
+
+
+@lru_cache(maxsize=64)
+def _client(root: str, options: StorageOptions, state: MachineState | None) -> ObjectStore:  # noqa: ARG001
     if not root.startswith("s3://"):
         with translated(root):
             return LocalStore(prefix=root, mkdir=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession, functions as sf
 
-from neurolake_dagster.errors import TableNotFoundError
+from neurolake_dagster.errors import SessionConflictError, TableNotFoundError
 from neurolake_dagster.io_managers import spark_rows
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import scope_of
@@ -30,6 +30,8 @@ from tests.io_managers.test_io_managers import (
     run_range,
     stored,
 )
+from tests.io_managers.test_s3 import s3_storage
+from tests.s3_server import S3Server
 
 __all__ = ["instance"]
 pytestmark = [
@@ -125,6 +127,39 @@ def test_arrow_is_read_as_a_frame(
 
     assert run([made, used], manager, instance).success
     assert seen == [([1], 1), ([], None), (None, 3)]
+
+
+@pytest.mark.parametrize("name", list(MANAGERS))
+def test_a_session_that_looks_for_the_bucket_in_another_store_is_refused(
+    name: str,
+    instance: dg.DagsterInstance,
+    spark: SparkSession,
+    s3_server: S3Server,
+    tmp_path: Path,
+) -> None:
+    """Rows came from, and went to, what had the same name where Spark looked for it."""
+    lent = StorageResource()
+    resource = SparkResource(master="local[2]", ui_enabled=False, app_name="tests", storage=lent)
+    manager = MANAGERS[name](storage=s3_storage(s3_server, tmp_path.name), spark=resource)
+
+    @dg.asset
+    def made() -> pa.Table:
+        return pa.table({"id": [1]})
+
+    @dg.asset
+    def framed() -> DataFrame:
+        return spark.range(3)
+
+    @dg.asset
+    def used(made: DataFrame) -> None: ...
+
+    told = "looks for the bucket at AWS, expected localhost:"
+    with pytest.raises(SessionConflictError, match=told):
+        run([made, used], manager, instance)
+    if name != "ncf":  # whose files no Spark writes
+        with pytest.raises(SessionConflictError, match=told):
+            run([framed], manager, instance)
+        assert not [*manager.dataset_storage().list("framed")]
 
 
 @pytest.mark.parametrize("name", ["ncf", "parquet"])  # deltalake refuses such a root

@@ -12,6 +12,7 @@ from neurolake_dagster.spark.conf import (
     S3_KEYS,
     SWITCHES,
     Choice,
+    bucket_options,
     build_conf,
     choose,
     jar_conf,
@@ -85,6 +86,25 @@ def test_keys_and_token_are_inherited_as_one() -> None:
     assert not {f"{S3A}session.token", f"{S3A}aws.credentials.provider"} & own.keys()
     options = options_of(storage, s3_access_key="own", s3_secret_key="other")
     assert (options.access_key, options.session_token) == ("own", None)
+
+
+def test_a_bucket_has_options_of_its_own_as_for_s3a() -> None:
+    """The format ncf looked for it in the store of all others, where Parquet and Delta did not."""
+    own = {
+        "bucket.my.b.endpoint": "other:1",
+        "bucket.my.b.access.key": "own",
+        "bucket.my.b.secret.key": "other",
+        "bucket.my.b.endpoint.region": "eu-1",
+        "bucket.b.connection.ssl.enabled": "true",
+    }
+    storage = {"endpoint": "minio:9000", "session_token": "theirs", **KEYS_OF_STORAGE}
+    extras = {f"{S3A}{name}": value for name, value in own.items()}
+    found = bucket_options(*settings_of(storage, {"extra_configs": extras}))
+    keys = {"access_key": "own", "secret_key": "other"}
+    assert found["my.b"] == StorageOptions(endpoint="other:1", region="eu-1", **keys)
+    keys = {**KEYS_OF_STORAGE, "session_token": "theirs"}
+    assert found["b"] == StorageOptions(endpoint="minio:9000", secure=True, **keys)
+    assert found.keys() == {"my.b", "b"}
 
 
 @pytest.mark.parametrize(

@@ -778,6 +778,21 @@ def test_session_keys_travel_with_the_format() -> None:
     assert "hidden" not in repr(source.storage)
 
 
+def test_a_bucket_is_reached_by_its_own_options(s3_server: S3Server, tmp_path: Path) -> None:
+    own = StorageOptions(
+        endpoint=s3_server.endpoint,
+        access_key=s3_server.access_key,
+        secret_key=s3_server.secret_key,
+    )
+    Table(Storage("s3://lake", own), tmp_path.name, "ncf").write(pa.table({"id": [1]}))
+    other = StorageOptions(endpoint="http://127.0.0.1:9", access_key="a", secret_key="b")
+    source = configured(other, parallelism=1, pushdown=False, buckets={"lake": own})
+    uri = f"s3a://lake/{tmp_path.name}"
+    assert source({"path": uri}).schema().names == ["id"]
+    with pytest.raises(TableError, match="reached in other ways"):
+        source({"path": uri, "paths": '["s3://elsewhere/t"]'}).schema()
+
+
 def test_arrow_schema_names_every_refused_column() -> None:
     schema = StructType.fromDDL("a int, b variant, c interval year")
     with pytest.raises(TypeError, match=r"'b' \(variant\), 'c' \(interval year\)"):

@@ -22,7 +22,6 @@ from neurolake_dagster.errors import (
 )
 from neurolake_dagster.ncf.arrow import holds_type
 from neurolake_dagster.storage import Storage, StorageOptions
-from neurolake_dagster.storage.credentials import profile_credentials
 from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
 from tests.doctor.strange_s3 import strange_s3_process
@@ -48,7 +47,6 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, os.devnull)
-    profile_credentials.cache_clear()
 
 
 ACTS = {
