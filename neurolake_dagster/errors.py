@@ -18,6 +18,7 @@ A leaf exists only where a caller acts differently on it::
     ├── TableError (ValueError)            a table's log or request is wrong
     │   ├── TableNotFoundError (LookupError)
     │   │   └── PartitionsNotFoundError    the table is there, none of the asked partitions is
+    │   ├── PredicateError                 a predicate, which it quotes, is wrong
     │   ├── SchemaMismatchError            the rows' schema is not the table's
     │   └── CommitConflictError            somebody else committed first
     ├── ConversionError (ValueError)       a conversion plan is wrong
@@ -27,12 +28,29 @@ A leaf exists only where a caller acts differently on it::
         ├── JarsNotFoundError
         └── SessionConflictError           a running JVM cannot take these settings
 
-Message form: *where: what is wrong, expected, got*, and what to do about it.
+Message form: *where: what is wrong, expected, got*, and what to do about it. What is quoted of
+rows, which may be about persons, is no part of it: it stands in a note.
 """
+
+from typing import Self
 
 
 class NeuroLakeError(Exception):
     """Base of everything this package raises on purpose."""
+
+    def quoting(self, text: object) -> Self:
+        """The error with a note that quotes rows, or what others say of them."""
+        self.add_note(str(text))
+        return self
+
+    def whole(self) -> str:
+        """The message and what it quotes, in one line, for who asked for the rows."""
+        return ": ".join([str(self), *getattr(self, "__notes__", [])])
+
+    def without_quotes(self) -> Self:
+        """The error without its notes."""
+        self.__notes__: list[str] = []
+        return self
 
 
 class SettingsError(NeuroLakeError, ValueError):
@@ -135,6 +153,10 @@ class TableNotFoundError(TableError, LookupError):
 
 class PartitionsNotFoundError(TableNotFoundError):
     """The table, or its asked version, is there, but none of the asked partitions is in it."""
+
+
+class PredicateError(TableError):
+    """A predicate is not understood, or does not compare with the columns; it is quoted."""
 
 
 class SchemaMismatchError(TableError):

@@ -72,7 +72,7 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except NeuroLakeError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(error.whole()) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # whoever read our output has enough of it: click ends quietly

@@ -33,6 +33,7 @@ from neurolake_dagster.io_managers.plans import (
     input_name,
     sparing,
 )
+from neurolake_dagster.io_managers.privacy import has_pii, is_pii, without_values
 from neurolake_dagster.io_managers.report import Written, describe_output
 from neurolake_dagster.io_managers.spark_digest import FrameDigest
 from neurolake_dagster.io_managers.spark_rows import check_names, empty_frame, frame_of_keys
@@ -84,7 +85,14 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write an output in one commit and describe it on the materialization."""
         started = time.perf_counter()
-        plan = self._sparing(build_write_plan(context, self.mode))
+        asked = build_write_plan(context, self.mode)
+        with without_values(asked.where, is_private=lambda: self._is_private(asked, obj)):
+            plan, written = self._write(asked, obj)
+        describe_output(context, plan, written, time.perf_counter() - started)
+
+    def _write(self, asked: WritePlan, obj: Any) -> tuple[WritePlan, Written]:
+        """Write an output; what was written of what was asked."""
+        plan = self._sparing(asked)
         if is_spark(obj):
             watch_step(obj.sparkSession)
             check_names(obj, plan.where)
@@ -100,12 +108,26 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         written = replace(written, spark=work_of_step(), is_by_spark=is_spark(obj))
         if plan.asked and plan.scope and plan.scope is not plan.asked:
             written = written.beside(plan.asked, plan.scope)
-        describe_output(context, plan, written, time.perf_counter() - started)
+        return plan, written
+
+    def _is_private(self, plan: WritePlan | ReadPlan, obj: object = None) -> bool:
+        """Whether columns of an asset are about persons: as it, its rows or its table say."""
+        if plan.pii_columns or has_pii(obj):
+            return True
+        path = plan.path
+        with suppress(Exception):
+            return any(map(is_pii, self._schema(ReadPlan(name=path, path=path))))
+        return False
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Read an input in the type that its annotation asks for."""
         wanted = wanted_type(context.dagster_type.typing_type, input_name(context))
         plan = build_read_plan(context, wanted)
+        with without_values(plan.name, is_private=lambda: self._is_private(plan)):
+            return self._read(plan, wanted)
+
+    def _read(self, plan: ReadPlan, wanted: Wanted) -> Any:
+        """Read a value, or one for each partition."""
         if not wanted.is_by_partition:
             return self._load(plan, wanted)
         if plan.scope is None:

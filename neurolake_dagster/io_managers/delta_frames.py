@@ -5,6 +5,7 @@ when a DataFrame is at hand.
 """
 
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from neurolake_dagster.io_managers.plans import MergePlan, WritePlan
 from neurolake_dagster.io_managers.spark_rows import column_types, told_of_types
 from neurolake_dagster.tables.delta import DeltaDataset, merge_condition
 from neurolake_dagster.tables.delta_commit import MARK
+from neurolake_dagster.tables.delta_failures import long_folder
+from neurolake_dagster.tables.partitions import NAME_BYTES
 from neurolake_dagster.tables.schemas import joined_schema
 from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.sql import quoted_column, spark_sql
@@ -29,6 +32,7 @@ from neurolake_dagster.tables.sql import quoted_column, spark_sql
 SCHEMA_OPTIONS = {"merge": "mergeSchema", "overwrite": "overwriteSchema"}
 STRAY_ROWS = "NEUROLAKE_STRAY_ROWS"
 BAD_KEYS = "NEUROLAKE_BAD_KEYS"
+_NOT_MADE = re.compile(r"Mkdirs failed to create ([^\n]*)")
 
 
 def refuse_null_partition(plan: WritePlan) -> None:
@@ -62,14 +66,17 @@ def write_frame(
     schema_mode = options.get("schema_mode")
     if mode in ("append", "overwrite") and schema_mode != "overwrite":
         frame = _fitted(dataset, plan, frame, adds_columns=schema_mode == "merge")
+    exists = dataset.exists()
     # delta-spark holds rows against `replaceWhere` only where there is a table.
-    is_proven = options.get("where") is not None and dataset.exists()
+    is_proven = options.get("where") is not None and exists
     if plan.scope is not None and not is_proven:
         frame = frame.where(_is_ours(plan.scope, column_types(frame, plan.scope.columns)))
     writer = frame.write.format("delta").mode(mode)
     writer = writer.option("userMetadata", _user_metadata(plan, mark))
-    if plan.transaction is not None:
-        writer = writer.option("txnAppId", plan.transaction).option("txnVersion", 1)
+    replaces = mode == "overwrite" and exists and options.get("where") is None
+    if plan.transaction is not None or replaces:
+        name, number = dataset.next_replacement() if replaces else (plan.transaction, 1)
+        writer = writer.option("txnAppId", name).option("txnVersion", number)
     if options.get("partition_by"):
         writer = writer.partitionBy(*options["partition_by"])
     if options.get("where") is not None:
@@ -78,6 +85,10 @@ def write_frame(
         writer = writer.option(SCHEMA_OPTIONS[schema_mode], "true")
     with told_of_types(plan.where), told_by_spark(plan.where):
         writer.save(dataset.spark_uri)
+    if replaces and dataset.commit(mark) is None:
+        raise CommitConflictError(
+            f"{plan.where}: another write replaced the whole table first; nothing was changed"
+        )
 
 
 def merge_frame(
@@ -160,8 +171,8 @@ def told_by_spark(where: str) -> Iterator[None]:
         text = next((line for line in whole.splitlines() if "DELTA_" in line), whole.split("\n")[0])
         if "REPLACE_WHERE_MISMATCH" in whole or STRAY_ROWS in whole:
             raise PartitionError(
-                f"{where}: rows of none of the asked partitions; nothing was changed ({text})"
-            ) from exc
+                f"{where}: rows of none of the asked partitions; nothing was changed"
+            ).quoting(text) from exc
         if BAD_KEYS in whole:
             raise TableError(
                 f"{where}: rows to merge repeat a key, or a key is null; keep one for each"
@@ -169,6 +180,8 @@ def told_by_spark(where: str) -> Iterator[None]:
         if "DELTA_VIOLATE_CONSTRAINT" in whole:
             # Its other lines show whole rows, which may be about persons.
             raise TableError(f"{where}: rows break a constraint of the table: {text}") from None
+        if _names_long_folder(whole):
+            raise long_folder(where) from None
         if "DELTA_CONCURRENT" in whole:
             raise CommitConflictError(f"{where}: another commit came first: {text}") from exc
         if "DELTA_INVALID_CHARACTERS" in whole:
@@ -177,6 +190,14 @@ def told_by_spark(where: str) -> Iterator[None]:
         if is_mismatch or "DELTA_FAILED_TO_MERGE" in whole:
             raise SchemaMismatchError(f"{where}: the rows do not fit the table: {text}") from exc
         raise
+
+
+def _names_long_folder(text: str) -> bool:
+    """Whether Spark could not make a folder since no disk takes its name; it does not say why."""
+    found = _NOT_MADE.search(text)
+    return found is not None and any(
+        len(name.encode()) > NAME_BYTES for name in found[1].split("/")
+    )
 
 
 def _merge_statement(

@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from neurolake_dagster.io_managers.privacy import hidden_columns, is_pii
 from neurolake_dagster.spark import SparkWork
 from neurolake_dagster.tables.statistics import ColumnStatistics
 
@@ -24,10 +25,11 @@ CONTENT_DIGEST = "content_digest"
 PREVIEW_ROWS = 5
 PREVIEW_TEXT = 80
 SHOWN_PARTITIONS = 20
+# Of wide tables: a text of each cell of all columns would be megabytes on each materialization.
+SHOWN_COLUMNS = 100
 DESCRIPTION_KEYS = (b"ncf.description", b"description", b"comment")
 SEMANTIC_KEY = b"ncf.semantic"
 TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{1,63}")  # what Dagster takes as a tag
-PII_KEYS = (b"ncf.pii", b"pii")
 
 Metadata = dict[str, dg.MetadataValue[Any]]
 
@@ -69,7 +71,7 @@ def table_metadata(
     """
     schemas = [schema] if preview is None else [schema, preview.schema]
     names = [pii_columns] if isinstance(pii_columns, str) else list(pii_columns)
-    hidden = _hidden(names, schemas)
+    hidden = hidden_columns(names, schemas)
     unknown = _unknown(names, schemas)
     withheld = {name for one in schemas for name in one.names} if unknown else hidden
     columns = table_schema(schema, column_descriptions or {}, hidden)
@@ -193,14 +195,19 @@ def _numbers(values: Mapping[str, int | None]) -> Metadata:
 
 
 def _preview(rows: pa.Table, hidden: set[str]) -> dg.MetadataValue[Any]:
-    shown = rows.select([name for name in rows.column_names if name not in hidden])
-    shown = shown.slice(0, PREVIEW_ROWS)
+    names = [name for name in rows.column_names if name not in hidden]
+    shown = rows.select(names[:SHOWN_COLUMNS]).slice(0, PREVIEW_ROWS)
     cells = [[_cell(value) for value in column.to_pylist()] for column in shown.columns]
     records = [
         dg.TableRecord(dict(zip(shown.column_names, row, strict=True)))
         for row in zip(*cells, strict=True)
     ]
-    return dg.MetadataValue.table(records=records, schema=table_schema(shown.schema, {}))
+    columns = [dg.TableColumn(name=one.name, type=_cut(str(one.type))) for one in shown.schema]
+    if len(names) > SHOWN_COLUMNS:
+        left = f"{len(names) - SHOWN_COLUMNS:,} more columns"
+        columns.append(dg.TableColumn(name=left, type="not shown"))
+        records = [dg.TableRecord({**record.data, left: None}) for record in records]
+    return dg.MetadataValue.table(records=records, schema=dg.TableSchema(columns=columns))
 
 
 def _cell(value: object) -> str | int | float | bool | None:
@@ -210,6 +217,10 @@ def _cell(value: object) -> str | int | float | bool | None:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     text = f"{len(value)} bytes" if isinstance(value, bytes) else str(value)
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= PREVIEW_TEXT else text[: PREVIEW_TEXT - 1] + "…"
 
 
@@ -223,7 +234,7 @@ def _described(field: pa.Field) -> str | None:
 
 def _tags(field: pa.Field, hidden: Collection[str]) -> dict[str, str]:
     """What the field's metadata says it means, and whether it is about a person."""
-    found = {"pii": ""} if _is_pii(field) or field.name in hidden else {}
+    found = {"pii": ""} if is_pii(field) or field.name in hidden else {}
     meaning = (field.metadata or {}).get(SEMANTIC_KEY, b"").decode("utf-8", "replace")
     return found | ({"semantic": meaning} if TAG_VALUE.fullmatch(meaning) else {})
 
@@ -231,15 +242,15 @@ def _tags(field: pa.Field, hidden: Collection[str]) -> dict[str, str]:
 def _statistics(
     columns: Sequence[ColumnStatistics], row_count: int | None, hidden: Collection[str]
 ) -> dg.MetadataValue[Any]:
-    """One row for each column; a column about persons shows no values."""
+    """One row for each of the first columns; a column about persons shows no values."""
     records = []
-    for column in columns:
+    for column in columns[:SHOWN_COLUMNS]:
         shown = column.name not in hidden
         records.append(
             dg.TableRecord(
                 {
                     "column": column.name,
-                    "type": str(column.type),
+                    "type": _cut(str(column.type)),
                     "rows": row_count,
                     "nulls": column.null_count,
                     "minimum": _cell(column.minimum) if shown else None,
@@ -248,19 +259,11 @@ def _statistics(
             )
         )
     names = ["column", "type", "rows", "nulls", "minimum", "maximum"]
+    if len(columns) > SHOWN_COLUMNS:
+        left = f"{len(columns) - SHOWN_COLUMNS:,} more"
+        records.append(dg.TableRecord({**dict.fromkeys(names), "column": left}))
     schema = dg.TableSchema(columns=[dg.TableColumn(name=name) for name in names])
     return dg.MetadataValue.table(records=records, schema=schema)
-
-
-def _hidden(named: Collection[str], schemas: Collection[pa.Schema]) -> set[str]:
-    """The columns of which no value is shown; a name like ``person.mail`` hides ``person``."""
-    asked = {part.casefold() for name in named for part in (name, name.split(".")[0])}
-    return {
-        field.name
-        for schema in schemas
-        for field in schema
-        if field.name.casefold() in asked or _is_pii(field)
-    }
 
 
 def _unknown(named: Collection[str], schemas: Collection[pa.Schema]) -> list[str]:
@@ -269,11 +272,3 @@ def _unknown(named: Collection[str], schemas: Collection[pa.Schema]) -> list[str
     return sorted(
         name for name in named if not known & {name.casefold(), name.split(".")[0].casefold()}
     )
-
-
-def _is_pii(field: pa.Field) -> bool:
-    flags = [(field.metadata or {}).get(key, b"") for key in PII_KEYS]
-    if any(flag.lower() not in (b"", b"0", b"false", b"no") for flag in flags):
-        return True
-    type_ = field.type
-    return any(_is_pii(type_.field(number)) for number in range(type_.num_fields))

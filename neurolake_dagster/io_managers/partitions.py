@@ -83,8 +83,8 @@ def _of_one_schema(values: Mapping[str, pa.Table], where: str) -> dict[str, pa.T
         whole = pa.concat_tables(values.values(), promote_options="permissive")
     except pa.ArrowException as exc:
         raise SchemaMismatchError(
-            f"{where}: the values of the dict do not fit into one table: {exc}"
-        ) from exc
+            f"{where}: the values of the dict do not fit into one table"
+        ).quoting(exc) from exc
     ends = list(accumulate(rows.num_rows for rows in values.values()))
     return {
         name: whole.slice(end - rows.num_rows, rows.num_rows)

@@ -19,6 +19,7 @@ from neurolake_dagster.io_managers.partitions import (
     windows_of,
 )
 from neurolake_dagster.io_managers.paths import dataset_path
+from neurolake_dagster.io_managers.privacy import without_values
 from neurolake_dagster.io_managers.run_partitions import (
     keys_of_run,
     keys_to_write,
@@ -120,6 +121,8 @@ class ReadPlan:
         The rows are wanted one batch after the other, in bounded memory.
     narrowed_by
         What a query of a lazy value keeps of the rows, as an Arrow expression.
+    pii_columns
+        As the asset's definition says.
     """
 
     name: str
@@ -135,6 +138,7 @@ class ReadPlan:
     is_optional: bool = False
     is_streamed: bool = False
     narrowed_by: Any = None
+    pii_columns: tuple[str, ...] = ()
 
     @property
     def may_be_first(self) -> bool:
@@ -219,24 +223,26 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
 def build_read_plan(context: dg.InputContext, wanted: Wanted) -> ReadPlan:
     """What an input asks for."""
     asked = Asked(input_name(context), (context.definition_metadata,), INPUT_KEYS)
-    terms = asked.terms("where")
+    upstream = context.upstream_output
+    told = None if upstream is None else upstream.definition_metadata
+    theirs = Asked(asked.where, (told,), ())
+    pii_columns = theirs.names("pii_columns") or ()
     plan = ReadPlan(
         name=asked.where,
         path=_input_path(context),
         columns=asked.names("columns"),
-        where=None if terms is None else read_predicate(terms),
+        where=_predicate(asked, pii_columns),
         version=_asked_version(asked),
         allow_missing=asked.flag("allow_missing_partitions") or wanted.is_optional,
         is_optional=wanted.is_optional,
         is_streamed=wanted.type is pa.RecordBatchReader,
+        pii_columns=pii_columns,
     )
     if not context.has_asset_partitions:
         return plan
-    upstream = context.upstream_output
     definition = context.asset_partitions_def
     keys = keys_of_run(context) or context.asset_partition_keys
-    theirs = None if upstream is None else upstream.definition_metadata
-    scope = scope_of(definition, keys, Asked(plan.name, (theirs,), ()).get("partition_expr"))
+    scope = scope_of(definition, keys, theirs.get("partition_expr"))
     return replace(
         plan,
         scope=scope,
@@ -363,6 +369,13 @@ def _schema_mode(asked: Asked, mode: Mode, *, is_partitioned: bool) -> SchemaMod
             "'merge' adds columns and keeps the other rows"
         )
     return found
+
+
+def _predicate(asked: Asked, pii_columns: tuple[str, ...]) -> Predicate | None:
+    """The rows that an input asks for; None for all."""
+    terms = asked.terms("where")
+    with without_values(asked.where, is_private=lambda: bool(pii_columns)):
+        return None if terms is None else read_predicate(terms)
 
 
 def _asked_version(asked: Asked) -> int | datetime | None:

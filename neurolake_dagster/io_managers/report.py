@@ -173,11 +173,18 @@ def report_spark(
 
 
 def _describe_partitions(context: dg.OutputContext, written: Written) -> None:
-    """Record rows and bytes of each partition of a single run on its own materialization."""
+    """Record rows and bytes of each partition of a single run on its own materialization.
+
+    But for what the run itself tells of the partition under the same names.
+    """
     if not context.has_asset_key:
         return
+    step = context.step_context
     for key, (count, size) in written.by_partition.items():
-        told = zip(PER_PARTITION, (count, size), strict=True)
-        found: dict[str, Any] = {name: value for name, value in told if value is not None}
+        told = step.get_asset_metadata(context.asset_key, key) or {}
+        numbers = zip(PER_PARTITION, (count, size), strict=True)
+        found: dict[str, Any] = {
+            name: one for name, one in numbers if one is not None and name not in told
+        }
         found |= digest_metadata(written.digests[key])
-        context.step_context.add_asset_metadata(found, context.asset_key, key)
+        step.add_asset_metadata(found, context.asset_key, key)

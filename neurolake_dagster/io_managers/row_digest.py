@@ -8,7 +8,13 @@ import pyarrow as pa
 import xxhash
 
 from neurolake_dagster.ncf.arrow import is_text, plain_of, plain_schema
-from neurolake_dagster.tables.schemas import cast_column, plain_schema as without_views
+from neurolake_dagster.tables.schemas import (
+    BYTES,
+    LISTS,
+    TEXT,
+    cast_column,
+    plain_schema as without_views,
+)
 
 # A multiple of 8, so that bits of validity begin with a byte.
 WINDOW_ROWS = 1 << 13
@@ -29,16 +35,17 @@ def files_digest(schema: pa.Schema, files: Iterable[str]) -> str:
 class RowDigest:
     """A digest of rows in their order, the same whatever batches and layouts they come in.
 
-    Rows of other types have another one; so do those with other bytes under nested nulls.
+    Large, view and dictionary forms of a type are one. Rows of other types have another digest; so
+    do those with other bytes under nested nulls.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
         self._hash = xxhash.xxh3_128()
         viewless = without_views(schema)
-        self._types = viewless.types
-        validity = [pa.field(name, pa.bool_()) for name in schema.names]
-        plain = [*plain_schema(viewless), *validity]
-        self._schema = pa.schema(plain)
+        self._viewless = viewless.types
+        self._types = [_one_form(field.type) for field in plain_schema(viewless)]
+        validity = [(name, pa.bool_()) for name in schema.names]
+        self._schema = pa.schema([*zip(schema.names, self._types, strict=True), *validity])
         self._stream = pa.ipc.new_stream(pa.PythonFile(_Sink(self._hash), "w"), self._schema)
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
@@ -63,7 +70,12 @@ class RowDigest:
 
     def _take_held(self) -> None:
         parts = [
-            [plain_of(cast_column(*pair)) for pair in zip(batch.columns, self._types, strict=True)]
+            [
+                cast_column(plain_of(cast_column(column, viewless)), type_)
+                for column, viewless, type_ in zip(
+                    batch.columns, self._viewless, self._types, strict=True
+                )
+            ]
             for batch in self._held
         ]
         columns = [_in_one(pieces) for pieces in zip(*parts, strict=True)]
@@ -71,6 +83,25 @@ class RowDigest:
         filled = [_without_nulls(column) for column in columns]
         self._stream.write_batch(pa.RecordBatch.from_arrays([*filled, *valid], schema=self._schema))
         self._held, self._held_rows, self.held_bytes = [], 0, 0
+
+
+def _one_form(type_: pa.DataType) -> pa.DataType:
+    """The one of a type's physical forms that is digested; names of list items do not count."""
+    if any(is_one(type_) for is_one in TEXT):
+        return pa.large_string()
+    if any(is_one(type_) for is_one in BYTES):
+        return pa.large_binary()
+    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
+        return _one_form(type_.value_type)
+    if any(is_one(type_) for is_one in LISTS):
+        return pa.large_list(_one_form(type_.value_type))
+    if pa.types.is_fixed_size_list(type_):
+        return pa.list_(_one_form(type_.value_type), type_.list_size)
+    if pa.types.is_struct(type_):
+        return pa.struct([(field.name, _one_form(field.type)) for field in type_])
+    if pa.types.is_map(type_):
+        return pa.map_(_one_form(type_.key_type), _one_form(type_.item_type))
+    return type_
 
 
 def _in_one(pieces: Sequence[pa.Array]) -> pa.Array:

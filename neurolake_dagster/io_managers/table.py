@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from neurolake_dagster.errors import PartitionError, TableError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
+from neurolake_dagster.io_managers.crons import are_same_windows
 from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
@@ -285,7 +286,7 @@ def _check_keys(where: str, scope: Scope | None, windows: str, snapshot: Snapsho
         return
     check_layout(snapshot.partitions, [key.place for key in scope.keys], where)
     held = snapshot.properties.get(WINDOWS, windows)
-    if windows and held != windows:
+    if windows and not are_same_windows(held, windows):
         raise PartitionError(
             f"{where}: the table's partitions are the windows {held!r}, but asked for are "
             f"{windows!r}, in which its rows would be missed or doubled; delete the table's folder "

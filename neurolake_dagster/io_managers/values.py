@@ -175,7 +175,7 @@ def _told_by_arrow(what: str) -> Iterator[None]:
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
         if isinstance(exc, NeuroLakeError):
             raise
-        raise UnsupportedTypeError(f"{what} that cannot be converted: {exc}") from exc
+        raise UnsupportedTypeError(f"{what} that cannot be converted").quoting(exc) from exc
 
 
 def _from_pandas(frame: "pd.DataFrame") -> pa.Table:

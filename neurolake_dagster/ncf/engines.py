@@ -125,8 +125,8 @@ def _told_by_polars(schema: Any) -> Iterator[None]:
         bad = [field for field in schema if not is_taken(field)] or schema
         told = ", ".join(f"{field.name!r} ({field.type})" for field in bad)
         raise UnsupportedTypeError(
-            f"polars does not take columns {told}: {exc}; leave them out, or read the rows as Arrow"
-        ) from exc
+            f"polars does not take columns {told}; leave them out, or read the rows as Arrow"
+        ).quoting(exc) from exc
 
 
 def necessary_condition(predicate: Any, schema: Any) -> Any:

@@ -91,7 +91,8 @@ def arrow_schema(schema: StructType, *, is_stored: bool = False) -> pa.Schema:
             problems.append(f"{field.name!r} ({field.dataType.simpleString()})")
     if problems:
         raise UnsupportedTypeError(
-            f"columns {', '.join(problems)}: NCF has no such type; cast them, for example to string"
+            f"columns {', '.join(problems)}: Arrow, by which rows go to Python, has no such type; "
+            "cast them, for example to string"
         )
     return to_arrow_schema(schema, timezone="UTC")
 
@@ -215,8 +216,9 @@ def fit_table(
 def _cast(column: pa.ChunkedArray, field: pa.Field, allows_missing: bool) -> pa.ChunkedArray:
     try:
         chunks = [_fit(chunk, field.type, field.name, allows_missing) for chunk in column.chunks]
-    except pa.ArrowException as exc:
-        raise _misfit(field.name, column.type, field.type, str(exc)) from exc
+    except pa.ArrowException:
+        # Arrow quotes the value, and Spark all causes.
+        raise _misfit(field.name, column.type, field.type, _BEYOND) from None
     return pa.chunked_array(chunks, field.type)
 
 
@@ -315,6 +317,7 @@ def _unit_of(kind: Any) -> str | None:
     return getattr(kind, "unit", None)
 
 
+_BEYOND = "some values are beyond it; cast it after reading"
 # Within one of these values are cast if none of them changes; text is bytes in UTF-8.
 _KINDS = (
     *(_is_number, _is_bytes),

@@ -38,7 +38,12 @@ from neurolake_dagster.tables.delta_commit import (
     transactions_since,
 )
 from neurolake_dagster.tables.delta_failures import check_types, translated
-from neurolake_dagster.tables.delta_partitions import new_transactions, record_partitions
+from neurolake_dagster.tables.delta_partitions import (
+    REPLACED,
+    new_transactions,
+    next_replacement,
+    record_partitions,
+)
 from neurolake_dagster.tables.delta_rows import (
     delta_schema,
     divided,
@@ -253,7 +258,8 @@ class DeltaDataset:
         transaction
             Names this piece of work: if a commit carries it already, nothing is written.
         partitions
-            Names that count as written from now on, with or without rows.
+            Names that count as written from now on, with or without rows; alone where the whole
+            table is overwritten.
 
         Raises
         ------
@@ -273,7 +279,13 @@ class DeltaDataset:
             "schema_mode": schema_mode or typing_mode(held, data.schema),
             "storage_options": self.storage.deltalake_options(),
             "writer_properties": WriterProperties(compression="ZSTD", compression_level=ZSTD_LEVEL),
-            "commit_properties": _carried(table, properties, transaction, partitions),
+            "commit_properties": _carried(
+                table,
+                properties,
+                transaction,
+                partitions,
+                replaces=table is not None and mode == "overwrite" and where is None,
+            ),
         }
         if where is not None:
             options["predicate"] = where
@@ -418,6 +430,13 @@ class DeltaDataset:
         with translated(self.uri):
             record_partitions(self.open(), names)
 
+    def next_replacement(self) -> tuple[str, int]:
+        """The transaction that a write of another engine carries which replaces the whole table.
+
+        A second write with the same one is none, or conflicts.
+        """
+        return REPLACED, next_replacement(self.open())
+
     def has_transaction(self, transaction: str) -> bool:
         """Whether a commit carries this name already."""
         return self.exists() and _carries(self.open(), transaction)
@@ -445,12 +464,14 @@ def _carried(
     properties: dict[str, str] | None,
     transaction: str | None,
     partitions: Sequence[str],
+    *,
+    replaces: bool = False,
 ) -> CommitProperties:
     """What a commit carries so that its work is known."""
     own = [] if transaction is None else [Transaction(transaction, 1)]
     return CommitProperties(
         custom_metadata=properties or {},
-        app_transactions=own + new_transactions(table, partitions),
+        app_transactions=own + new_transactions(table, partitions, replaces=replaces),
     )
 
 

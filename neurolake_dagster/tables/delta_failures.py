@@ -25,6 +25,7 @@ from neurolake_dagster.storage import translated as translated_storage
 
 # Of a failure to write a data file, deltalake tells as of one of the file.
 _STORE_FAILED = ": Error performing "
+_TOO_LONG = "File name too long"
 _BROKEN = re.compile(r"(\d+) rows failed validation check")
 
 
@@ -41,13 +42,17 @@ def translated(uri: str) -> Iterator[None]:
     except DeltaTableNotFoundError as exc:
         raise TableNotFoundError(f"{uri}: no Delta table or no such version: {exc}") from exc
     except DeltaSchemaMismatchError as exc:
-        raise SchemaMismatchError(f"{uri}: the rows do not fit the table's schema: {exc}") from exc
+        raise SchemaMismatchError(f"{uri}: the rows do not fit the table's schema").quoting(
+            exc
+        ) from exc
     except CommitFailedError as exc:
         if "Table features" in str(exc):
             raise SchemaMismatchError(f"{uri}: the table lacks what the rows need: {exc}") from exc
         raise CommitConflictError(f"{uri}: another commit came first: {exc}") from exc
     except (DeltaError, DeltaProtocolError) as exc:
         text = str(exc)
+        if _TOO_LONG in text:
+            raise long_folder(uri) from None
         if _STORE_FAILED in text:
             with translated_storage(uri):
                 raise OSError(text) from exc
@@ -64,7 +69,17 @@ def translated(uri: str) -> Iterator[None]:
                 "give them the zone UTC, or keep them in structs"
             ) from exc
         # The rest is a backtrace of the engine's.
-        raise TableError(f"{uri}: {text.partition(chr(10) + '   0: ')[0]}") from exc
+        told = text.partition("\n   0: ")[0]
+        raise TableError(f"{uri}: deltalake refuses to go on").quoting(told) from exc
+
+
+def long_folder(where: str) -> TableError:
+    """The error for partition values, as the table's folders have them, that no disk takes."""
+    return TableError(
+        f"{where}: a value of a partition column is longer than the name of a folder can be, 255 "
+        "bytes with the column's name (all but letters and digits may take 3 a byte); nothing was "
+        'changed, shorten it, or make the table with other columns: {"partition_columns": []}'
+    )
 
 
 def check_types(schema: pa.Schema, uri: str) -> None:

@@ -98,8 +98,8 @@ def _cast(batch: pa.RecordBatch, schema: pa.Schema, where: str) -> pa.RecordBatc
         except pa.ArrowInvalid as exc:
             raise SchemaMismatchError(
                 f"{where}: column {field.name!r} has values that Delta's {field.type} cannot "
-                f"hold: {exc}; round or cast them first"
-            ) from exc
+                "hold; round or cast them first"
+            ).quoting(exc) from exc
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import pyarrow as pa
 
-from neurolake_dagster.errors import TableError
+from neurolake_dagster.errors import PredicateError
 from neurolake_dagster.tables.sql import quoted_text
 
 Literal_ = bool | int | float | Decimal | str
@@ -60,7 +60,7 @@ def settle(field: pa.Field, operator: str, literal: Literal_) -> Test | bool:
 
     Raises
     ------
-    TableError
+    PredicateError
         If the literal is of a kind that the column's values do not compare with.
     """
     type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
@@ -264,7 +264,7 @@ def _is_binary(type_: pa.DataType) -> bool:
     )
 
 
-def _unlike(column: str, type_: pa.DataType, literal: Literal_, hint: str = "") -> TableError:
-    return TableError(
+def _unlike(column: str, type_: pa.DataType, literal: Literal_, hint: str = "") -> PredicateError:
+    return PredicateError(
         f"predicate: {literal!r} is no {type_}, as column {column!r} is" + (hint and f"; {hint}")
     )

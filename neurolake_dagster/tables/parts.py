@@ -159,9 +159,9 @@ class PartFiles:
             if isinstance(exc, NeuroLakeError) or getattr(exc, "errno", None) is not None:
                 raise
             raise TableError(
-                f"{self._storage.root}: a {self._format.suffix} file cannot hold these rows: "
-                f"{exc}; cast them first"
-            ) from exc
+                f"{self._storage.root}: a {self._format.suffix} file cannot hold these rows; cast "
+                "them first"
+            ).quoting(exc) from exc
 
     def _finish(self, partition: Partition) -> None:
         current = self._open[partition]

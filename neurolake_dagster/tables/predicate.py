@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from neurolake_dagster.errors import TableError
+from neurolake_dagster.errors import PredicateError
 from neurolake_dagster.ncf.pruning import build_filter
 from neurolake_dagster.tables.conditions import (
     OPERATORS,
@@ -46,7 +46,7 @@ def read_predicate(where: str | Sequence[Any]) -> Predicate:
 
     Raises
     ------
-    TableError
+    PredicateError
         Naming the place that is not understood.
     """
     if isinstance(where, str):
@@ -83,7 +83,7 @@ class _Parser:
             match = _TOKEN.match(self._text, position)
             if match is None:
                 rest = self._text[position:].strip()
-                raise TableError(f"predicate {self._text!r}: {rest[:20]!r} is not understood")
+                raise PredicateError(f"predicate {self._text!r}: {rest[:20]!r} is not understood")
             assert match.lastgroup is not None
             yield match.lastgroup, match.group(match.lastgroup)
             position = match.end()
@@ -194,21 +194,25 @@ class _Parser:
         if not self._take_sign(sign):
             raise self._refuse(repr(sign))
 
-    def _refuse(self, expected: str) -> TableError:
-        return TableError(f"predicate {self._text!r}: expected {expected}, got {self._peek()[1]!r}")
+    def _refuse(self, expected: str) -> PredicateError:
+        return PredicateError(
+            f"predicate {self._text!r}: expected {expected}, got {self._peek()[1]!r}"
+        )
 
 
 def _from_term(term: Any) -> Predicate:
     if not (isinstance(term, (tuple, list)) and len(term) == 3 and isinstance(term[0], str)):
-        raise TableError(f"predicate {term!r}: expected (column, operator, value)")
+        raise PredicateError(f"predicate {term!r}: expected (column, operator, value)")
     column, operator, value = term
     operator = _SAME.get(str(operator), str(operator))
     if operator in ("in", "not in"):
         if isinstance(value, (str, bytes)) or not isinstance(value, Collection):
-            raise TableError(f"predicate {term!r}: expected a list of values after {operator!r}")
+            raise PredicateError(
+                f"predicate {term!r}: expected a list of values after {operator!r}"
+            )
         return OneOf(column, tuple(map(_literal, value)), operator == "not in")
     if operator not in OPERATORS:
-        raise TableError(f"predicate {term!r}: operator, expected one of {list(OPERATORS)}, in")
+        raise PredicateError(f"predicate {term!r}: operator, expected one of {list(OPERATORS)}, in")
     return Compare(column, operator, _literal(value))
 
 
@@ -218,12 +222,12 @@ def _literal(value: Any) -> Literal_:
     if isinstance(value, (date, datetime, time)):
         return value.isoformat()
     hint = "; ask IS NULL in a text" if value is None else ""
-    raise TableError(
+    raise PredicateError(
         f"predicate: {value!r} is no number, text, truth value, date, time or timestamp{hint}"
     )
 
 
 def _join(operator: str, parts: Sequence[Predicate]) -> Predicate:
     if not parts:
-        raise TableError("predicate: empty, expected at least one condition")
+        raise PredicateError("predicate: empty, expected at least one condition")
     return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))

@@ -14,10 +14,10 @@ from neurolake_dagster.tables.snapshot import Snapshot, TableSchema
 
 SchemaMode = Literal["strict", "merge", "overwrite"]
 
-_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 _LIST_VIEWS = (pa.types.is_list_view, pa.types.is_large_list_view)
-_LISTS = (pa.types.is_list, pa.types.is_large_list, *_LIST_VIEWS)
+LISTS = (pa.types.is_list, pa.types.is_large_list, *_LIST_VIEWS)
 _LARGE_LISTS = (pa.types.is_large_list, pa.types.is_large_list_view)
 # Below other types, Arrow casts them wrongly or not at all.
 _UNCAST = (
@@ -176,11 +176,11 @@ def fits(have: pa.DataType, want: pa.DataType) -> bool:
         return fits(have.value_type, want)
     if pa.types.is_dictionary(want):
         return fits(have, want.value_type)
-    if any(_both(have, want, family) for family in (_TEXT, _BYTES)):
+    if any(_both(have, want, family) for family in (TEXT, BYTES)):
         return True
     if isinstance(have, pa.JsonType) and isinstance(want, pa.JsonType):
         return True
-    if _both(have, want, _LISTS):
+    if _both(have, want, LISTS):
         return fits(have.value_type, want.value_type)
     if pa.types.is_fixed_size_list(have) and pa.types.is_fixed_size_list(want):
         return have.list_size == want.list_size and fits(have.value_type, want.value_type)
@@ -252,7 +252,7 @@ def _is_cast_by_arrow(type_: pa.DataType) -> bool:
 
 
 def _is_list(type_: pa.DataType) -> bool:
-    return any(is_one(type_) for is_one in (*_LISTS, pa.types.is_fixed_size_list))
+    return any(is_one(type_) for is_one in (*LISTS, pa.types.is_fixed_size_list))
 
 
 def _cast_struct(column: pa.Array, type_: pa.StructType) -> pa.Array:
@@ -353,7 +353,7 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
         return pa.map_(key, item, type_.keys_sorted)
     if pa.types.is_fixed_size_list(type_):
         return pa.list_(_plain_field(type_.value_field), type_.list_size)
-    if any(is_list(type_) for is_list in _LISTS):
+    if any(is_list(type_) for is_list in LISTS):
         child = _plain_field(type_.value_field)
         is_large = any(is_one(type_) for is_one in _LARGE_LISTS)
         return pa.large_list(child) if is_large else pa.list_(child)

@@ -63,7 +63,7 @@ class Scope:
         """
         numbers = self.numbers(batch)
         if (numbers < 0).any():
-            raise PartitionError(self._stray(batch, numbers))
+            raise self._stray(batch, numbers)
         order = np.argsort(numbers, kind="stable")
         found, starts, counts = np.unique(numbers[order], return_index=True, return_counts=True)
         for number, start, count in zip(found, starts, counts, strict=True):
@@ -74,7 +74,7 @@ class Scope:
         """How many rows belong to each key that has some; `PartitionError` for one of none."""
         numbers = self.numbers(batch)
         if (numbers < 0).any():
-            raise PartitionError(self._stray(batch, numbers))
+            raise self._stray(batch, numbers)
         counts = np.bincount(numbers)
         return {self.keys[number].name: int(counts[number]) for number in np.flatnonzero(counts)}
 
@@ -146,15 +146,15 @@ class Scope:
         order = np.argsort(places, kind="stable")
         return places[order], order
 
-    def _stray(self, batch: pa.RecordBatch, numbers: Numbers) -> str:
+    def _stray(self, batch: pa.RecordBatch, numbers: Numbers) -> PartitionError:
         first = int(np.flatnonzero(numbers < 0)[0])
         values = {name: batch.column(name)[first].as_py() for name in self.columns}
         names = [key.name for key in self.keys]
         shown = names if len(names) <= 5 else [*names[:3], "...", names[-1]]
-        return (
-            f"{int((numbers < 0).sum())} rows of a batch, the first with {values!r}, belong to "
-            f"none of the asked partitions {shown!r}; nothing was changed"
-        )
+        return PartitionError(
+            f"{int((numbers < 0).sum())} rows of a batch belong to none of the asked partitions "
+            f"{shown!r}, by {list(self.columns)!r}; nothing was changed"
+        ).quoting(f"the first of them has {values!r}")
 
 
 class _Dimension:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from neurolake_dagster.errors import NeuroLakeError
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables.formats import file_format
 from neurolake_dagster.tables.parts import PartFiles
@@ -51,6 +52,15 @@ class WriteParts:
         PartitionError
             If a row belongs to none of the partitions.
         """
+        try:
+            files = self._write(batches)
+        except NeuroLakeError as exc:
+            # Spark logs the whole traceback, whatever becomes of the error.
+            raise exc.without_quotes() from None
+        records = [json.dumps(file.encode()) for file in files]
+        yield pa.RecordBatch.from_pydict({RECORD_COLUMN: records}, schema=RECORD_SCHEMA)
+
+    def _write(self, batches: Iterator[pa.RecordBatch]) -> list[DataFile]:
         parts = PartFiles(self.folder, file_format(self.format), self.schema, folder=self.stage)
         with parts:
             for batch in batches:
@@ -60,8 +70,7 @@ class WriteParts:
                 ):
                     parts.write(place, rows)
             parts.close()
-        records = [json.dumps(file.encode()) for file in parts.files]
-        yield pa.RecordBatch.from_pydict({RECORD_COLUMN: records}, schema=RECORD_SCHEMA)
+        return parts.files
 
 
 def read_records(records: Iterator[str]) -> list[DataFile]:

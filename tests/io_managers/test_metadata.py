@@ -4,10 +4,12 @@ import dagster as dg
 import pyarrow as pa
 
 from neurolake_dagster.io_managers.metadata import (
+    SHOWN_COLUMNS,
     lineage_metadata,
     partitions_metadata,
     table_metadata,
 )
+from neurolake_dagster.tables.statistics import ColumnStatistics
 
 SCHEMA = pa.schema(
     [
@@ -132,3 +134,22 @@ def test_of_many_partitions_the_first_are_shown() -> None:
     assert len(found) == 21
     few = materialize(partitions_metadata(rows[:20]))["partitions"].value.records
     assert [record.data for record in few] == rows[:20]
+
+
+def test_of_wide_tables_the_first_columns_are_shown() -> None:
+    """2,000 columns of long texts took 2 MB of each materialization."""
+    rows = pa.table({f"c{number}": ["x" * 200] * 5 for number in range(2000)})
+    facts = [
+        ColumnStatistics(
+            name=field.name, type=field.type, minimum="x" * 200, maximum="y" * 200, null_count=0
+        )
+        for field in rows.schema
+    ]
+    found = table_metadata(uri="u", schema=rows.schema, preview=rows, statistics=facts)
+    shown = materialize(found)
+    preview, statistics = shown["preview"].value, shown["statistics"].value
+    assert len(preview.records[0].data) == len(preview.schema.columns) == SHOWN_COLUMNS + 1
+    assert preview.schema.columns[-1].name == "1,900 more columns"
+    assert len(statistics.records) == SHOWN_COLUMNS + 1
+    assert statistics.records[-1].data["column"] == "1,900 more"
+    assert len(shown["dagster/column_schema"].value.columns) == 2000

@@ -2,6 +2,7 @@
 
 import re
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ import pytest
 from neurolake_dagster.io_managers import DeltaIOManager
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import scope_of
+from neurolake_dagster.resources import StorageResource
 from neurolake_dagster.tables.maintenance import restore
 from tests.io_managers.test_io_managers import (
     failure,
@@ -507,3 +509,103 @@ def test_a_partition_that_a_restore_took_back_was_never_written(
 
 
 KEPT = {"ParquetIOManager": {"neurolake.keep_former_files": "true"}}
+
+
+@pytest.mark.parametrize("manager", ["ncf"], indirect=True)
+def test_windows_are_the_same_however_their_schedule_is_spelt(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """A table of `@daily` partitions was refused once they were said as `0 0 * * *`."""
+
+    def dated(cron: str) -> Any:
+        windows = dg.TimeWindowPartitionsDefinition(
+            start="2013-01-01", fmt="%Y-%m-%d", cron_schedule=cron, end="2013-02-01"
+        )
+
+        @dg.asset(name="made", partitions_def=windows)
+        def asset(context: dg.AssetExecutionContext) -> pa.Table:
+            return pa.table({"day": [context.partition_key]})
+
+        return asset
+
+    for day, cron in enumerate(["@daily", "0 0 * * *", "00 0 */1 * SUN-SAT"], 1):
+        assert run([dated(cron)], manager, instance, partition_key=f"2013-01-0{day}").success
+    assert len(stored(manager, "made")) == 3
+    result = run(
+        [dated("0 0 1 * *")], manager, instance, partition_key="2013-01-01", raise_on_error=False
+    )
+    assert "are the windows 'partition_key: 00 0 */1 * SUN-SAT UTC" in str(failure(result))
+
+
+def test_what_the_run_tells_of_a_partition_is_not_replaced(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """Its own `bytes` of a partition of a single run became the table's."""
+
+    def rows(context: dg.AssetExecutionContext) -> pa.Table:
+        context.add_asset_metadata({"bytes": 7}, partition_key="a")
+        return of_run(context)
+
+    assert run_range(made(rows), manager, instance, "a", "b").success
+    asked = dg.AssetRecordsFilter(asset_key=dg.AssetKey("made"))
+    found = {
+        record.partition_key: record.asset_materialization
+        for record in instance.fetch_materializations(asked, limit=2).records
+    }
+    assert found["a"].metadata["bytes"].value == 7
+    assert found["b"].metadata["bytes"].value > 7
+    assert found["a"].metadata["dagster/partition_row_count"].value == 1
+
+
+def test_partitions_of_a_delta_table_that_was_replaced_are_gone(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """They counted as written, and were read as no rows."""
+    manager = DeltaIOManager(storage=StorageResource(root=str(tmp_path)))
+
+    @dg.asset(name="made")
+    def whole() -> pa.Table:
+        return pa.table({"k": ["b"], "n": [1]})
+
+    @dg.asset(partitions_def=KEYS)
+    def used(made: pa.Table) -> None: ...
+
+    def told(key: str) -> str:
+        result = run([made(of_run), used], manager, instance, partition_key=key,
+                     selection=[used], raise_on_error=False)  # fmt: skip
+        return "read" if result.success else str(failure(result))
+
+    assert run_range(made(of_run), manager, instance, "a", "c").success
+    assert told("a") == "read"
+    assert run([whole], manager, instance).success
+    assert "1 partitions were never written: a" in told("a")
+    assert told("b") == "read"
+    assert run(
+        [made(lambda _: pa.table({"k": pa.array([], pa.string()), "n": pa.array([], pa.int64())}))],
+        manager,
+        instance,
+        partition_key="a",
+    ).success
+    assert told("a") == "read"
+    assert "never written: c" in told("c")
+    manager.dataset(["made"]).restore(0)
+    assert told("c") == "read"
+
+
+def test_a_partition_value_that_no_folder_can_be_called_is_told(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """deltalake failed raw, with the file's address."""
+    manager = DeltaIOManager(storage=StorageResource(root=str(tmp_path)))
+    rows = pa.table({"k": ["\u00e9" * 60], "n": [1]})
+
+    def told(**metadata: Any) -> Any:
+        @dg.asset(name="made", metadata=metadata)
+        def asset() -> pa.Table:
+            return rows
+
+        return run([asset], manager, instance, raise_on_error=False)
+
+    assert "a value of a partition column is longer" in str(failure(told(partition_columns=["k"])))
+    assert not manager.dataset(["made"]).exists()
+    assert told(partition_columns=[]).success
