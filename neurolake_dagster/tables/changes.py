@@ -1,19 +1,19 @@
 """Row-level changes of a table: delete by predicate, merge by key.
 
-Owns which files a change rewrites. Only files that can hold matching rows are read, only
-those that do are replaced; counts are exact.
+Owns which files a change rewrites. Of files that can hold matching rows the columns that tell
+are read, and only those that do are replaced, in bounded memory; counts are exact.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError, TableError
 from neurolake_dagster.ncf.arrow import holds_type
-from neurolake_dagster.ncf.pruning import check_filter
+from neurolake_dagster.ncf.pruning import check_filter, mentioned_columns
 from neurolake_dagster.tables.commit import (
     Change,
     Commit,
@@ -38,8 +38,8 @@ from neurolake_dagster.tables.merging import (
 from neurolake_dagster.tables.partitions import Partition, PartitionLike, as_partitions
 from neurolake_dagster.tables.parts import PartFiles
 from neurolake_dagster.tables.predicate import as_filter
-from neurolake_dagster.tables.reading import read_files
-from neurolake_dagster.tables.schemas import fit_table
+from neurolake_dagster.tables.reading import read_files, scan_files
+from neurolake_dagster.tables.schemas import fit_batch, fit_table
 from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableSchema
 from neurolake_dagster.tables.table import Table
@@ -71,29 +71,29 @@ def delete_rows(
         )
     check_filter(expression, snapshot.schema)
     stays = ~pc.coalesce(expression, pc.scalar(False))
-
-    def kept(rows: pa.Table, place: Partition) -> Mapping[Partition, pa.Table]:
-        left = rows.filter(stays)
-        return {place: rows if left.num_rows == rows.num_rows else left}
-
-    candidates = matching_files(snapshot, snapshot.files, expression)
     with table.open_parts(snapshot.schema) as parts:
-        removed, counts = _rewrite(table, snapshot, candidates, kept, parts)
-        if not removed:
+        files = [
+            file
+            for file in matching_files(snapshot, snapshot.files, expression)
+            if _has_rows(table, snapshot, file, expression)
+        ]
+        if not files:
             return Commit.nothing(snapshot)
+        for file in files:
+            kept = (rows.filter(stays) for rows in _rows_of(table, snapshot, file, parts.schema))
+            _write_anew(file, ({file.partition: rows} for rows in kept), parts)
         parts.close()
-        metrics = {
-            "rows_deleted": counts.read - counts.written,
-            "rows_copied": counts.written,
-        }
+        before, after = (sum(file.row_count for file in some) for some in (files, parts.files))
         change = Change(
             operation="delete",
             files=tuple(parts.files),
             schema=snapshot.table_schema,
             replaced=None,
-            removed=removed,
+            removed=tuple(file.path for file in files),
+            reads=(),
+            where=expression,
             info=checked_properties(properties, table.uri),
-            metrics=metrics,
+            metrics={"rows_deleted": before - after, "rows_copied": after},
         )
         return carry_out(table.folder, table.format, change, snapshot, parts.forget)
 
@@ -141,6 +141,8 @@ def merge_rows(
         If rows came to these partitions meanwhile: they might have the same keys.
     """
     _check_clauses(when_matched, when_new, when_gone, table.uri)
+    if schema_mode is not None:
+        check_option("schema_mode", schema_mode, Literal["strict", "merge"], table.uri)
     keys = tuple(dict.fromkeys(keys))
     check_merge_source(rows, keys, table.uri)
     info, sets = (checked_properties(one, table.uri) for one in (properties, table_properties))
@@ -215,8 +217,7 @@ def _carry_out_merge(
     table: Table, base: Snapshot, schema: TableSchema, merge: Merge, work: _Work
 ) -> Commit:
     with table.open_parts(schema.schema) as parts:
-        candidates = merge.candidates(base, work.places)
-        removed, _ = _rewrite(table, base, candidates, merge.apply, parts)
+        removed, found = _merge_files(table, base, merge, work.places, parts)
         for place, rows in merge.fresh().items():
             for batch in rows.to_batches():
                 _check_place(place, work, table.uri)
@@ -229,6 +230,7 @@ def _carry_out_merge(
             schema=schema,
             replaced=None,
             removed=removed,
+            found=found,
             reads=work.places,
             info=work.info,
             sets=work.sets,
@@ -240,38 +242,90 @@ def _carry_out_merge(
         return table.commit_parts(change, base, parts)
 
 
-@dataclass
-class _Counts:
-    read: int = 0
-    written: int = 0
+def _merge_files(
+    table: Table, base: Snapshot, merge: Merge, places: Sequence[Partition], parts: PartFiles
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Write anew the files that a merge changes.
 
+    Of the others the keys alone are read, and rows where updates change nothing.
 
-def _rewrite(
-    table: Table,
-    snapshot: Snapshot,
-    candidates: Sequence[DataFile],
-    apply: Callable[[pa.Table, Partition], Mapping[Partition, pa.Table]],
-    parts: PartFiles,
-) -> tuple[tuple[str, ...], _Counts]:
-    """Write anew the files whose rows `apply` changes or moves to other partitions."""
-    removed, counts = [], _Counts()
-    for file in candidates:
-        with table.still(snapshot):
-            found = read_files(table.folder, table.files_format, snapshot, [file], None, None)
-        rows = fit_table(found, parts.schema)
-        after = apply(rows, file.partition)
-        stay = after.get(file.partition, rows.slice(0, 0))
-        if stay is rows or _is_same(stay, rows):
+    Returns
+    -------
+    The paths of those files, and of all that have rows which the merge found.
+    """
+    removed, found = [], []
+    for file in merge.candidates(base, places):
+        known = len(merge.seen)
+        match = merge.match(_keys_of(table, base, file, merge.key_schema))
+        if len(merge.seen) > known:
+            found.append(file.path)
+        if match is None:
             continue
-        removed.append(file.path)
-        counts.read += rows.num_rows
-        for place, some in after.items():
-            counts.written += some.num_rows
-            for batch in some.to_batches():
+
+        def merged(file: DataFile = file, match: pa.Array = match) -> Iterator[_Merged]:
+            return _merged(merge, match, file.partition, _rows_of(table, base, file, parts.schema))
+
+        if any(not _is_same(one.stay, one.rows) for one in merged()):
+            removed.append(file.path)
+            _write_anew(file, (one.after for one in merged()), parts)
+    return tuple(removed), tuple(found)
+
+
+class _Merged(NamedTuple):
+    """Some rows of a file; after the merge by partition, and those that stay in theirs."""
+
+    rows: pa.Table
+    after: Mapping[Partition, pa.Table]
+    stay: pa.Table
+
+
+def _merged(
+    merge: Merge, match: pa.Array, place: Partition, batches: Iterable[pa.Table]
+) -> Iterator[_Merged]:
+    at = 0
+    for rows in batches:
+        after = merge.apply(rows, match.slice(at, rows.num_rows), place)
+        yield _Merged(rows, after, after.get(place, rows.slice(0, 0)))
+        at += rows.num_rows
+
+
+def _keys_of(table: Table, base: Snapshot, file: DataFile, schema: pa.Schema) -> pa.Table:
+    """A file's rows in a schema; of columns that the table lacks only nulls."""
+    names = base.schema.names
+    columns = [name for name in schema.names if name in names] or names[:1]
+    with table.still(base):
+        rows = read_files(table.folder, table.files_format, base, [file], columns, None)
+    return fit_table(rows, schema)
+
+
+def _has_rows(table: Table, snapshot: Snapshot, file: DataFile, where: pc.Expression) -> bool:
+    """Whether a file has rows for which a predicate is true; its columns alone are read."""
+    names = snapshot.schema.names
+    columns = mentioned_columns(where, names)[:1] or names[:1]
+    with table.still(snapshot):
+        rows = scan_files(table.folder, table.files_format, snapshot, [file], columns, where)
+        return any(batch.num_rows for batch in rows)
+
+
+def _rows_of(
+    table: Table, snapshot: Snapshot, file: DataFile, schema: pa.Schema
+) -> Iterator[pa.Table]:
+    """Stream a file's rows in the schema that they are to be written in."""
+    with table.still(snapshot):
+        for batch in scan_files(table.folder, table.files_format, snapshot, [file], None, None):
+            yield pa.Table.from_batches([fit_batch(batch, schema)])
+
+
+def _write_anew(
+    file: DataFile, changed: Iterable[Mapping[Partition, pa.Table]], parts: PartFiles
+) -> None:
+    """Write a file's rows after a change, by partition; its own gets a file in any case."""
+    for by_place in changed:
+        for place, rows in by_place.items():
+            for batch in rows.to_batches():
                 parts.write(place, batch)
-        if not stay.num_rows and file.partition:
-            parts.ensure(file.partition)
-    return tuple(removed), counts
+    if file.partition:
+        parts.ensure(file.partition)
 
 
 def _is_same(after: pa.Table, before: pa.Table) -> bool:
@@ -281,6 +335,8 @@ def _is_same(after: pa.Table, before: pa.Table) -> bool:
     """
     floats = [field for field in before.schema if holds_type(field.type, pa.types.is_floating)]
     is_plain = all(pa.types.is_floating(field.type) for field in floats)
+    if after is before:
+        return True
     if after.num_rows != before.num_rows or not is_plain:
         return False
     return all(

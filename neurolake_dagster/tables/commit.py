@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, get_args
 
+import pyarrow.compute as pc
+
 from neurolake_dagster.errors import (
     CommitConflictError,
     NeuroLakeError,
@@ -26,6 +28,7 @@ from neurolake_dagster.tables.layout import check_layout
 from neurolake_dagster.tables.log import Log
 from neurolake_dagster.tables.partitions import Partition, partition_folder
 from neurolake_dagster.tables.parts import STAGING_FOLDER
+from neurolake_dagster.tables.skipping import matching_files
 from neurolake_dagster.tables.snapshot import DataFile, Snapshot, TableFormat, TableSchema
 
 MOVES_AT_ONCE = 16
@@ -34,6 +37,8 @@ MOVES_AT_ONCE = 16
 KEEP_FILES = "neurolake.keep_former_files"
 # What writes rows anew that the table had: no reader of them misses a row.
 REWRITES = ("optimize", "delete")
+# What it brings depends on rows that the table had: nothing that changes those comes before it.
+DEPENDENT = ("merge", "restore")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +51,21 @@ class Change:
         Partitions whose files go; empty: all files go; None: none but `removed`.
     removed
         Single files that go, read from the base: any change to them is a conflict.
-    reads
-        Partitions whose rows it read, empty: all: rows that came there since are a conflict.
-        None: it depends on no rows but those of `removed`.
+    found
+        Single files with rows that it found and leaves: that one of them goes is a conflict.
+    reads, where
+        Partitions (empty: all) and the condition (None: any) of the rows that it looked for: such
+        rows that came since are a conflict, or of a delete that it comes before. None: it looked
+        for none.
+    is_overtaken
+        Whether such rows came since.
     transactions
         As of an entry.
     properties
         All that the table is to have; None leaves them. `sets` are set beside those there are.
     restores
-        It makes a former version the newest. The files were the table's before: they have their
-        schema, and are not to be deleted where it fails.
+        It makes this former version the newest. The files were the table's before: they have
+        their schema, and are not to be deleted where it fails.
     """
 
     operation: str
@@ -63,14 +73,17 @@ class Change:
     schema: TableSchema
     replaced: tuple[Partition, ...] | None
     removed: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
     reads: tuple[Partition, ...] | None = None
+    where: pc.Expression | None = None
+    is_overtaken: bool = False
     info: Mapping[str, str] = field(default_factory=dict)
     transaction: str | None = None
     transactions: Mapping[str, int | None] = field(default_factory=dict)
     properties: Mapping[str, str] | None = None
     sets: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, int] = field(default_factory=dict)
-    restores: bool = False
+    restores: Snapshot | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +249,7 @@ def _put(
         try:
             return log.put(entry, base)
         except StorageExistsError:
-            others = tuple(log.following(entry.version - 1))
+            others = tuple(log.following(entry.version - 1)) or (log.taker(entry.version),)
             for other in others:
                 if _is_same_work(entry, other):
                     return other, log.snapshot(other.version)
@@ -263,12 +276,21 @@ def _entry(table_format: TableFormat, change: Change, base: Snapshot | None, tok
         removed=_removed(change, base),
         replaced=change.replaced,
         schema=None if is_known else change.schema,
+        former=_former_schemas(change, base),
         properties=_properties(change, base),
         transaction=change.transaction,
         transactions=change.transactions,
         info=change.info,
         metrics=change.metrics,
     )
+
+
+def _former_schemas(change: Change, base: Snapshot | None) -> tuple[TableSchema, ...]:
+    """The schemas of files that come back, which the version before does not know."""
+    if change.restores is None or base is None:
+        return ()
+    numbers = {file.schema_id for file in change.files}.difference(base.schemas)
+    return tuple(change.restores.schemas[number] for number in sorted(numbers))
 
 
 def _properties(change: Change, base: Snapshot | None) -> Mapping[str, str] | None:
@@ -325,6 +347,8 @@ def _rebase(
     """
     since, newest = -1 if base is None else base.version, base
     for other in others:
+        if not change.is_overtaken and _brings_rows(other, change, base):
+            change = replace(change, is_overtaken=True)
         reason = _conflict(change, other, base)
         if reason:
             raise CommitConflictError(
@@ -344,12 +368,14 @@ def _conflict(change: Change, other: Entry, base: Snapshot | None) -> str:
         return "both depend on the schema"
     if change.removed and set(change.removed) & set(other.removed):
         return "both replace the same files"
-    if other.operation == "restore" and change.operation == "delete":
-        return "both replace rows, perhaps the same"
+    if set(change.found) & set(other.removed):
+        return "both depend on the same rows"
+    if change.is_overtaken and change.operation != "delete":
+        return "both add rows, perhaps with the same keys"
+    if change.is_overtaken and other.operation in DEPENDENT:
+        return "both change rows, perhaps the same"
     if change.properties is not None and other.properties is not None:
         return "both set the table's properties"
-    if change.reads is not None and _adds_rows(other, change.reads):
-        return "both add rows, perhaps with the same keys"
     if change.restores and (other.added or other.removed):
         return "both replace the whole table"
     if change.replaced is None:
@@ -363,11 +389,12 @@ def _conflict(change: Change, other: Entry, base: Snapshot | None) -> str:
     return f"both changed partitions {', '.join(shared)}" if shared else ""
 
 
-def _adds_rows(other: Entry, places: tuple[Partition, ...]) -> bool:
-    """Whether a commit brought rows to some partitions; to any for none named."""
-    if other.operation in REWRITES:
+def _brings_rows(other: Entry, change: Change, base: Snapshot | None) -> bool:
+    """Whether a commit brought rows that a change would have looked at."""
+    if change.reads is None or other.operation in REWRITES:
         return False
-    return any(not places or file.partition in places for file in other.added)
+    came = [file for file in other.added if not change.reads or file.partition in change.reads]
+    return bool(came if base is None else matching_files(base, came, change.where))
 
 
 def _same(change: Change, schema: TableSchema) -> bool:

@@ -32,6 +32,8 @@ class Entry:
         Paths of the files it took away.
     schema
         Only where the commit changed it.
+    former
+        The schemas of files that a restore brings back, which the version before lacks.
     token
         Unique to the attempt: tells one's own commit when the store's answer got lost.
     transaction
@@ -52,6 +54,7 @@ class Entry:
     removed: tuple[str, ...] = ()
     replaced: tuple[Partition, ...] | None = None
     schema: TableSchema | None = None
+    former: tuple[TableSchema, ...] = ()
     properties: Mapping[str, str] | None = None
     transaction: str | None = None
     transactions: Mapping[str, int | None] = field(default_factory=dict)
@@ -80,6 +83,7 @@ class Entry:
         if self.schema is not None:
             found["schema"] = self.schema.encode()
         optional = {
+            "former": [schema.encode() for schema in self.former] or None,
             "properties": None if self.properties is None else dict(self.properties),
             "transaction": self.transaction,
             "transactions": dict(self.transactions) or None,
@@ -104,6 +108,7 @@ class Entry:
             removed=tuple(record["remove"]),
             replaced=None if replaced is None else tuple(map(_as_partition, replaced)),
             schema=None if schema is None else TableSchema.decode(schema),
+            former=tuple(map(TableSchema.decode, record.get("former", ()))),
             properties=record.get("properties"),
             transaction=record.get("transaction"),
             transactions=record.get("transactions", {}),
@@ -116,9 +121,7 @@ def apply_entry(state: Snapshot | None, entry: Entry) -> Snapshot:
     """The version that a commit makes of the one before it."""
     gone = set(entry.removed)
     kept = () if state is None else tuple(file for file in state.files if file.path not in gone)
-    schemas = {} if state is None else dict(state.schemas)
-    if entry.schema is not None:
-        schemas[entry.schema.id] = entry.schema
+    files = kept + entry.added
     transactions = {} if state is None else dict(state.transactions)
     done = dict(entry.transactions)
     if entry.transaction is not None:
@@ -136,11 +139,25 @@ def apply_entry(state: Snapshot | None, entry: Entry) -> Snapshot:
         version=entry.version,
         timestamp_ms=entry.timestamp_ms,
         format=checked_format(entry.format, f"version {entry.version}"),
-        schemas=schemas,
-        files=kept + entry.added,
+        schemas=_schemas(state, entry, files),
+        files=files,
         properties=properties,
         transactions=transactions,
     )
+
+
+def _schemas(
+    state: Snapshot | None, entry: Entry, files: tuple[DataFile, ...]
+) -> dict[int, TableSchema]:
+    """The current schema, and those that files were written with."""
+    known = {} if state is None else dict(state.schemas)
+    known |= {schema.id: schema for schema in entry.former}
+    if entry.schema is not None:
+        known[entry.schema.id] = entry.schema
+    if len(known) < 2:
+        return known
+    used = {file.schema_id for file in files} | {max(known)}
+    return {number: schema for number, schema in known.items() if number in used}
 
 
 def _as_partition(pairs: list[list[str]]) -> Partition:

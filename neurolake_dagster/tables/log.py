@@ -141,6 +141,22 @@ class Log:
         except StorageNotFoundError as exc:
             raise no_such_table(self.storage.root, version) from exc
 
+    def taker(self, version: int) -> Entry:
+        """The commit that took a version's number and is in no listing.
+
+        Raises
+        ------
+        TableError
+            If what has its name is no commit.
+        """
+        try:
+            return self.entry(version)
+        except TableNotFoundError as exc:
+            raise TableError(
+                f"{self.storage.uri(_entry_key(version))}: has the name of the next commit and is "
+                "none, so that none can be made; remove it"
+            ) from exc
+
     def entries(self, after: int = -1) -> Iterator[Entry]:
         """The commits above a version, oldest first."""
         if after < 0:

@@ -87,7 +87,7 @@ def restore(table: Table, version: int) -> Commit:
         schema=schema,
         replaced=None,
         removed=tuple(file.path for file in current.files if file.path not in there),
-        restores=True,
+        restores=former,
         properties=dict(former.properties),
         transactions={
             **{key: None for key in current.transactions if key not in former.transactions},
@@ -220,8 +220,11 @@ def vacuum(
         The log's files go when they are older than this and the retention: the history begins
         later then. Longer than any write takes.
     """
-    if retention < timedelta(0):
-        raise TableError(f"{table.uri}: retention {retention}, expected none or a positive one")
+    for name, one in {"retention": retention, "log_retention": log_retention}.items():
+        if not isinstance(one, timedelta) or one < timedelta(0):
+            raise TableError(
+                f"{table.uri}: {name} {one!r}, expected a timedelta that is not negative"
+            )
     table.snapshot()  # Refuses a table of the other format, of which it would keep no versions.
     now = datetime.now(UTC)
     retention, log_retention = (
@@ -359,7 +362,11 @@ def evolve_schema(
         )
     snapshot = table.snapshot()
     current = snapshot.table_schema
-    renames, wider, added = dict(rename or {}), dict(widen or {}), dict(add or {})
+    renames = dict(rename or {})
+    wider, added = (
+        {name: _as_type(name, type_, table.uri) for name, type_ in (one or {}).items()}
+        for one in (widen, add)
+    )
     problems = _problems(current.schema, added, drop, renames, wider)
     if problems:
         raise SchemaMismatchError(f"{table.uri}: {'; '.join(problems)}")
@@ -396,6 +403,16 @@ def set_properties(table: Table, properties: Mapping[str, str]) -> Commit:
         sets=checked_properties(properties, table.uri),
     )
     return carry_out(table.folder, table.format, change, snapshot, lambda: None)
+
+
+def _as_type(name: str, type_: object, where: str) -> pa.DataType:
+    """A column's type; Arrow's own name of one does too."""
+    try:
+        return pa.type_for_alias(type_) if isinstance(type_, str) else pa.field(name, type_).type
+    except (TypeError, ValueError) as exc:
+        raise SchemaMismatchError(
+            f"{where}: column {name!r} as {type_!r}, expected an Arrow type as pa.int64()"
+        ) from exc
 
 
 def _changed(

@@ -1,6 +1,7 @@
 """What a merge does to a table's rows: matching by key, exact counts.
 
-Owns no file: it is given one file's rows after the other and returns them changed.
+Owns no file: it is given one file's keys after the other, and then rows of that file, which it
+returns changed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,19 +54,17 @@ class Homes:
         which, counts = np.array(numbers, np.int64).reshape(-1, 2).T
         return Homes(tuple(known), np.repeat(which, counts))
 
-    def behind(self, place: Partition, row_count: int) -> "Homes":
-        """These rows behind as many of one partition."""
-        places = self.places if place in self.places else (*self.places, place)
-        first = np.full(row_count, places.index(place), np.int64)
-        return Homes(places, np.concatenate([first, self.numbers]))
-
-    def divide(self, rows: pa.Table, numbers: pa.Array) -> dict[Partition, pa.Table]:
-        """Rows by partition; `numbers` are theirs among these."""
-        at = self.numbers[numbers.to_numpy()]
-        found = np.unique(at)
+    def divide(self, rows: pa.Table, numbers: NDArray[np.int64]) -> dict[Partition, pa.Table]:
+        """Rows by partition; `numbers` are those of their partitions."""
+        found = np.unique(numbers)
         if len(found) == 1:
             return {self.places[found[0]]: rows}
-        return {self.places[one]: rows.filter(pa.array(at == one)) for one in found}
+        return {self.places[one]: rows.filter(pa.array(numbers == one)) for one in found}
+
+    def with_place(self, place: Partition) -> tuple["Homes", int]:
+        """The same that know one more partition, and its number."""
+        places = self.places if place in self.places else (*self.places, place)
+        return Homes(places, self.numbers), places.index(place)
 
 
 @dataclass
@@ -96,6 +95,15 @@ class Merge:
     copied: int = 0
     seen: list[int] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        # Arrow would join its chunks at each batch that takes rows from it.
+        self.source = self.source.combine_chunks()
+
+    @property
+    def key_schema(self) -> pa.Schema:
+        """The keys' columns."""
+        return self.source.select(list(self.keys)).schema
+
     def metrics(self) -> dict[str, int]:
         """The exact counts, as Delta counts: copied are the rows beside those updated or deleted.
 
@@ -115,47 +123,74 @@ class Merge:
             return files
         return matching_files(base, files, self._key_range())
 
-    def apply(self, rows: pa.Table, place: Partition) -> Mapping[Partition, pa.Table]:
-        """The rows of a partition's file after the merge, by partition, in their order.
+    def match(self, keys: pa.Table) -> pa.Array | None:
+        """For each row of a file the number of the source's row with its key, or null; counted.
 
-        The same table of the same partition if nothing changes.
+        None if the merge changes none of them.
+
+        Parameters
+        ----------
+        keys
+            The keys of all its rows.
         """
-        match = self._match(rows)
-        hit = pc.is_valid(match)
+        match = self._match(keys)
+        hits = len(match) - match.null_count
+        gone = _count(self._gone(pc.is_valid(match)))
         self.seen += match.drop_null().to_pylist()
+        self.deleted += gone
+        updated = hits if self.when_matched == "update" else 0
+        self.updated += updated
+        if not updated and not gone:
+            return None
+        self.copied += len(match) - gone - updated
+        return match
+
+    def apply(
+        self, rows: pa.Table, match: pa.Array, place: Partition
+    ) -> Mapping[Partition, pa.Table]:
+        """Rows of a partition's file after the merge, by partition, in their order.
+
+        Parameters
+        ----------
+        match
+            Theirs of what :meth:`match` gives.
+        """
+        hit = pc.is_valid(match)
         gone = self._gone(hit)
-        self.deleted += _count(gone)
-        numbers = pa.array(np.arange(rows.num_rows))
-        updates = self.when_matched == "update" and _count(hit) > 0
-        if updates:
-            self.updated += _count(hit)
-            # Updated rows are taken from behind the file's own.
-            numbers = pc.if_else(hit, pc.add(pc.fill_null(match, 0), rows.num_rows), numbers)
-        if not updates and not _count(gone):
-            return {place: rows}
         stays = pc.invert(gone)
-        self.copied += _count(stays) - (_count(hit) if updates else 0)
-        numbers = numbers.filter(stays)
-        after = pa.concat_tables([rows, self.source]).take(numbers)
-        for name in self.lacking:
-            column = after.column_names.index(name)
-            after = after.set_column(column, after.field(column), rows[name].filter(stays))
+        if self.when_matched != "update" or match.null_count == len(match):
+            return {place: rows.filter(stays) if _count(gone) else rows}
+        after = self._updated(rows, match).filter(stays)
         if self.homes is None:
             return {place: after}
-        return self.homes.behind(place, rows.num_rows).divide(after, numbers)
+        homes, own = self.homes.with_place(place)
+        numbers = np.full(rows.num_rows, own, np.int64)
+        numbers[_flags(hit)] = homes.numbers[match.drop_null().to_numpy()]
+        return homes.divide(after, numbers[_flags(stays)])
+
+    def _updated(self, rows: pa.Table, match: pa.Array) -> pa.Table:
+        """Rows with those of the source in the place of what they match."""
+        flags = _flags(pc.is_valid(match))
+        numbers = np.arange(rows.num_rows)
+        # The source's rows are taken from behind the file's own.
+        numbers[flags] = rows.num_rows + np.arange(np.count_nonzero(flags))
+        after = pa.concat_tables([rows, self.source.take(match.drop_null())]).take(numbers)
+        for name in self.lacking:
+            column = after.column_names.index(name)
+            after = after.set_column(column, after.field(column), rows[name])
+        return after
 
     def fresh(self) -> Mapping[Partition, pa.Table]:
         """The rows to insert: those whose key no file had. Call it after all files."""
         if self.when_new == "ignore":
             return {}
-        seen = pa.array(sorted(self.seen), pa.int64())
-        numbers = pa.array(np.arange(self.source.num_rows))
-        is_new = pc.invert(pc.is_in(numbers, value_set=seen))
-        found = self.source.filter(is_new)
+        is_new = np.ones(self.source.num_rows, bool)
+        is_new[self.seen] = False
+        found = self.source.filter(pa.array(is_new))
         self.inserted = found.num_rows
         if self.homes is None:
             return {(): found}
-        return self.homes.divide(found, numbers.filter(is_new))
+        return self.homes.divide(found, self.homes.numbers[is_new])
 
     def _key_range(self) -> pc.Expression:
         """What every matching row's keys lie between."""
@@ -213,6 +248,10 @@ def without_dictionaries(rows: pa.Table) -> pa.Table:
 
 def _count(flags: pa.Array) -> int:
     return int(pc.sum(flags).as_py() or 0)
+
+
+def _flags(values: pa.Array) -> NDArray[np.bool_]:
+    return np.asarray(values.to_numpy(zero_copy_only=False), bool)
 
 
 def _frame(rows: pa.Table) -> "pl.DataFrame":

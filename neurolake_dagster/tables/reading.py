@@ -33,7 +33,7 @@ def read_files(
     schema = _projected(snapshot, columns, folder.root)
     filters = as_filter(filters, snapshot.schema)
     tables = []
-    for file in matching_files(snapshot, files, filters):
+    for file in _worth_reading(snapshot, files, filters):
         if file.schema_id == snapshot.table_schema.id:
             found = file_format.read(folder, file.path, schema.names, filters)
             with _fitting(found.schema, schema, folder.uri(file.path)):
@@ -59,7 +59,7 @@ def scan_files(
     expression = as_filter(filters, snapshot.schema)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for file in matching_files(snapshot, files, expression):
+        for file in _worth_reading(snapshot, files, expression):
             yield from _scan_one(folder, file_format, snapshot, file, schema, expression)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
@@ -81,6 +81,13 @@ def reason_gone(former: Snapshot, newest: Snapshot) -> str:
     if all(keeps_former_files(one.format, one.properties) for one in (former, newest)):
         return "a vacuum took them"
     return f"{former.format} keeps no former versions unless {KEEP_FILES} is set to 'true'"
+
+
+def _worth_reading(
+    snapshot: Snapshot, files: Sequence[DataFile], filters: Filters | None
+) -> Sequence[DataFile]:
+    """The files that may pass a filter; a single one is asked itself, which takes no longer."""
+    return files if len(files) < 2 else matching_files(snapshot, files, filters)
 
 
 def _scan_one(

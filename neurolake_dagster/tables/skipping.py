@@ -17,8 +17,8 @@ from neurolake_dagster.tables.snapshot import DataFile, Snapshot
 def matching_files(
     snapshot: Snapshot, files: Sequence[DataFile], filters: Filters | None
 ) -> Sequence[DataFile]:
-    """The files that must be read; those of an older schema always are."""
-    if filters is None or len(files) < 2:
+    """The files that may hold such rows; those of an older schema always may."""
+    if filters is None or not files:
         return files
     expression = build_filter(filters)
     schema = snapshot.schema

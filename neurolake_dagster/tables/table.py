@@ -230,7 +230,7 @@ class Table:
         if done is not None:
             return done
         incoming = Incoming.of(data, partition, partitions, split)
-        whole = mode == "overwrite" and not incoming.is_partitioned
+        whole = mode == "overwrite" and not incoming.asked
         change = Change(
             operation=mode,
             files=(),

@@ -31,6 +31,7 @@ from neurolake_dagster.tables import (
     vacuum,
 )
 from neurolake_dagster.tables.delta import DeltaDataset
+from neurolake_dagster.tables.formats import NCFFormat, ParquetFormat
 from neurolake_dagster.tables.merging import WhenGone, WhenMatched, WhenNew
 from neurolake_dagster.tables.partitions import Partition
 from neurolake_dagster.tables.skipping import matching_files
@@ -265,6 +266,50 @@ def test_what_changes_nothing_commits_nothing_beside_nan(table: Table) -> None:
     assert merge_rows(table, rows.slice(0, 1), ["k"]).operation == "none"
 
 
+def test_changes_read_files_in_pieces_and_of_others_the_columns_that_tell(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole files were in memory, with all columns also where no row of them matched."""
+    many = 300_000
+    rows = pa.table({"id": range(many), "x": ["a"] * many, "y": ["b"] * many})
+    last = pa.table({"id": [10**9], "x": ["z"], "y": ["b"]})
+    table.write(pa.concat_tables([rows, last]))
+    asked: list[set[str]] = []
+    for kind in (NCFFormat, ParquetFormat):
+        for name in ("read", "scan"):
+            plain = getattr(kind, name)
+
+            def noted(*args: Any, plain: Any = plain) -> Any:
+                asked.append(set(args[3]))
+                return plain(*args)
+
+            monkeypatch.setattr(kind, name, noted)
+
+    assert delete_rows(table, "x = 'c'").operation == "none"
+    new = pa.table({"id": [10**8], "x": ["a"], "y": ["b"]})
+    assert merge_rows(table, new, ["id"]).metrics["rows_inserted"] == 1
+    assert asked == [{"x"}, {"id"}]
+
+    picked = pa.table({"id": [0, 200_000, 10**9, many], "x": ["n"] * 4, "y": ["n"] * 4})
+    counts = merge_rows(table, picked, ["id"]).metrics
+    assert counts == {
+        "rows_inserted": 1, "rows_updated": 3, "rows_deleted": 0, "rows_copied": many - 2
+    }  # fmt: skip
+    assert delete_rows(table, "x = 'n' AND id > 0").metrics["rows_deleted"] == 3
+    left = table.read().to_pandas().set_index("id")
+    assert len(left) == many
+    assert left.loc[0].to_list() == ["n", "n"]
+    assert left.loc[[10**8, 1, 199_999, 200_001]].to_numpy().tolist() == [["a", "b"]] * 4
+
+
+def test_a_merge_by_a_key_that_the_table_lacks_finds_no_row(ncf: Table) -> None:
+    ncf.write(pa.table({"x": [1, 2]}))
+    rows = pa.table({"x": [3], "id": [1]})
+    counts = merge_rows(ncf, rows, ["id"], schema_mode="merge", when_gone="delete").metrics
+    assert (counts["rows_inserted"], counts["rows_deleted"]) == (1, 2)
+    assert ncf.read().to_pylist() == [{"x": 3, "id": 1}]
+
+
 def test_merging_by_a_dictionary_of_texts(table: Table) -> None:
     """A raw ArrowNotImplementedError: bounds of a dictionary."""
     keys = pa.array(["x", "y"]).dictionary_encode()
@@ -437,6 +482,16 @@ def test_changes_with_loss_are_refused_all_at_once(ncf: Table) -> None:
         assert told in str(caught.value)
 
 
+def test_columns_are_given_types_by_arrows_names_too(ncf: Table) -> None:
+    """Some were taken, others ended in a raw TypeError."""
+    ncf.write(pa.table({"id": pa.array([1], pa.int8())}))
+    evolve_schema(ncf, widen={"id": "int64"}, add={"x": "string"})  # type: ignore[dict-item]
+    assert ncf.snapshot().schema.types == [pa.int64(), pa.string()]
+    for wrong in ("texts", int):
+        with pytest.raises(SchemaMismatchError, match="expected an Arrow type"):
+            evolve_schema(ncf, widen={"id": wrong})  # type: ignore[dict-item]
+
+
 def test_properties_stay_with_the_table(table: Table) -> None:
     table.write(people((1, "a")), properties={"run": "r1"})
     set_properties(table, {"owner": "team"})
@@ -464,6 +519,23 @@ def test_the_history_is_told_newest_first_and_in_part(table: Table) -> None:
         table.write(people((number, "a")), mode="append", properties={"run": str(number)})
     assert [entry.info["run"] for entry in table.history(3)] == ["11", "10", "9"]
     assert [entry.version for entry in table.history(50)] == list(range(11, -1, -1))
+
+
+def test_schemas_are_kept_as_long_as_a_file_has_them(ncf: Table) -> None:
+    """Each overwrite by other columns added one to all later checkpoints and snapshots."""
+    ncf.write(people((1, "a")))
+    evolve_schema(ncf, rename={"name": "first"})
+    for number in range(23):
+        ncf.write(pa.table({("id" if number % 2 else "x"): [number]}))
+    assert len(ncf.snapshot().schemas) == 1
+    restore(ncf, 1)
+    expected = [{"id": 1, "first": "a"}]
+    assert ncf.read().to_pylist() == expected
+    assert len(ncf.snapshot().schemas) == 2
+    for number in range(11):
+        set_properties(ncf, {"n": str(number)})
+    assert Table(ncf.storage, ncf.path, "ncf").read().to_pylist() == expected
+    assert ncf.read(version=5).column_names == ["id"]
 
 
 @pytest.mark.parametrize("by", ["evolving", "overwriting"])
@@ -528,8 +600,10 @@ def test_rows_without_columns_are_kept_by_what_looks_after_them(ncf: Table) -> N
 def test_a_vacuum_takes_any_retention_but_a_negative_one(ncf: Table) -> None:
     ncf.write(pa.table({"x": [1]}))
     assert vacuum(ncf, retention=timedelta.max).paths == ()
-    with pytest.raises(TableError, match="retention -1 day"):
-        vacuum(ncf, retention=-timedelta(days=1))
+    for wrong in (-timedelta(days=1), 7):
+        for name in ("retention", "log_retention"):
+            with pytest.raises(TableError, match=f"{name} .*expected a timedelta"):
+                vacuum(ncf, **{name: wrong})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -574,6 +648,10 @@ UNKNOWN_OPTIONS: dict[str, tuple[Any, str]] = {
     "predicate": (lambda table, _: delete_rows(table, None), "expected which rows to delete"),  # type: ignore[arg-type]
     "rows": (lambda table, rows: table.write(rows.to_pandas()), "expected a pyarrow.Table"),
     "info": (lambda table, rows: table.write(rows, properties={"run": 1}), "expected texts"),
+    "merge mode": (
+        lambda table, rows: merge_rows(table, rows, ["id"], schema_mode="overwrite"),
+        "schema_mode 'overwrite'",
+    ),
 }
 
 

@@ -197,6 +197,19 @@ def test_a_half_written_commit_is_told_and_the_version_before_stands(
     assert ncf.snapshot().version == 2
 
 
+@pytest.mark.parametrize("file_format", ["ncf", "parquet"])
+def test_what_has_the_name_of_the_next_commit_is_told(
+    tmp_path: Path, file_format: TableFormat
+) -> None:
+    """A folder of that name had writers try again for ever."""
+    table = Table(Storage(str(tmp_path)), "t", file_format)
+    append(table, [1])
+    (tmp_path / "t/_log" / f"{1:020d}.json").mkdir()
+    with pytest.raises(TableError, match=r"1\.json: has the name of the next commit.*remove it"):
+        append(table, [2])
+    assert len([one for one in table.folder.list() if "part-" in one.key]) == 1
+
+
 def test_a_missing_commit_is_told(ncf: Table) -> None:
     append(ncf, [1, 2, 3])
     ncf.folder.delete([f"_log/{1:020d}.json"])

@@ -270,6 +270,83 @@ def test_a_delete_does_not_miss_rows_that_a_restore_brings_back(ncf: Table) -> N
     assert ids(ncf) == [1, 2, 3]
 
 
+def merge_new(table: Table, *ids: int, before: Callable[[], object] | None = None) -> None:
+    """Insert the rows that the table lacks, after something came between its read and that."""
+
+    def split(batch: pa.RecordBatch) -> Iterator[tuple[Partition, pa.RecordBatch]]:
+        if before is not None:
+            before()
+        yield place, batch
+
+    place = next(iter(table.snapshot().partitions), ())
+    merge_rows(table, numbers(*ids), ["id"], when_matched="ignore", split=split)
+
+
+def append_and_merge_new(table: Table) -> None:
+    append(table, [2])
+    merge_new(table, 1, 2, 9)
+
+
+@pytest.mark.parametrize("kind", ["ncf", "parquet"])
+@pytest.mark.parametrize(
+    ("act", "told", "expected"),
+    [
+        (lambda table: merge_new(table, 1, 2), "merge.*both change rows", [1, 2]),
+        (append_and_merge_new, "merge.*both change rows", [1, 2, 9]),
+        (lambda table: merge_new(table, 1, 9), "", [9]),
+        (lambda table: append(table, [2]), "", [2]),
+    ],
+    ids=["such rows by a merge", "by an append before a merge", "others", "by an append"],
+)
+def test_a_delete_and_what_comes_meanwhile_stand_as_in_some_order(
+    tmp_path: Path,
+    kind: TableFormat,
+    act: Callable[[Table], object],
+    told: str,
+    expected: list[int],
+) -> None:
+    """A merge had left a row that the delete took, and brought one that the delete had to take."""
+    table = Table(Storage(str(tmp_path)), "t", kind)
+    append(table, [1])
+
+    class Overtaken(Table):
+        def snapshot(self, version: Version = None) -> Snapshot:
+            found = super().snapshot(version)
+            act(table)
+            return found
+
+    def delete() -> None:
+        delete_rows(Overtaken(table.storage, table.path, kind), "id < 5")
+
+    if told:
+        with pytest.raises(CommitConflictError, match=told):
+            delete()
+    else:
+        delete()
+    assert ids(table) == expected
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda table: delete_rows(table, "id IN (1, 2)"),
+        lambda table: merge_rows(table, numbers(7), ["id"], when_new="ignore", when_gone="delete"),
+        lambda table: table.write(numbers(), split=lambda batch: []),
+    ],
+    ids=["delete", "merge", "overwrite by nothing"],
+)
+def test_a_merge_depends_on_rows_that_it_found_and_left(
+    ncf: Table, act: Callable[[Table], object]
+) -> None:
+    """Of rows 1 and 2 neither was there: not the one it had seen, and not the one it brought."""
+    ncf.write(numbers(1), partition="a")
+    with pytest.raises(CommitConflictError, match="both depend on the same rows"):
+        merge_new(ncf, 1, 2, before=lambda: act(ncf))
+    assert ids(ncf) == []
+    merge_new(ncf, 1, 2)
+    assert ids(ncf) == [1, 2]
+
+
 def test_a_conflict_is_only_seen_in_the_partitions_concerned(ncf: Table) -> None:
     """A delete in one partition refused the overwrite of another."""
     for number in (1, 2):

@@ -131,6 +131,14 @@ def test_one_write_replaces_several_partitions_and_no_other(table: Table) -> Non
     assert ids(table.read(partitions=["c"])) == [1]
 
 
+def test_a_whole_table_is_replaced_by_divided_rows_of_another_schema(table: Table) -> None:
+    """Their columns were refused, though no row stayed; those of undivided rows were taken."""
+    table.write(rows(1, day="a"), split=by_day)
+    new = pa.table({"day": ["b"], "n": [1.5]})
+    table.write(new, split=by_day)
+    assert table.read().equals(new)
+
+
 def test_a_partition_without_rows_is_written_empty(table: Table) -> None:
     table.write(rows(1, day="a"), split=by_day, partitions=["a", "b"])
     assert len(table.snapshot().partitions) == 2
