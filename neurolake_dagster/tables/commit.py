@@ -406,6 +406,10 @@ def _in_place(folder: Storage, files: tuple[DataFile, ...]) -> tuple[DataFile, .
     moves = {file: _place(file) for file in files if file.path.startswith(f"{STAGING_FOLDER}/")}
     if not moves:
         return files
+    stages = {"/".join(file.path.split("/")[:2]) for file in moves}
+    if not folder.is_local:
+        # A store moves by copying. Who may delete nothing would leave the copies in plain view.
+        folder.delete(f"{stage}/_moving" for stage in stages)
 
     def move(file: DataFile) -> None:
         folder.move(file.path, moves[file])
@@ -416,7 +420,7 @@ def _in_place(folder: Storage, files: tuple[DataFile, ...]) -> tuple[DataFile, .
     except BaseException:
         folder.delete(moves.values())
         raise
-    for stage in {"/".join(file.path.split("/")[:2]) for file in moves}:
+    for stage in stages:
         folder.remove_empty_folders(stage)
     return tuple(replace(file, path=moves.get(file, file.path)) for file in files)
 

@@ -68,8 +68,8 @@ def restore(table: Table, version: int) -> Commit:
     here = {file.path for file in current.files}
     back = tuple(file for file in former.files if file.path not in here)
     # What is not kept may be there for a moment still, before its commit deletes it.
-    keeps = keeps_former_files(table.format, current.properties)
-    lost = [file.path for file in back if not (keeps and table.folder.exists(file.path))]
+    doomed = _not_kept(table, former)
+    lost = [file.path for file in back if file.path in doomed or not table.folder.exists(file.path)]
     if lost:
         raise TableError(
             f"{table.uri}: version {former.version} cannot be restored, {len(lost)} of its files "
@@ -100,6 +100,20 @@ def restore(table: Table, version: int) -> Commit:
         info={"restored_version": str(former.version)},
     )
     return carry_out(table.folder, table.format, change, current, lambda: None)
+
+
+def _not_kept(table: Table, former: Snapshot) -> set[str]:
+    """Paths of the files that commits since a version took away for good."""
+    gone: set[str] = set()
+    if keeps_former_files(table.format, {}):
+        return gone
+    removed, properties = set[str](), former.properties
+    for entry in table.log.entries(after=former.version):
+        removed.update(entry.removed)
+        properties = properties if entry.properties is None else entry.properties
+        if not keeps_former_files(table.format, properties):
+            gone |= removed
+    return gone
 
 
 def optimize(

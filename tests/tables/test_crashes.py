@@ -2,16 +2,18 @@
 
 import random
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from neurolake_dagster.errors import StorageError, TableError
+from neurolake_dagster.errors import StorageAccessError, StorageError, TableError
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables import Table, restore, vacuum
+from neurolake_dagster.tables import Table, restore, set_properties, vacuum
 from neurolake_dagster.tables.checkpoints import Checkpoints
+from neurolake_dagster.tables.commit import KEEP_FILES
 from neurolake_dagster.tables.snapshot import TableFormat
 from tests.s3_server import S3Server
 from tests.tables.racing import PLACES, append, numbers, overwrite_forever, processes
@@ -112,6 +114,41 @@ def test_what_parquet_does_not_keep_is_not_restored_before_it_is_deleted(tmp_pat
     with pytest.raises(TableError, match="version 0 cannot be restored"):
         restore(table, 0)
     assert table.read()["id"].to_pylist() == [2]
+
+
+def test_what_was_not_kept_is_not_restored_after_files_are_kept_again(tmp_path: Path) -> None:
+    """The overwrite deleted its former file at last: the restored table could not be read."""
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    append(table, [1])
+    (former,) = table.files()
+    content = table.folder.read(former.path)
+    table.write(numbers(2))
+    table.folder.put(former.path, content)
+    set_properties(table, {KEEP_FILES: "true"})
+    with pytest.raises(TableError, match="version 0 cannot be restored"):
+        restore(table, 0)
+    table.write(numbers(3))
+    restore(table, 2)
+    assert table.read()["id"].to_pylist() == [2]
+
+
+def test_who_may_delete_nothing_shows_no_rows_of_a_commit_that_fails(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies were in their place before the originals could not be deleted."""
+    storage = Storage(f"s3://{s3_server.bucket}/{tmp_path.name}", s3_options(s3_server))
+    table = Table(storage, "t", "parquet")
+    append(table, [1])
+
+    def refused(storage: Storage, keys: Iterable[str]) -> None:
+        if list(keys):
+            raise StorageAccessError("s3: may not delete")
+
+    monkeypatch.setattr(Storage, "delete", refused)
+    with pytest.raises(StorageAccessError):
+        append(table, [2])
+    parts = {one.key for one in table.folder.list() if not one.key.startswith("_")}
+    assert parts == {file.path for file in table.files()}
 
 
 @pytest.mark.parametrize("file_format", ["ncf", "parquet"])
