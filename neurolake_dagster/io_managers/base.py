@@ -148,6 +148,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         """Which of the plan's partitions are there already."""
 
     @abstractmethod
+    def _is_done(self, plan: WritePlan) -> bool:
+        """Whether the plan's transaction was carried out already."""
+
+    @abstractmethod
     def _write_arrow(
         self, plan: WritePlan, data: "pa.Table | pa.RecordBatchReader | Mapping[str, pa.Table]"
     ) -> Written:
@@ -176,6 +180,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
     def _sparing(self, plan: WritePlan) -> WritePlan:
         """The plan for the partitions that its mode lets it write."""
         if plan.scope is None or plan.mode not in ("error", "ignore"):
+            return plan
+        if plan.mode == "error" and self._is_done(plan):
             return plan
         return sparing(plan, self._written_names(plan))
 

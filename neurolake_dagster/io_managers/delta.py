@@ -5,12 +5,13 @@ which `partition_expr` falls into the key; rows that do not are refused before t
 """
 
 import random
+import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 import dagster as dg
 import pyarrow as pa
@@ -40,6 +41,7 @@ from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
 from neurolake_dagster.tables.delta_settings import DeltaSettings
+from neurolake_dagster.tables.kept_rows import KeptRows
 from neurolake_dagster.tables.merging import NO_ROWS
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
@@ -82,22 +84,21 @@ class DeltaIOManager(LakehouseIOManager):
             _settled(dataset, plan, source.schema)
             return _merge_arrow(dataset, plan, source, mark)
         options = _settled(dataset, plan, rows.schema)
-        checked = _Checked(rows, plan)
-        properties = {**plan.properties, MARK: mark}
-        for attempt in range(ATTEMPTS):
-            try:
-                dataset.write(
-                    checked.rows,
-                    **options,
-                    transaction=plan.transaction,
-                    properties=properties,
-                    partitions=partition_names(plan),
-                )
-                break
-            except CommitConflictError:
-                if isinstance(rows, pa.RecordBatchReader) or attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(random.uniform(0, BACKOFF_S * (attempt + 1)))  # noqa: S311
+        with tempfile.TemporaryFile() as file:
+            is_kept = _may_conflict(dataset, plan, options)
+            checked = _Checked(rows, plan, file if is_kept else None)
+
+            def write() -> None:
+                if not _is_left(dataset, plan):
+                    dataset.write(
+                        checked.rows(),
+                        **options,
+                        transaction=plan.transaction,
+                        properties={**plan.properties, MARK: mark},
+                        partitions=partition_names(plan),
+                    )
+
+            _after_others(write, attempts=ATTEMPTS if checked.can_repeat else 1)
         return _written(dataset, plan, mark, checked.counts).of_rows(checked.digests())
 
     def _written_names(self, plan: WritePlan) -> set[str]:
@@ -107,6 +108,11 @@ class DeltaIOManager(LakehouseIOManager):
         asked = ReadPlan(name=plan.where, path=plan.path, scope=plan.scope)
         return written_names(asked, dataset)
 
+    def _is_done(self, plan: WritePlan) -> bool:
+        return plan.transaction is not None and self._dataset(plan.path).has_transaction(
+            plan.transaction
+        )
+
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
         self._require_reach(frame.sparkSession)
         dataset, mark = self._dataset(plan.path), _mark(plan)
@@ -115,10 +121,14 @@ class DeltaIOManager(LakehouseIOManager):
         refuse_null_partition(plan)
         schema = column_types(frame, tuple(frame.columns))
         options = _settled(dataset, plan, schema)
-        if plan.mode == "merge":
-            merge_frame(dataset, plan, frame, schema, mark)
-        else:
-            write_frame(dataset, plan, frame, options, mark)
+
+        def write() -> None:
+            if plan.mode == "merge":
+                merge_frame(dataset, plan, frame, schema, mark)
+            elif not _is_left(dataset, plan):
+                write_frame(dataset, plan, frame, options, mark)
+
+        _after_others(write)
         written = _written(dataset, plan, mark)
         record_written(dataset, plan, written)
         return written
@@ -140,18 +150,48 @@ class DeltaIOManager(LakehouseIOManager):
         return projected(_schema_of(dataset, plan.version), plan)
 
     def _pinned(self, plan: ReadPlan) -> ReadPlan:
-        return replace(plan, version=self._dataset(plan.path).snapshot(plan.version).version)
+        version = self._dataset(plan.path).open_written(plan.version).version()
+        return replace(plan, version=version)
 
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
         dataset = self._dataset(plan.path)
+        table = dataset.open_written(plan.version)
         where = _where(plan, dataset)
         reader = session.read.format("delta")
         if plan.version is not None:
-            reader = reader.option("versionAsOf", dataset.snapshot(plan.version).version)
+            reader = reader.option("versionAsOf", table.version())
         frame = reader.load(dataset.spark_uri)
         if where is not None:
             frame = frame.where(spark_sql(where))
         return frame if plan.columns is None else frame.select(*map(quoted_column, plan.columns))
+
+
+def _after_others(write: Callable[[], None], attempts: int = ATTEMPTS) -> None:
+    """Write again where another commit came first: Delta refuses also what has no row in common.
+
+    Raises
+    ------
+    CommitConflictError
+        If another came first each time.
+    """
+    for attempt in range(1, attempts + 1):
+        try:
+            write()
+            break
+        except CommitConflictError:
+            if attempt == attempts:
+                raise
+            time.sleep(random.uniform(0, BACKOFF_S * attempt))  # noqa: S311
+
+
+def _may_conflict(dataset: DeltaDataset, plan: WritePlan, options: Mapping[str, Any]) -> bool:
+    """Whether Delta may take writes of other partitions for ones of these."""
+    if plan.scope is None:
+        return False
+    columns = options.get("partition_by")
+    if columns is None:
+        columns = dataset.open().metadata().partition_columns
+    return not set(plan.scope.columns) <= set(columns)
 
 
 def _schema_of(dataset: DeltaDataset, version: int | datetime | None) -> pa.Schema:
@@ -164,11 +204,12 @@ def _is_left(dataset: DeltaDataset, plan: WritePlan) -> bool:
     Raises
     ------
     TableError
-        If it refuses it.
+        If it refuses it, and this piece of work has not made it.
     """
-    if plan.mode not in ("error", "ignore") or not dataset.exists():
+    if plan.mode not in ("error", "ignore") or not dataset.is_written():
         return False
-    if plan.mode == "error":
+    is_done = plan.transaction is not None and dataset.has_transaction(plan.transaction)
+    if plan.mode == "error" and not is_done:
         raise TableError(f"{dataset.uri}: exists already, mode 'error' refuses it")
     return True
 
@@ -195,8 +236,9 @@ def _settled(dataset: DeltaDataset, plan: WritePlan, schema: pa.Schema) -> dict[
         if options["schema_mode"] == "overwrite":
             # Spark would take a table that is replaced with its schema for one without partitions.
             options["partition_by"] = dataset.open().metadata().partition_columns
-        # A table that was just made is no reason to refuse or leave it.
-        return options | ({"mode": "append"} if plan.mode in ("error", "ignore") else {})
+        # A table that was only made is no reason to refuse or leave it; one that others wrote
+        # meanwhile is a conflict.
+        return options | ({"mode": "overwrite"} if plan.mode in ("error", "ignore") else {})
     columns = default if plan.partition_columns is None else list(plan.partition_columns)
     return options | {"partition_by": columns}
 
@@ -221,21 +263,26 @@ def _schema_mode(plan: WritePlan) -> str | None:
 
 def _merge_arrow(dataset: DeltaDataset, plan: WritePlan, source: pa.Table, mark: str) -> Written:
     assert plan.merge is not None
+    merge = plan.merge
     _Checked(source, plan)
-    check_merge_source(source, plan.merge.keys, dataset.uri)
+    check_merge_source(source, merge.keys, dataset.uri)
     typed = _typed(dataset, source.schema)
-    dataset.merge(
-        source,
-        plan.merge.keys,
-        when_matched=plan.merge.when_matched,
-        when_new=plan.merge.when_new,
-        when_gone=plan.merge.when_gone,
-        where=None if plan.scope is None else plan.scope.predicate(typed, "target"),
-        adds_columns=plan.schema_mode == "merge",
-        properties={**plan.properties, MARK: mark},
-        transaction=plan.transaction,
-        partitions=partition_names(plan),
-    )
+
+    def write() -> None:
+        dataset.merge(
+            source,
+            merge.keys,
+            when_matched=merge.when_matched,
+            when_new=merge.when_new,
+            when_gone=merge.when_gone,
+            where=None if plan.scope is None else plan.scope.predicate(typed, "target"),
+            adds_columns=plan.schema_mode == "merge",
+            properties={**plan.properties, MARK: mark},
+            transaction=plan.transaction,
+            partitions=partition_names(plan),
+        )
+
+    _after_others(write)
     return _written(dataset, plan, mark)
 
 
@@ -276,9 +323,17 @@ class _Checked:
     ----------
     rows
         A table is checked at once, a reader while it streams by.
+    file
+        Where a reader's rows are kept, to be given again.
     """
 
-    def __init__(self, rows: pa.Table | pa.RecordBatchReader, plan: WritePlan) -> None:
+    def __init__(
+        self,
+        rows: pa.Table | pa.RecordBatchReader,
+        plan: WritePlan,
+        file: BinaryIO | None = None,
+    ) -> None:
+        self.can_repeat = file is not None or isinstance(rows, pa.Table)
         self._scope = plan.scope
         keys = () if plan.scope is None else plan.scope.keys
         self._names = {key.place: key.name for key in keys}
@@ -286,12 +341,19 @@ class _Checked:
         self._digests: dict[str, RowDigest] = {}
         if plan.mode == "overwrite":
             self._digests = {name: RowDigest(rows.schema) for name in self.counts}
-        self.rows = rows
+        self._rows = rows
         if isinstance(rows, pa.Table):
             for batch in rows.to_batches():
                 self._see(batch)
-        else:
-            self.rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._see, rows))
+            return
+        self._rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._see, rows))
+        self._kept = None if file is None else KeptRows(self._rows, file)
+
+    def rows(self) -> pa.Table | pa.RecordBatchReader:
+        """All of them; of a reader that is not kept only once."""
+        if isinstance(self._rows, pa.Table) or self._kept is None:
+            return self._rows
+        return self._kept.reader()
 
     def digests(self) -> dict[str, str]:
         """By key, of the rows that went by, where they are all that it holds now."""
@@ -349,6 +411,7 @@ def _written(
     """
     commit = dataset.commit(mark)
     if commit is None:  # nothing was to be done, or the log was cleaned up since
+        dataset.note_written()
         newest = dataset.open().version()
         merged = NO_ROWS if plan.mode == "merge" else {}
         commit = DeltaCommit(

@@ -70,7 +70,8 @@ class WritePlan:
     windows
         What the keys of its dimensions of time mean, by `windows_of`.
     transaction
-        For an append or merge, the same for a run and its re-executions: it is carried out once.
+        The same for a run and its re-executions, which carry out once what cannot be done twice:
+        an append, a merge, and what mode ``error`` then would refuse.
     properties
         Kept with the commit.
     schema_mode
@@ -204,7 +205,7 @@ def build_write_plan(context: dg.OutputContext, default_mode: str) -> WritePlan:
         asked=scope,
         windows=windows,
         mode=mode,
-        transaction=transaction if mode in ("append", "merge") else None,
+        transaction=transaction if mode in ("append", "merge", "error") else None,
         merge=_merge(asked, mode),
         schema_mode=_schema_mode(asked, mode, is_partitioned=scope is not None),
         properties={

@@ -93,6 +93,10 @@ class TableIOManager(LakehouseIOManager):
         written = set() if snapshot is None else set(snapshot.partitions)
         return {key.name for key in plan.scope.keys if key.place in written}
 
+    def _is_done(self, plan: WritePlan) -> bool:
+        snapshot = self._table(plan.path).log.try_snapshot()
+        return snapshot is not None and snapshot.version_of(plan.transaction) is not None
+
     def _write_spark(self, plan: WritePlan, frame: Any) -> Written:
         table = self._table(plan.path)
         _refuse_delta_settings(plan)

@@ -187,13 +187,17 @@ def carry_out(
 
 
 def commit_of(log: Log, base: Snapshot, transaction: str | None) -> Commit | None:
-    """What the commit of a transaction did; None if there is none."""
+    """What the commit of a transaction did, whose end is made up for; None if there is none."""
     version = base.version_of(transaction)
     if version is None:
         return None
     entry = _committed(log, version)
-    # A vacuum cuts the log; what was done long ago stays done.
-    return Commit.nothing(base) if entry is None else Commit.of(entry, base)
+    if entry is None:  # a vacuum cuts the log; what was done long ago stays done
+        return Commit.nothing(base)
+    if not keeps_former_files(base.format, base.properties):
+        # Whoever died right after its commit left them to be seen by plain readers.
+        _delete_former_files(log, entry, base)
+    return Commit.of(entry, base)
 
 
 def checked_properties(properties: Mapping[str, str] | None, where: str) -> Mapping[str, str]:

@@ -35,11 +35,13 @@ from neurolake_dagster.tables.delta_commit import (
     DeltaCommit,
     committed_at,
     find_commit,
+    is_only_made,
     transactions_since,
 )
 from neurolake_dagster.tables.delta_failures import check_types, translated
 from neurolake_dagster.tables.delta_partitions import (
     REPLACED,
+    commit_nothing,
     new_transactions,
     next_replacement,
     record_partitions,
@@ -60,6 +62,8 @@ from neurolake_dagster.tables.snapshot import no_such_table
 from neurolake_dagster.tables.sql import quoted_column
 
 ZSTD_LEVEL = 3
+# More than it takes to make a table: one for it, and one for each of its constraints.
+MAKING_COMMITS = 100
 # What deltalake reads otherwise than it is written, or falls over: `%20` as a space.
 _MISREAD = re.compile(r"%[0-9A-Fa-f]{2}")
 _MISREAD_LOCALLY = re.compile(rf"{_MISREAD.pattern}|[\[\]^|\\]")
@@ -94,6 +98,35 @@ class DeltaDataset:
         """Whether a Delta log lies there."""
         with translated(self.uri):
             return DeltaTable.is_deltatable(self._address, self.storage.deltalake_options())
+
+    def is_written(self) -> bool:
+        """Whether rows, or none, were ever committed there: a table may only have been made."""
+        return self.exists() and not self._is_only_made(self.open())
+
+    def _is_only_made(self, table: DeltaTable) -> bool:
+        # Looked at of young tables only, whose files are soon counted.
+        if table.version() > MAKING_COMMITS or table.get_add_actions().num_rows:
+            return False
+        return is_only_made(self._log, table.version())
+
+    def note_written(self) -> None:
+        """Let the table count as written though there was nothing to commit."""
+        with translated(self.uri):
+            table = self.open()
+            if self._is_only_made(table):
+                commit_nothing(table)
+
+    def open_written(self, version: int | datetime | None = None) -> DeltaTable:
+        """As `open`, but a table that was only made is none.
+
+        Raises
+        ------
+        TableNotFoundError
+        """
+        table = self.open(version)
+        if self._is_only_made(table):
+            raise TableNotFoundError(f"{self.uri}: the table was made, but nothing was written")
+        return table
 
     def open(self, version: int | datetime | None = None) -> DeltaTable:
         """Open the table, at its newest version, that one, or the one of that moment.
@@ -203,7 +236,7 @@ class DeltaDataset:
         predicate, filters
             What must hold beside `where`; by the filters no file is skipped.
         """
-        table = self.open(version)
+        table = self.open_written(version)
         schema = _schema_of(table)
         if predicate is not None:
             pushed, rest = divided(predicate, schema)

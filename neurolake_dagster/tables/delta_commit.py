@@ -14,6 +14,9 @@ from neurolake_dagster.storage import Storage
 
 # In the commit's own information; Spark keeps what a writer says of it as one text.
 MARK = "neurolake.commit"
+# In the first commit of a table that is made for rows which are still to come.
+MADE = "neurolake.made"
+_MAKING = ("CREATE TABLE", "ADD CONSTRAINT", "SET TBLPROPERTIES")
 # Our count -> how deltalake and delta-spark call it.
 MERGED = {
     "rows_inserted": ("num_target_rows_inserted", "numTargetRowsInserted"),
@@ -68,6 +71,17 @@ def find_commit(log: Storage, newest: int, mark: str, after: int = -1) -> DeltaC
         if any(_carries(action, mark) for action in actions):
             return _commit(version, actions)
     return None
+
+
+def is_only_made(log: Storage, newest: int) -> bool:
+    """Whether all that was ever committed is the making of the table, for rows that never came."""
+    for version in range(newest + 1):
+        infos = [one["commitInfo"] for one in _actions(log, version) if "commitInfo" in one]
+        if not infos or infos[0].get("operation") not in _MAKING:
+            return False
+        if version == 0 and MADE not in infos[0]:
+            return False
+    return True
 
 
 def committed_at(log: Storage, version: int) -> datetime | None:

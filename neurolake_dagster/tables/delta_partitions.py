@@ -4,7 +4,7 @@ Owns the record of them: a transaction of the log for each, which Delta keeps fo
 cannot tell a partition that is empty from one that nobody wrote.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import xxhash
 from deltalake import CommitProperties, DeltaTable, Transaction
@@ -60,13 +60,18 @@ def record_partitions(table: DeltaTable, names: Collection[str]) -> None:
     """Commit that partitions were written, and nothing else; nothing if that is known."""
     marks = new_transactions(table, names)
     if marks:
-        table.create_write_transaction(
-            [],
-            "append",
-            table.schema(),
-            table.metadata().partition_columns,
-            commit_properties=CommitProperties(app_transactions=marks),
-        )
+        commit_nothing(table, marks)
+
+
+def commit_nothing(table: DeltaTable, marks: Sequence[Transaction] = ()) -> None:
+    """A commit that brings no rows and takes none away."""
+    table.create_write_transaction(
+        [],
+        "append",
+        table.schema(),
+        table.metadata().partition_columns,
+        commit_properties=CommitProperties(app_transactions=list(marks)),
+    )
 
 
 def _together(names: Collection[str]) -> str:

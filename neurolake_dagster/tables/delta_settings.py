@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import CommitProperties, DeltaTable
 
 from neurolake_dagster.errors import TableError
+from neurolake_dagster.tables.delta_commit import MADE
 
 CONSTRAINT = "delta.constraints."
 
@@ -41,7 +42,10 @@ class DeltaSettings:
     def create(
         self, uri: str, schema: pa.Schema, default_columns: list[str], options: dict[str, str]
     ) -> DeltaTable:
-        """Make a table without rows; one that exists meanwhile stays. `apply` brings the rest."""
+        """Make a table without rows; one that exists meanwhile stays. `apply` brings the rest.
+
+        Until rows are committed, or none, it counts as one that was never written.
+        """
         columns = default_columns if self.partition_columns is None else self.partition_columns
         return DeltaTable.create(
             uri,
@@ -50,6 +54,7 @@ class DeltaSettings:
             partition_by=list(columns) or None,
             configuration=dict(self.properties) or None,
             storage_options=options,
+            commit_properties=CommitProperties(custom_metadata={MADE: "true"}),
             raise_if_key_not_exists=_are_delta(self.properties),
         )
 

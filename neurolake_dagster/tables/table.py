@@ -271,7 +271,7 @@ class Table:
         Raises
         ------
         TableError
-            For mode ``error`` on a table that exists.
+            For mode ``error`` on a table that another piece of work made.
         """
         return self._done_before(self.log.try_snapshot(), mode, transaction)
 
@@ -430,13 +430,14 @@ class Table:
         """What is to be returned without writing; None to go on."""
         if base is None:
             return None
+        done = commit_of(self.log, base, transaction)
+        if done is not None:
+            return done
         if mode == "error":
             raise TableError(
                 f"{self.uri}: exists already (version {base.version}), mode 'error' refuses it"
             )
-        if mode == "ignore":
-            return Commit.nothing(base)
-        return commit_of(self.log, base, transaction)
+        return Commit.nothing(base) if mode == "ignore" else None
 
 
 def _named(partition: Partition) -> str:

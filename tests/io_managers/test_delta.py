@@ -1,6 +1,7 @@
 """Delta assets: the same settings and rows give the same table by Arrow and by Spark."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from deltalake import write_deltalake
 
+from neurolake_dagster.errors import TableNotFoundError
 from neurolake_dagster.io_managers import DeltaIOManager
 from neurolake_dagster.resources import SparkResource, StorageResource
 from tests.io_managers.test_io_managers import (
@@ -236,3 +239,71 @@ def test_schema_modes_do_the_same(
     assert stored(manager, "made").column_names == ["id", "day", "extra", "more"]
     assert run([made(returned, rows(4), schema_mode="overwrite")], manager, instance).success
     assert stored(manager, "made").column_names == ["id", "day"]
+
+
+@pytest.mark.parametrize("mode", ["ignore", "error", "merge"])
+def test_a_table_whose_first_rows_failed_was_never_written(
+    tmp_path: Path, instance: dg.DagsterInstance, mode: str
+) -> None:
+    """It was made for its constraints: it read as empty, and stayed so in mode ``ignore``."""
+    manager = DeltaIOManager(storage=StorageResource(root=str(tmp_path)))
+    settings: dict[str, Any] = {"mode": mode, "constraints": {"positive": "id > 0"}}
+    if mode == "merge":
+        settings["merge_keys"] = "id"
+
+    def write(*ids: int) -> dg.ExecuteInProcessResult:
+        asset = made(lambda table: table, rows(*ids), **settings)
+        return run([asset], manager, instance, raise_on_error=False)
+
+    assert not write(1, -1).success
+    for read in (manager.dataset("made").scan, lambda: stored(manager, "made")):
+        with pytest.raises(TableNotFoundError):
+            read()
+    assert write(1, 2).success
+    assert ids(manager) == [1, 2]
+
+
+def test_a_merge_of_no_rows_writes_the_table(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    manager = DeltaIOManager(storage=StorageResource(root=str(tmp_path)))
+    asset = made(lambda table: table, rows(), mode="merge", merge_keys="id")
+    for _ in range(2):
+        assert run([asset], manager, instance).success
+    assert ids(manager) == []
+
+
+def test_hours_that_are_written_at_once_all_arrive(
+    manager: DeltaIOManager, instance: dg.DagsterInstance, engine: str, request: Any, tmp_path: Path
+) -> None:
+    """Delta takes hours for the same rows: frames and streamed rows failed."""
+    hours = dg.HourlyPartitionsDefinition(datetime(2013, 1, 1, tzinfo=UTC))
+    first, other = (rows_of_hour(number) for number in (1, 2))
+    metadata = {"partition_expr": "at"}
+    uri, done = manager.dataset("made").uri, tmp_path / "done"
+
+    def with_another(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from batches
+        if not done.exists():
+            done.touch()
+            # deltalake, which reads these rows, begins nothing else in its own thread.
+            writer = threading.Thread(
+                target=write_deltalake, args=(uri, other), kwargs={"mode": "append"}
+            )
+            writer.start()
+            writer.join()
+
+    def value() -> Any:
+        if engine == "arrow":
+            return pa.RecordBatchReader.from_batches(first.schema, with_another(first.to_batches()))
+        frame = request.getfixturevalue("spark").createDataFrame(first).coalesce(1)
+        return frame.mapInArrow(with_another, frame.schema)
+
+    assert run([made(lambda table: table, first, hours, **metadata)], manager, instance,
+               partition_key="2013-01-01-01:00").success  # fmt: skip
+    again = made(lambda _: value(), first, hours, **metadata)
+    assert run([again], manager, instance, partition_key="2013-01-01-01:00").success
+    assert ids(manager) == [1, 2]
+
+
+def rows_of_hour(number: int) -> pa.Table:
+    at = pa.array([datetime(2013, 1, 1, number, tzinfo=UTC)], pa.timestamp("us", "UTC"))
+    return pa.table({"id": pa.array([number], pa.int64()), "at": at})

@@ -199,6 +199,37 @@ def test_a_source_that_fails_makes_no_table(
         stored(manager, "people")
 
 
+@pytest.mark.parametrize("partitions", [None, AB], ids=["whole", "partition"])
+def test_a_retry_is_not_refused_for_what_its_step_wrote_before(
+    manager: LakehouseIOManager,
+    instance: dg.DagsterInstance,
+    partitions: dg.PartitionsDefinition[Any] | None,
+) -> None:
+    """Mode ``error`` found the table that the first try had made, and failed for good."""
+    tries = []
+
+    @dg.multi_asset(
+        outs={
+            name: dg.AssetOut(metadata={"mode": "error", "partition_expr": "name"})
+            for name in ("people", "others")
+        },
+        partitions_def=partitions,
+        retry_policy=dg.RetryPolicy(max_retries=1),
+    )
+    def made() -> Iterator[dg.Output[pa.Table]]:
+        yield dg.Output(people((1, "a")), "people")
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError("the source is gone")
+        yield dg.Output(people((2, "a")), "others")
+
+    key = None if partitions is None else "a"
+    assert run([made], manager, instance, partition_key=key).success
+    assert names(manager) == {1: "a"}
+    result = run([made], manager, instance, raise_on_error=False, partition_key=key)
+    assert "mode 'error' refuses" in str(failure(result))
+
+
 def test_the_run_is_stronger_than_the_definition_and_that_than_the_manager(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:

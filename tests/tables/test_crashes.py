@@ -11,7 +11,7 @@ import pytest
 
 from neurolake_dagster.errors import StorageAccessError, StorageError, TableError
 from neurolake_dagster.storage import Storage
-from neurolake_dagster.tables import Table, restore, set_properties, vacuum
+from neurolake_dagster.tables import Table, merge_rows, restore, set_properties, vacuum
 from neurolake_dagster.tables.checkpoints import Checkpoints
 from neurolake_dagster.tables.commit import KEEP_FILES
 from neurolake_dagster.tables.snapshot import TableFormat
@@ -101,6 +101,21 @@ def test_the_next_commit_finishes_what_a_crash_left_of_a_parquet_table(tmp_path:
 
     table.write(numbers(3), partition="b")
     assert sorted(pq.read_table(tmp_path / "t")["id"].to_pylist()) == [2, 3]
+
+
+def test_work_that_is_done_again_finishes_what_a_crash_left_of_a_parquet_table(
+    tmp_path: Path,
+) -> None:
+    """A merge killed right after its commit, and executed again: plain readers saw rows twice."""
+    table = Table(Storage(str(tmp_path)), "t", "parquet")
+    append(table, [1])
+    (former,) = table.files()
+    content = table.folder.read(former.path)
+    for _ in range(2):
+        merge_rows(table, numbers(1, 2), ["id"], when_gone="delete", transaction="run")
+        plain = pq.read_table(tmp_path / "t")["id"].to_pylist()
+        assert sorted(plain) == [1, 2]
+        table.folder.put(former.path, content)
 
 
 def test_what_parquet_does_not_keep_is_not_restored_before_it_is_deleted(tmp_path: Path) -> None:
