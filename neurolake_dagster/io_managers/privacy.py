@@ -10,6 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from neurolake_dagster.errors import NeuroLakeError, PredicateError, TableError
+from neurolake_dagster.io_managers.values import is_spark
 
 PII_KEYS = (b"ncf.pii", b"pii")
 
@@ -27,12 +28,13 @@ def has_pii(value: object) -> bool:
     """Whether a column of an output says that it is about persons."""
     if isinstance(value, Mapping):
         return any(map(has_pii, value.values()))
-    schema = getattr(value, "schema", None)
-    if isinstance(schema, pa.Schema):
-        return any(map(is_pii, schema))
-    names = {key.decode() for key in PII_KEYS}
-    # Of a Spark DataFrame; no other kind of value keeps what fields say.
-    return any(names & set(getattr(field, "metadata", None) or {}) for field in schema or ())
+    if is_spark(value):
+        names = {key.decode() for key in PII_KEYS}
+        return any(names & set(field.metadata or {}) for field in value.schema)  # type: ignore[attr-defined] # a DataFrame
+    # Frames of others keep nothing that fields say; a lazy one would run for its schema.
+    is_polars = type(value).__module__.startswith("polars")
+    schema = None if is_polars else getattr(value, "schema", None)
+    return isinstance(schema, pa.Schema) and any(map(is_pii, schema))
 
 
 @contextmanager

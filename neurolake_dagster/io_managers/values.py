@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from neurolake_dagster.errors import NeuroLakeError, UnsupportedTypeError
 from neurolake_dagster.ncf.engines import lazy_frame, polars_frame
+from neurolake_dagster.tables.schemas import fit_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,6 +221,25 @@ def _open_dataset(schema: pa.Schema, open_rows: OpenRows) -> Any:
     return ScanDataset(schema, open_rows)
 
 
+def _from_dataset(dataset: Any) -> pa.RecordBatchReader:
+    """Row group by row group where they are known: Arrow's scanner reads a gigabyte ahead."""
+    try:
+        fragments = dataset.get_fragments()
+    except (ValueError, NotImplementedError):  # filtered, or one of ours, which streams
+        filtered: pa.RecordBatchReader = dataset.scanner().to_reader()
+        return filtered
+    parts = (part for fragment in fragments for part in _row_groups(fragment))
+    batches = (batch for part in parts for batch in part.to_batches(schema=dataset.schema))
+    return pa.RecordBatchReader.from_batches(dataset.schema, batches)
+
+
+def _row_groups(fragment: Any) -> Sequence[Any]:
+    from pyarrow.dataset import ParquetFileFragment
+
+    is_parquet = isinstance(fragment, ParquetFileFragment)
+    return fragment.split_by_row_group() if is_parquet else [fragment]
+
+
 def _from_polars(frame: "pl.DataFrame") -> pa.Table:
     import polars as pl
 
@@ -253,7 +273,7 @@ def _from_lazy(frame: "pl.LazyFrame") -> pa.RecordBatchReader:
 
     schema = _from_polars(pl.DataFrame(schema=frame.collect_schema())).schema
     parts = frame.collect_batches(lazy=True)
-    batches = (one for part in parts for one in _from_polars(part).cast(schema).to_batches())
+    batches = (one for part in parts for one in fit_table(_from_polars(part), schema).to_batches())
     return pa.RecordBatchReader.from_batches(schema, batches)
 
 
@@ -296,7 +316,7 @@ _KINDS = (
     _Kind(
         "pyarrow.dataset",
         "Dataset",
-        lambda value: value.scanner().to_reader(),
+        _from_dataset,
         _to_dataset,
         _open_dataset,
     ),

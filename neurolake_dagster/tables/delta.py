@@ -362,9 +362,9 @@ class DeltaDataset:
             return
         data = fit_delta(data, _schema_of(table), self.uri, adds_columns=adds_columns)
         properties = _marked(properties)
-        with self._committing(table, properties):
+        with self._committing(table, properties), noted_rows(data) as rows:
             merge = table.merge(
-                data,
+                rows,
                 predicate=merge_condition(keys, where),
                 source_alias="source",
                 target_alias="target",

@@ -143,7 +143,7 @@ def noted_rows(data: pa.Table | pa.RecordBatchReader) -> Iterator[pa.RecordBatch
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from source
+            yield from map(_importable, source)
         except Exception as exc:
             failures.append(exc)
             raise
@@ -154,6 +154,19 @@ def noted_rows(data: pa.Table | pa.RecordBatchReader) -> Iterator[pa.RecordBatch
         if failures:
             raise failures[0] from exc
         raise
+
+
+def _importable(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch, structs in structs copied where they are slices: arrow-rs 59 aborts on those."""
+    for index, column in enumerate(batch.columns):
+        if column.offset and pa.types.is_struct(column.type) and _has_struct(column.type):
+            whole = pa.concat_arrays([column])
+            batch = batch.set_column(index, batch.schema.field(index), whole)
+    return batch
+
+
+def _has_struct(type_: pa.StructType) -> bool:
+    return any(pa.types.is_struct(field.type) for field in type_)
 
 
 def with_plain_strings(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:

@@ -24,6 +24,7 @@ _UNCAST = (
     *_LIST_VIEWS,
     pa.types.is_dictionary,
     pa.types.is_run_end_encoded,
+    pa.types.is_null,
     lambda type_: isinstance(type_, pa.JsonType),
 )
 _UNITS = ("s", "ms", "us", "ns")
@@ -284,7 +285,9 @@ def _cast_list(column: pa.Array, type_: pa.DataType) -> pa.Array:
     values = cast_column(column.flatten(), type_.value_type)
     child = type_.value_field
     built = pa.large_list(child) if is_large else pa.list_(child)
-    return build.from_arrays(offsets, values, type=built, mask=column.is_null()).cast(type_)
+    found = build.from_arrays(offsets, values, type=built, mask=column.is_null())
+    # Arrow's cast of lists of nulls to their own type has too few of them.
+    return found if built.equals(type_) else found.cast(type_)
 
 
 def fit_table(rows: pa.Table, schema: pa.Schema) -> pa.Table:

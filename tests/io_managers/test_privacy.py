@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from neurolake_dagster.io_managers.base import LakehouseIOManager
+from neurolake_dagster.io_managers.privacy import has_pii
 from tests.io_managers.test_io_managers import failure, instance, manager, run
 
 __all__ = ["instance", "manager"]
@@ -95,3 +96,13 @@ def test_others_rows_are_quoted(manager: LakehouseIOManager, instance: dg.Dagste
     assert any(
         "{'k': 'Rome'}" in dg.serialize_value(one) for one in instance.all_logs(result.run_id)
     )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [pd.DataFrame({"schema": [1, 2]}), pl.LazyFrame({"n": ["x"]}).select(missing=pl.col("m"))],
+    ids=["column named schema", "lazy frame that fails"],
+)
+def test_what_keeps_no_flags_is_not_asked_for_any(value: Any) -> None:
+    """An error of its own took the place of the one that was to be told."""
+    assert not has_pii(value)

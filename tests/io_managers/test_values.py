@@ -1,18 +1,24 @@
 """The types that assets may return and ask for, in real runs."""
 
+import gc
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from neurolake_dagster.io_managers import ParquetIOManager
 from neurolake_dagster.io_managers.base import LakehouseIOManager
+from neurolake_dagster.io_managers.values import to_arrow
 from neurolake_dagster.resources import StorageResource
 from tests.io_managers.test_io_managers import TABLE, failure, instance, manager, run
 
@@ -102,8 +108,36 @@ NESTED = {
     "maps": pa.array([[("a", 200)], None, []], pa.map_(pa.string(), pa.uint8())),
     "fixed": pa.array([[200, 1], None, [3, 4]], pa.list_(pa.uint8(), 2)),
     "texts": pa.array([["a"], None, []], pa.list_(pa.string())),
+    "nulls": pa.array([[None, None], None, []], pa.list_view(pa.null())),
+    "nulls in structs": pa.array([{"a": [None, None], "b": "c"}, None, {"a": [], "b": ""}]),
     "texts in structs": pa.array([{"a": [{"b": "c"}]}, None, {"a": []}]),
 }
+
+
+def test_a_lazy_frame_may_hold_lists_of_nulls() -> None:
+    """A raw ArrowInvalid: Arrow's cast to their own type leaves out some."""
+    frame = pl.LazyFrame({"tags": [[None, None], [None, None]]})
+    found = to_arrow(frame, "made").read_all()
+    found.validate(full=True)
+    assert found["tags"].to_pylist() == [[None, None], [None, None]]
+
+
+def test_a_dataset_is_read_hardly_before_its_rows_are_written(tmp_path: Path) -> None:
+    """All rows of a gigabyte were in memory before the second batch was written."""
+    rows = pa.table({"n": np.random.default_rng(1).random(500_000)})
+    for day in range(8):
+        (tmp_path / f"day={day}").mkdir()
+        pq.write_table(rows, tmp_path / f"day={day}" / "1.parquet", row_group_size=50_000)
+    dataset = ds.dataset(tmp_path, partitioning="hive")
+    gc.collect()
+    before = pa.total_allocated_bytes()
+    reader = to_arrow(dataset, "made")
+    first = reader.read_next_batch()
+    time.sleep(0.3)
+    assert pa.total_allocated_bytes() - before < 8 * first.nbytes
+    assert pa.Table.from_batches([first, *reader]).equals(dataset.to_table())
+    some = to_arrow(dataset.filter(pc.field("day") == 3), "made").read_all()
+    assert (some.num_rows, some["day"].unique().to_pylist()) == (500_000, [3])
 
 
 @pytest.mark.parametrize("name", NESTED)

@@ -184,6 +184,16 @@ def test_a_version_that_is_not_there_is_told_as_for_our_tables(dataset: DeltaDat
     assert dataset.scan(version=after).read_all().num_rows == 2
 
 
+def test_slices_of_structs_in_structs_are_written(dataset: DeltaDataset) -> None:
+    """The engine aborted the whole process, whatever it ran."""
+    nested = [{"a": {"b": number}} if number % 3 else None for number in range(20)]
+    rows = pa.table({"id": range(20), "nested": nested})
+    dataset.write(rows.slice(3, 5).to_reader(max_chunksize=2))
+    dataset.merge(rows.slice(6, 4), ["id"])
+    found = dataset.scan().read_all().sort_by("id")
+    assert found.to_pylist() == rows.slice(3, 7).to_pylist()
+
+
 def test_columns_that_are_not_there_are_told(dataset: DeltaDataset) -> None:
     dataset.write(ROWS)
     with pytest.raises(TableError, match=r"no columns \['zz'\]; the table has \['id'\]"):
