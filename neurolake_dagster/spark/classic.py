@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,39 @@ def foreign_session() -> "SparkSession | None":
     return session if session is not None and not is_stopped(session) else None
 
 
+@contextmanager
+def told_of_values() -> Iterator[None]:
+    """Translate what Spark says of values that it does not take, without its JVM's trace.
+
+    Raises
+    ------
+    SparkError
+    """
+    from py4j.protocol import Py4JJavaError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as exc:
+        raise SparkError(
+            f"Spark: it takes no session of these settings: {_reason(exc)}; correct what it "
+            "names, in extra_configs where it has no option of its own"
+        ) from exc
+
+
+def _reason(exc: Exception) -> str:
+    """The first lines of an error and of its causes, without what one repeats of the next."""
+    cause: Any = getattr(exc, "java_exception", None) or getattr(exc, "_origin", None)
+    if cause is None:
+        return str(exc).split("\n")[0]
+    told: list[str] = []
+    while cause is not None:
+        if not told or str(cause.getMessage()).split("\n")[0] not in told[-1]:
+            told.append(str(cause.toString()).split("\n")[0])
+        cause = cause.getCause()
+    return ": ".join(told)
+
+
 def start(settings: SparkSettings, conf: Mapping[str, str]) -> "SparkSession":
     """Start a session with its own JVM.
 
@@ -70,8 +104,6 @@ def start(settings: SparkSettings, conf: Mapping[str, str]) -> "SparkSession":
     ------
     JavaNotFoundError, JarsNotFoundError, SparkError
     """
-    from pyspark.sql import SparkSession
-
     java = require_java()
     options = {
         **conf,
@@ -86,13 +118,28 @@ def start(settings: SparkSettings, conf: Mapping[str, str]) -> "SparkSession":
         # pyspark's launcher leaves the gateway's pipes open on purpose.
         warnings.simplefilter("ignore", ResourceWarning)
         _launch(options)
-        builder = SparkSession.builder
-        for key, value in options.items():
-            builder = builder.config(key, value)
-        session = builder.getOrCreate()
+        with told_of_values():
+            session = _opened(options)
     if not settings.is_local:
         # Before anything is registered: what Spark hands to workers names the files of then.
         ship(session)
+    return session
+
+
+def _opened(options: Mapping[str, str]) -> "SparkSession":
+    """The first session of the JVM that was launched; none is left where it takes no value."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder
+    for key, value in options.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    try:
+        # Spark looks at its SQL keys when the first is asked for.
+        session.conf.get("spark.app.id")
+    except Exception:
+        session.stop()
+        raise
     return session
 
 

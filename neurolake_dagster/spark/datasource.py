@@ -14,6 +14,10 @@ says). Any other option is refused.
 
 Where `jvm/NCFSource.java` is at hand, that is in each session of ours, a query's columns and
 filters are pushed down by themselves, and ``mode`` and ``partitionBy`` of ``df.write`` are enough.
+All queries of a DataFrame read the version that a table had when it was loaded, where its schema
+was given when it was first queried: no query sees a part of what others commit meanwhile. Files
+that are no table's are looked for at each query.
+
 On a foreign Connect server ``columns`` and ``where`` have to be named, and ``pushdown`` is off
 unless asked for: Spark 4.2 keeps what a query's filters left of a DataFrame in Python's formats
 for its next queries too, so that ``rows.where(a).union(rows.where(b))`` gives wrong rows.
@@ -29,8 +33,8 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyspark.sql.datasource import DataSource, DataSourceReader, DataSourceWriter
 from pyspark.sql.types import StructType
@@ -102,6 +106,14 @@ class NCFDataSource(DataSource):
                     f"ncf: unknown option {name!r}; did you mean "
                     f"{' or '.join(known[one] for one in near)}?"
                 )
+        self._versions: dict[str, int] = {}
+        if "pushdown" in options:
+            # Said by jvm/NCFSource.java, which reads only; it asks no schema where one is given.
+            self._versions = self._found.versions
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the files, which may be many: Spark keeps this for all queries of a DataFrame."""
+        return {name: value for name, value in vars(self).items() if name != "_found"}
 
     @classmethod
     def name(cls) -> str:
@@ -116,7 +128,8 @@ class NCFDataSource(DataSource):
         from neurolake_dagster.spark.types import match_names, spark_schema
 
         merge = self._flag("mergeSchema")
-        schema = read_schema(self._found(), merge=merge)
+        self._versions = self._found.versions
+        schema = read_schema(self._found, merge=merge)
         columns = self._names("columns")
         held = match_names(columns, schema.names, self._uris()[0])
         unknown = [name for name, found in zip(columns, held, strict=True) if found is None]
@@ -139,7 +152,7 @@ class NCFDataSource(DataSource):
         )
         from neurolake_dagster.spark.types import arrow_schema
 
-        found = self._found()
+        found = self._found
         asked = arrow_schema(schema)
         terms, tested = self._where(found, asked)
         plan = ScanPlan(
@@ -199,6 +212,7 @@ class NCFDataSource(DataSource):
     def _mode(self) -> "Mode":
         return IF_EXISTS[self._one_of("ifExists", *IF_EXISTS)]
 
+    @cached_property
     def _found(self) -> "Found":
         from neurolake_dagster.spark.locations import find_files
 
@@ -209,7 +223,8 @@ class NCFDataSource(DataSource):
                 f"{', '.join(uris)}: buckets that are reached in other ways cannot be read in one "
                 "go; read them one by one and union them"
             )
-        return find_files(uris, options.pop(), self._number("version"))
+        version = self._number("version")
+        return find_files(uris, options.pop(), version, versions=self._versions)
 
     def _uris(self) -> list[str]:
         path = self.options.get("path")

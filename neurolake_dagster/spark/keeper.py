@@ -20,12 +20,21 @@ PR_SET_PDEATHSIG = 1
 MAIN_CLASS = "org.apache.spark.sql.connect.service.SparkConnectServer"
 
 
-def main(port: int, idle_timeout_s: int, master: str, properties: str, folder: str) -> int:
-    """Keep the server until it is idle for long, ends by itself, or we are told to stop."""
+def main(
+    port: int, idle_timeout_s: int, master: str, properties: str, folder: str, *conf: str
+) -> int:
+    """Keep the server until it is idle for long, ends by itself, or we are told to stop.
+
+    Parameters
+    ----------
+    conf
+        Further keys, each as ``key=value``.
+    """
     server = subprocess.Popen(
         [
             str(spark_home() / "bin" / "spark-submit"),
             *("--class", MAIN_CLASS, "--master", master, "--properties-file", properties),
+            *(part for one in conf for part in ("--conf", one)),
             "spark-internal",
         ],
         stdin=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ a glob of any of these; on disk or on S3. Reads footers only for schemas.
 
 import fnmatch
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -64,19 +64,36 @@ class Location:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The files of one or more places; `schema` is a table's, else only the footers know."""
+    """The files of one or more places.
+
+    Parameters
+    ----------
+    schema
+        A table's; else only the footers know.
+    versions
+        Of each table, by its address.
+    """
 
     files: tuple[Location, ...]
     schema: pa.Schema | None = None
+    versions: dict[str, int] = field(default_factory=dict)
 
 
-def find_files(uris: Sequence[str], options: StorageOptions, version: int | None = None) -> Found:
+def find_files(
+    uris: Sequence[str],
+    options: StorageOptions,
+    version: int | None = None,
+    *,
+    versions: Mapping[str, int] | None = None,
+) -> Found:
     """The NCF files at some places, in the order of the places and of their names.
 
     Parameters
     ----------
     version
-        Of a table; None is the newest.
+        Of a table; None is that in `versions`, or the newest.
+    versions
+        Of tables, by address, as an earlier `Found` has them.
 
     Raises
     ------
@@ -85,7 +102,8 @@ def find_files(uris: Sequence[str], options: StorageOptions, version: int | None
     TableError
         If tables are mixed with other places, or `version` is asked of no table.
     """
-    found = [one for uri in uris for one in _find(uri, options, version)]
+    known = {} if version is not None else versions or {}
+    found = [one for uri in uris for one in _find(uri, options, version, known)]
     if version is not None and any(one.schema is None for one in found):
         raise TableError(f"{', '.join(uris)}: only a table has versions")
     schemas = [one.schema for one in found if one.schema is not None]
@@ -95,7 +113,8 @@ def find_files(uris: Sequence[str], options: StorageOptions, version: int | None
             "table of another schema; read them one by one and union them"
         )
     files = tuple(file for one in found for file in one.files)
-    return Found(files=files, schema=schemas[0] if schemas else None)
+    read = {table: number for one in found for table, number in one.versions.items()}
+    return Found(files=files, schema=schemas[0] if schemas else None, versions=read)
 
 
 def read_schema(found: Found, *, merge: bool) -> pa.Schema:
@@ -162,9 +181,11 @@ def _schema_of(file: Location) -> pa.Schema:
         return opened.schema
 
 
-def _find(uri: str, options: StorageOptions, version: int | None) -> list[Found]:
+def _find(
+    uri: str, options: StorageOptions, version: int | None, versions: Mapping[str, int]
+) -> list[Found]:
     places = _places(uri, options)
-    found = [_find_place(storage, key, version) for storage, key in places]
+    found = [_find_place(storage, key, version, versions) for storage, key in places]
     if not any(found):
         raise StorageNotFoundError(
             f"{uri}: no NCF file, no table and no folder with {SUFFIX} files lies here"
@@ -173,13 +194,15 @@ def _find(uri: str, options: StorageOptions, version: int | None) -> list[Found]
     return [one for one in found if one is not None]
 
 
-def _find_place(storage: Storage, key: str, version: int | None) -> Found | None:
+def _find_place(
+    storage: Storage, key: str, version: int | None, versions: Mapping[str, int]
+) -> Found | None:
     """The file, table or folder at a place; None if there is none."""
     if storage.exists(key):
         return Found(files=(Location(storage=storage, key=key, bytes=storage.size(key)),))
     table = Table(storage, key, "ncf")
     if table.exists():
-        return _find_table(table, version)
+        return _find_table(table, versions.get(table.uri, version))
     files = tuple(_list_files(storage, key))
     return Found(files=files) if files else None
 
@@ -188,7 +211,7 @@ def _find_table(table: Table, version: int | None) -> Found:
     snapshot = table.snapshot(version)
     folder = table.folder
     files = tuple(_located(folder, snapshot, file) for file in snapshot.files)
-    return Found(files=files, schema=snapshot.schema)
+    return Found(files=files, schema=snapshot.schema, versions={table.uri: snapshot.version})
 
 
 def _located(folder: Storage, snapshot: Snapshot, file: DataFile) -> Location:

@@ -18,6 +18,7 @@ import psutil
 from neurolake_dagster.errors import SessionConflictError, SparkError
 from neurolake_dagster.service import Service, free_ports, write_private
 from neurolake_dagster.settings import CacheSettings, SparkSettings, StorageSettings
+from neurolake_dagster.settings.redaction import is_secret
 from neurolake_dagster.spark.conf import (
     WORKERS,
     build_conf,
@@ -199,7 +200,7 @@ def _launch(
         [
             *(sys.executable, "-m", "neurolake_dagster.spark.keeper"),
             *(str(server.port), str(idle_timeout_s), settings.master, str(properties)),
-            server.folder,
+            *(server.folder, *_blank_ended(conf)),
         ],
         environment={k: value for k, value in os.environ.items() if k not in OVERRULED}
         | {
@@ -238,6 +239,12 @@ def _ui_url(pid: int, conf: dict[str, str]) -> str | None:
         if one.status == psutil.CONN_LISTEN and one.laddr.port in tried
     }
     return f"http://127.0.0.1:{min(held)}" if held else None
+
+
+def _blank_ended(conf: dict[str, str]) -> list[str]:
+    """Values with outer blanks, which Spark would cut of those in a file; no secrets."""
+    found = {key: value for key, value in conf.items() if value != value.strip()}
+    return [f"{key}={value}" for key, value in found.items() if not is_secret(key, value)]
 
 
 def _as_properties(conf: dict[str, str]) -> str:

@@ -290,11 +290,12 @@ def _adapt(engine: Engine, session: "SparkSession", wanted: Wanted) -> None:
     for key in changeable - wanted.conf.keys():
         session.conf.unset(key)
     found = {key: wanted.conf[key] for key in changeable & wanted.conf.keys()}
-    if is_classic(session):
-        for key, value in found.items():
-            session.conf.set(key, value)
-    elif found:
-        connect.set_values(session, found)
+    with classic.told_of_values():
+        if is_classic(session):
+            for key, value in found.items():
+                session.conf.set(key, value)
+        elif found:
+            connect.set_values(session, found)
 
 
 def _has_extensions(wanted: Wanted, running: Mapping[str, str | None]) -> bool:

@@ -184,6 +184,21 @@ def test_one_frame_serves_several_queries(spark: SparkSession, file: str) -> Non
     assert frame.where("id >= 990").union(frame.where("id < 5")).count() == 15
 
 
+@pytest.mark.parametrize("schema", [None, "id long"], ids=["inferred", "given"])
+def test_a_frame_keeps_to_one_version(
+    spark: SparkSession, tmp_path: Path, schema: str | None
+) -> None:
+    """A union of a frame with itself could see what was committed between its two halves."""
+    table = table_at(tmp_path / "t")
+    table.write(ROWS.select(["id"]))
+    reader = spark.read if schema is None else spark.read.schema(schema)
+    frame = reader.format("ncf").load(table.uri)
+    assert frame.count() == 1000
+    table.write(ROWS.select(["id"]), mode="append")
+    assert frame.union(frame).count() == 2000
+    assert read(spark, table.uri).count() == 2000
+
+
 def test_the_python_side_alone_serves_a_foreign_server(spark: SparkSession, file: str) -> None:
     """Where Spark has no class of ours in front of it, and hands on neither columns nor filters."""
     reader = spark.read.format(INNER_NAME)

@@ -5,7 +5,13 @@ import os
 import pytest
 
 from neurolake_dagster.settings import SparkSettings, StorageSettings
-from neurolake_dagster.spark.server import Server, _as_properties, fingerprint, shortened
+from neurolake_dagster.spark.server import (
+    Server,
+    _as_properties,
+    _blank_ended,
+    fingerprint,
+    shortened,
+)
 
 TOKEN = "of-this-server"
 KEYS = {"s3_access_key": "id", "s3_secret_key": "hidden"}
@@ -80,3 +86,9 @@ def test_many_names_are_shortened() -> None:
 def test_a_value_of_several_lines_stays_one() -> None:
     """What followed a carriage return was a key of its own."""
     assert _as_properties({"a": "C:\\x\ny\rb=1"}) == "a=C:\\\\x\\ny\\rb=1\n"
+
+
+def test_outer_blanks_are_kept_but_of_secrets() -> None:
+    """Of what a properties file says Spark cuts them."""
+    conf = {"a": " x ", "b": "x", "c.secret": " x", "d": "x\t"}
+    assert _blank_ended(conf) == ["a= x ", "d=x\t"]

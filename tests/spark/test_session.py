@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
 
-from neurolake_dagster.errors import SessionConflictError
+from neurolake_dagster.errors import SessionConflictError, SparkError
 from neurolake_dagster.resources import SparkResource, StorageResource
 from neurolake_dagster.settings import CacheSettings
 
@@ -86,6 +86,42 @@ def test_settings_that_a_jvm_cannot_take_are_refused_by_name(
     other = spark_resource.model_copy(update={"driver_memory": "777m", "ui_port": 5050})
     with pytest.raises(SessionConflictError, match=r"of spark\.driver\.memory, spark\.ui\.port"):
         _ = other.spark_session
+    assert spark_resource.spark_session is spark
+
+
+BAD_VALUES = """
+import json
+from neurolake_dagster.errors import SparkError
+from neurolake_dagster.resources import SparkResource
+told = []
+for key in ("spark.memory.fraction", "spark.sql.codegen.maxFields"):
+    try:
+        SparkResource(extra_configs={key: "abc"}).spark_session
+    except SparkError as exc:
+        told.append(str(exc))
+print(json.dumps([*told, SparkResource().spark_session.range(3).count()]))
+"""
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_values_that_spark_does_not_take_are_told_and_leave_nothing(tmp_path: Path) -> None:
+    """Spark's trace, and then every session had the wrong value."""
+    plain = {"NEUROLAKE_SPARK__DELTA_ENABLED": "false", "NEUROLAKE_SPARK__S3_ENABLED": "false"}
+    *told, count = run(BAD_VALUES, tmp_path, NEUROLAKE_SPARK__UI_ENABLED="false", **plain)
+    assert "memory.fraction" in told[0]
+    assert "maxFields" in told[1]
+    assert all("\n" not in one and "abc" in one for one in told)
+    assert count == 3
+
+
+@pytest.mark.spark
+def test_a_further_session_refuses_what_spark_does_not_take(
+    spark: SparkSession, spark_resource: SparkResource
+) -> None:
+    update = {"extra_configs": {"spark.sql.codegen.maxFields": "abc"}}
+    with pytest.raises(SparkError, match=r"'abc' in the config \"spark\.sql\.codegen\.maxFields\""):
+        _ = spark_resource.model_copy(update=update).spark_session
     assert spark_resource.spark_session is spark
 
 
@@ -204,7 +240,7 @@ from pyspark.sql import SparkSession
 theirs = (SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
           .config("spark.driver.host", "127.0.0.1").config("spark.executor.memory", "1g")
           .config("spark.sql.shuffle.partitions", "33").getOrCreate())
-from neurolake_dagster.errors import SessionConflictError
+from neurolake_dagster.errors import SessionConflictError, SparkError
 from neurolake_dagster.resources import SparkResource
 from neurolake_dagster.spark import get_spark_session
 def conflict(**options):

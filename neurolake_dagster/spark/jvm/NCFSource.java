@@ -80,7 +80,7 @@ public class NCFSource extends PythonDataSourceV2 implements DataSourceRegister,
         return new Readable(this, schema.asNullable());
     }
 
-    /** Tells the Python side that each query's filters are its own here. */
+    /** Tells the Python side that it is to read, and that each query's filters are its own here. */
     @Override public PythonDataSourceCreationResult getOrCreateDataSourceInPython(
         String name, CaseInsensitiveStringMap options, Option schema
     ) {
