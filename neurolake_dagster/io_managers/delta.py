@@ -11,13 +11,14 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from neurolake_dagster.errors import CommitConflictError, PartitionError, TableError
 from neurolake_dagster.io_managers.base import LakehouseIOManager
+from neurolake_dagster.io_managers.checked_rows import CheckedRows
 from neurolake_dagster.io_managers.delta_frames import (
     merge_frame,
     refuse_null_partition,
@@ -35,13 +36,11 @@ from neurolake_dagster.io_managers.partitions import in_one
 from neurolake_dagster.io_managers.paths import dataset_path
 from neurolake_dagster.io_managers.plans import ReadPlan, WritePlan, projected
 from neurolake_dagster.io_managers.report import Written
-from neurolake_dagster.io_managers.row_digest import RowDigest
 from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
 from neurolake_dagster.tables.delta_settings import DeltaSettings
-from neurolake_dagster.tables.kept_rows import KeptRows
 from neurolake_dagster.tables.merging import NO_ROWS
 from neurolake_dagster.tables.schemas import plain_schema
 from neurolake_dagster.tables.scope import Scope
@@ -50,8 +49,6 @@ from neurolake_dagster.tables.windows import Window
 
 ATTEMPTS = 20
 BACKOFF_S = 0.1
-# Of rows that wait for others of their partition to be digested: with more, none is.
-HELD_BYTES = 128 << 20
 
 
 class DeltaIOManager(LakehouseIOManager):
@@ -86,7 +83,7 @@ class DeltaIOManager(LakehouseIOManager):
         options = _settled(dataset, plan, rows.schema)
         with tempfile.TemporaryFile() as file:
             is_kept = _may_conflict(dataset, plan, options)
-            checked = _Checked(rows, plan, file if is_kept else None)
+            checked = CheckedRows(rows, plan, file if is_kept else None)
 
             def write() -> None:
                 if not _is_left(dataset, plan):
@@ -264,7 +261,7 @@ def _schema_mode(plan: WritePlan) -> str | None:
 def _merge_arrow(dataset: DeltaDataset, plan: WritePlan, source: pa.Table, mark: str) -> Written:
     assert plan.merge is not None
     merge = plan.merge
-    _Checked(source, plan)
+    CheckedRows(source, plan)
     check_merge_source(source, merge.keys, dataset.uri)
     typed = _typed(dataset, source.schema)
 
@@ -314,69 +311,6 @@ def _is_for_folders(type_: pa.DataType, *, is_window: bool) -> bool:
     # deltalake 1.6 finds no bytes among a table's partition values.
     is_bytes = pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
     return pa.types.is_date(type_) if is_window else not is_bytes
-
-
-class _Checked:
-    """Rows that are proven to be of the asked partitions, how many are of each, their digests.
-
-    Parameters
-    ----------
-    rows
-        A table is checked at once, a reader while it streams by.
-    file
-        Where a reader's rows are kept, to be given again.
-    """
-
-    def __init__(
-        self,
-        rows: pa.Table | pa.RecordBatchReader,
-        plan: WritePlan,
-        file: BinaryIO | None = None,
-    ) -> None:
-        self.can_repeat = file is not None or isinstance(rows, pa.Table)
-        self._scope = plan.scope
-        keys = () if plan.scope is None else plan.scope.keys
-        self._names = {key.place: key.name for key in keys}
-        self.counts = dict.fromkeys(self._names.values() if keys else [""], 0)
-        self._digests: dict[str, RowDigest] = {}
-        if plan.mode == "overwrite":
-            self._digests = {name: RowDigest(rows.schema) for name in self.counts}
-        self._rows = rows
-        if isinstance(rows, pa.Table):
-            for batch in rows.to_batches():
-                self._see(batch)
-            return
-        self._rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._see, rows))
-        self._kept = None if file is None else KeptRows(self._rows, file)
-
-    def rows(self) -> pa.Table | pa.RecordBatchReader:
-        """All of them; of a reader that is not kept only once."""
-        if isinstance(self._rows, pa.Table) or self._kept is None:
-            return self._rows
-        return self._kept.reader()
-
-    def digests(self) -> dict[str, str]:
-        """By key, of the rows that went by, where they are all that it holds now."""
-        return {name: digest.result() for name, digest in self._digests.items()}
-
-    def _see(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._scope is None:
-            self._take("", batch)
-        elif self._digests:
-            for place, rows in self._scope.divide(batch):
-                self._take(self._names[place], rows)
-        else:
-            for name, count in self._scope.check(batch).items():
-                self.counts[name] += count
-        return batch
-
-    def _take(self, name: str, rows: pa.RecordBatch) -> None:
-        self.counts[name] += rows.num_rows
-        if name in self._digests:
-            self._digests[name].update(rows)
-        held = sum(digest.held_bytes for digest in self._digests.values())
-        if len(self._digests) > 1 and held > HELD_BYTES:
-            self._digests = {}
 
 
 def _where(plan: ReadPlan, dataset: DeltaDataset) -> str | None:

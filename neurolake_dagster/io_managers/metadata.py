@@ -72,8 +72,6 @@ def table_metadata(
     schemas = [schema] if preview is None else [schema, preview.schema]
     names = [pii_columns] if isinstance(pii_columns, str) else list(pii_columns)
     hidden = hidden_columns(names, schemas)
-    unknown = _unknown(names, schemas)
-    withheld = {name for one in schemas for name in one.names} if unknown else hidden
     columns = table_schema(schema, column_descriptions or {}, hidden)
     found: Metadata = {
         "dagster/uri": dg.MetadataValue.text(uri),
@@ -94,15 +92,13 @@ def table_metadata(
         found["dagster/table_name"] = dg.MetadataValue.text(table_name)
     if source_bytes and bytes:
         found["compression_ratio"] = dg.MetadataValue.float(compression_ratio(source_bytes, bytes))
-    if preview is not None:
-        found["preview"] = _preview(preview, withheld)
-    if statistics:
-        found["statistics"] = _statistics(statistics, row_count, withheld)
+    unknown = _unknown(names, schemas)
     if unknown:
+        hidden = {name for one in schemas for name in one.names}
         found["pii_told"] = dg.MetadataValue.text(
             f"pii_columns {unknown}: no such columns, so no values are shown"
         )
-    return found
+    return found | _values(preview, statistics, row_count, hidden)
 
 
 def digest_metadata(digests: Sequence[str]) -> Metadata:
@@ -188,6 +184,20 @@ def spark_metadata(work: SparkWork) -> Metadata:
         found["spark/not_told"] = dg.MetadataValue.text(work.missing)
     counts = {f"spark/{name}": dg.MetadataValue.int(count) for name, count in work.counts.items()}
     return found | counts
+
+
+def _values(
+    preview: pa.Table | None,
+    statistics: Sequence[ColumnStatistics],
+    row_count: int | None,
+    hidden: set[str],
+) -> Metadata:
+    found: Metadata = {}
+    if preview is not None:
+        found["preview"] = _preview(preview, hidden)
+    if statistics:
+        found["statistics"] = _statistics(statistics, row_count, hidden)
+    return found
 
 
 def _numbers(values: Mapping[str, int | None]) -> Metadata:

@@ -4,15 +4,14 @@ Owns what a version is and how it comes about, for the file formats NCF and Parq
 keeps its own log; its Arrow side is `neurolake_dagster.tables.delta`.
 """
 
+from neurolake_dagster.tables.change import Commit
 from neurolake_dagster.tables.changes import delete_rows, merge_rows
-from neurolake_dagster.tables.commit import Commit
+from neurolake_dagster.tables.evolution import evolve_schema, set_properties
 from neurolake_dagster.tables.maintenance import (
     RETENTION,
     VacuumReport,
-    evolve_schema,
     optimize,
     restore,
-    set_properties,
     vacuum,
 )
 from neurolake_dagster.tables.partitions import Partition, partition_folder

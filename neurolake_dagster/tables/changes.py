@@ -14,9 +14,8 @@ import pyarrow.compute as pc
 from neurolake_dagster.errors import PartitionError, TableError
 from neurolake_dagster.ncf.arrow import holds_type
 from neurolake_dagster.ncf.pruning import check_filter, mentioned_columns
+from neurolake_dagster.tables.change import Change, Commit
 from neurolake_dagster.tables.commit import (
-    Change,
-    Commit,
     carry_out,
     check_option,
     checked_properties,

@@ -21,10 +21,9 @@ from neurolake_dagster.errors import (
     TableError,
 )
 from neurolake_dagster.storage import Storage
+from neurolake_dagster.tables.change import Change, Commit
 from neurolake_dagster.tables.checkpoints import LOG_FOLDER
 from neurolake_dagster.tables.commit import (
-    Change,
-    Commit,
     carry_out,
     check_option,
     checked_properties,

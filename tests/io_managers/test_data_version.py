@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from dagster._utils.test.data_versions import get_stale_status_resolver
 
-from neurolake_dagster.io_managers import delta
+from neurolake_dagster.io_managers import checked_rows
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from tests.io_managers.test_io_managers import instance, manager, run
 from tests.io_managers.test_modes import asset, people
@@ -207,7 +207,7 @@ def test_many_partitions_at_once_are_digested_in_bounded_memory(
     manager: LakehouseIOManager, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows wait for others of their partition; past the bound there is no digest, and no harm."""
-    monkeypatch.setattr(delta, "HELD_BYTES", 8)
+    monkeypatch.setattr(checked_rows, "HELD_BYTES", 8)
     lake = Lake(manager, instance)
     lake.write("a", "b", a=[1], b=[2])
     lake.read("a", "b")
