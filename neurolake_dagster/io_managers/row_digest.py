@@ -17,7 +17,7 @@ from neurolake_dagster.tables.schemas import (
 )
 
 # A multiple of 8, so that bits of validity begin with a byte.
-WINDOW_ROWS = 1 << 13
+WINDOW_ROWS = 1 << 14
 
 
 def files_digest(schema: pa.Schema, files: Iterable[str]) -> str:
@@ -71,10 +71,8 @@ class RowDigest:
     def _take_held(self) -> None:
         parts = [
             [
-                cast_column(plain_of(cast_column(column, viewless)), type_)
-                for column, viewless, type_ in zip(
-                    batch.columns, self._viewless, self._types, strict=True
-                )
+                _as_digested(*three)
+                for three in zip(batch.columns, self._viewless, self._types, strict=True)
             ]
             for batch in self._held
         ]
@@ -102,6 +100,13 @@ def _one_form(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_map(type_):
         return pa.map_(_one_form(type_.key_type), _one_form(type_.item_type))
     return type_
+
+
+def _as_digested(column: pa.Array, viewless: pa.DataType, type_: pa.DataType) -> pa.Array:
+    """A column in the one form of its type."""
+    if column.type.equals(type_):
+        return column
+    return cast_column(plain_of(cast_column(column, viewless)), type_)
 
 
 def _in_one(pieces: Sequence[pa.Array]) -> pa.Array:
