@@ -14,12 +14,14 @@ Output: tables on the terminal and in ``bench/out/io.md``.
 import argparse
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,26 +150,50 @@ def measure_overhead(rounds: int) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for name in MANAGERS:
-        best = [float("inf")] * 4
-        for number in range(rounds):
-            with tempfile.TemporaryDirectory() as folder:
-                bare, ours = Path(folder, f"bare.{name}"), StorageResource(root=f"{folder}/lake")
-                actions = {
-                    0: lambda n=name, b=bare: timed(lambda: BARE_WRITES[n](table, b)),
-                    1: lambda n=name, o=ours: materialize(n, o, [source])[0],
-                    2: lambda n=name, b=bare: timed(lambda: BARE_READS[n](b)),
-                    3: lambda n=name, o=ours: materialize(
-                        n, o, [source, reader], selection=[reader]
-                    )[1],
-                }
-                # What ran before leaves memory that the next finds: each goes first by turns.
-                for which in (1, 0, 3, 2) if number % 2 else (0, 1, 2, 3):
-                    gc.collect()
-                    best[which] = min(best[which], actions[which]())
-        cells = [f"{best[0]:.3f} | {best[1]:.3f} | {added(best[0], best[1])}"]
-        cells += [f"{best[2]:.3f} | {best[3]:.3f} | {added(best[2], best[3])}"]
+
+        def write_bare(folder: str, name: str = name) -> float:
+            return timed(lambda: BARE_WRITES[name](table, Path(folder, f"bare.{name}")))
+
+        def write_ours(folder: str, name: str = name) -> float:
+            return materialize(name, StorageResource(root=f"{folder}/lake"), [source])[0]
+
+        def read_bare(folder: str, name: str = name) -> float:
+            return timed(lambda: BARE_READS[name](Path(folder, f"bare.{name}")))
+
+        def read_ours(folder: str, name: str = name) -> float:
+            storage = StorageResource(root=f"{folder}/lake")
+            return materialize(name, storage, [source, reader], selection=[reader])[1]
+
+        writes = best_by_turns(rounds, in_new_folder(write_bare), in_new_folder(write_ours))
+        with tempfile.TemporaryDirectory() as folder:
+            write_bare(folder)
+            write_ours(folder)
+            # What is on its way to the disk takes time of whoever reads meanwhile.
+            os.sync()
+            reads = best_by_turns(rounds, partial(read_bare, folder), partial(read_ours, folder))
+        cells = [f"{one:.3f} | {two:.3f} | {added(one, two)}" for one, two in (writes, reads)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
+
+
+def best_by_turns(
+    rounds: int, one: Callable[[], float], two: Callable[[], float]
+) -> tuple[float, float]:
+    """The least seconds of each; what ran before leaves memory that the next finds."""
+    best = [float("inf"), float("inf")]
+    for number in range(rounds):
+        for which, action in sorted(enumerate((one, two)), reverse=number % 2 == 1):
+            gc.collect()
+            best[which] = min(best[which], action())
+    return best[0], best[1]
+
+
+def in_new_folder(action: Callable[[str], float]) -> Callable[[], float]:
+    def started() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return action(folder)
+
+    return started
 
 
 def added(bare: float, ours: float) -> str:
