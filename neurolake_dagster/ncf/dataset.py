@@ -3,8 +3,11 @@
 Import it only where a dataset is asked for: pyarrow.dataset imports pandas.
 """
 
-from collections.abc import Callable
+import atexit
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Self
+from weakref import WeakSet
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -14,7 +17,51 @@ from neurolake_dagster.ncf.pruning import mentioned_columns
 from neurolake_dagster.ncf.reader import NCFFile, read_schema
 
 OpenRows = Callable[[Any, Any], pa.RecordBatchReader]
+EXIT_WAIT_S = 0.2
 _NO_FILE = "these rows are read by scanner(), to_table() and to_batches() alone"
+
+
+class _Ending(Iterator[pa.RecordBatch]):
+    """Batches that end when Python does.
+
+    A thread of Arrow's reads ahead, also after a query that wants no more: the process aborts
+    where that thread calls Python while the interpreter exits.
+    """
+
+    def __init__(self, batches: pa.RecordBatchReader) -> None:
+        self.is_told = threading.Event()
+        self._batches = batches
+        self._turn = threading.Lock()
+        self._is_over = False
+        _unfinished.add(self)
+
+    def __next__(self) -> pa.RecordBatch:
+        with self._turn:
+            try:
+                if self._is_over:
+                    raise StopIteration
+                return next(self._batches)
+            except BaseException:
+                self.is_told.set()
+                raise
+
+    def end(self) -> None:
+        """Give no more batches; the one that is being read is waited for."""
+        with self._turn:
+            self._is_over = True
+
+
+_unfinished: "WeakSet[_Ending]" = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End what is read ahead, and wait until it is told; what is far enough ahead does not ask."""
+    found = list(_unfinished)
+    for one in found:
+        one.end()
+    for one in found:
+        one.is_told.wait(EXIT_WAIT_S)
 
 
 class ScanDataset(ds.FileSystemDataset):  # type: ignore[misc] # pyarrow has no types
@@ -57,9 +104,9 @@ class ScanDataset(ds.FileSystemDataset):  # type: ignore[misc] # pyarrow has no 
             # A batch without columns would forget its rows.
             named = [name for name in known if name in used] or known[:1]
         rows = self._open_rows(named, self._both(filter))
-        # Threads of Arrow's would call the reader, that is Python, after a query that wants no
-        # more of it: the interpreter aborts where that is while it exits. Decoding has its own.
-        return ds.Scanner.from_batches(rows, columns=computed, use_threads=False)
+        ending = pa.RecordBatchReader.from_batches(rows.schema, _Ending(rows))
+        # Decoding has threads of its own.
+        return ds.Scanner.from_batches(ending, columns=computed, use_threads=False)
 
     def count_rows(self, filter: Any = None, **options: Any) -> int:  # noqa: A002
         """Count rows by one column: a batch without columns forgets its rows."""

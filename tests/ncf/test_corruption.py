@@ -54,6 +54,7 @@ def meaning(path: Path) -> int:
     return path.stat().st_size - len(padding_positions(path.read_bytes()))
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_refused(tiny: Path) -> None:
     result = campaign("flips", tiny)
     assert sum(result["outcomes"].values()) == tiny.stat().st_size
