@@ -5,9 +5,8 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 export PATH := $(VIRTUAL_ENV)/bin:$(PATH)
 # Many images set it; then each process compiles what it imports anew, Dagster alone for a second.
 unexport PYTHONDONTWRITEBYTECODE
-# Tests wait for servers and processes for a third of their time: three workers even on two cores.
-# Those that share a Spark session or a project keep to one worker.
-PARALLEL := --numprocesses 3 --dist loadgroup
+# Tests run on all cores; those that share a Spark session or a project keep to one worker.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-s3 run-demo ui test test-all lint bench-ncf bench-io bench-spark fuzz clean
 

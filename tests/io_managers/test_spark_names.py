@@ -85,7 +85,7 @@ def test_a_partition_with_a_backslash_is_replaced_merged_and_read(
     assert stored(manager, "made").sort_by("id")["key"].to_pylist() == ["other", "a\\b"]
 
 
-@pytest.mark.parametrize("name", ["a.b", "e`f"])
+@pytest.mark.parametrize("name", [pytest.param("a.b", marks=pytest.mark.slow), "e`f"])
 def test_columns_of_any_name_are_written_merged_and_read(
     manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession, name: str
 ) -> None:
