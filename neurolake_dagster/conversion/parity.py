@@ -14,6 +14,7 @@ import xxhash
 
 from neurolake_dagster.conversion.digest import Hashes, count_nulls, fold, hash_values
 from neurolake_dagster.errors import ParityError
+from neurolake_dagster.tables.schemas import column_texts
 
 Aspect = Literal["row_count", "schema", "nulls", "digest"]
 ASPECTS: tuple[Aspect, ...] = ("row_count", "schema", "nulls", "digest")
@@ -35,8 +36,7 @@ class TableProfile:
 
     def digest(self) -> str:
         """What stands for the rows and their columns' names and types, in hexadecimal."""
-        columns = [f"{field.name}\0{field.type}\0{field.nullable}" for field in self.schema]
-        told = [*columns, str(self.row_count), str(self.row_digest)]
+        told = [*column_texts(self.schema), str(self.row_count), str(self.row_digest)]
         return xxhash.xxh3_128_hexdigest("\n".join(told).encode())
 
 

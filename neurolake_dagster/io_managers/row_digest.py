@@ -13,6 +13,7 @@ from neurolake_dagster.tables.schemas import (
     LISTS,
     TEXT,
     cast_column,
+    column_texts,
     plain_schema as without_views,
 )
 
@@ -28,8 +29,8 @@ def files_digest(schema: pa.Schema, files: Iterable[str]) -> str:
     files
         Of each what stands for its bytes.
     """
-    columns = [f"{field.name}\0{field.type}\0{field.nullable}" for field in schema]
-    return xxhash.xxh3_128_hexdigest("\n".join([*columns, "", *sorted(files)]).encode())
+    told = [*column_texts(schema), "", *sorted(files)]
+    return xxhash.xxh3_128_hexdigest("\n".join(told).encode())
 
 
 class RowDigest:

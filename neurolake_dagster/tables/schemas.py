@@ -290,6 +290,11 @@ def _cast_list(column: pa.Array, type_: pa.DataType) -> pa.Array:
     return found if built.equals(type_) else found.cast(type_)
 
 
+def column_texts(schema: pa.Schema) -> list[str]:
+    """What stands for each column in a digest: its name, its type, whether it may be null."""
+    return [f"{field.name}\0{field.type}\0{field.nullable}" for field in schema]
+
+
 def fit_table(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table in another schema, as :func:`fit_batch`; the same one where it has it."""
     if rows.schema.equals(schema, check_metadata=True):

@@ -118,14 +118,20 @@ def test_work_that_is_done_again_finishes_what_a_crash_left_of_a_parquet_table(
         table.folder.put(former.path, content)
 
 
-def test_what_parquet_does_not_keep_is_not_restored_before_it_is_deleted(tmp_path: Path) -> None:
-    """The commit that took the file away deleted it after the restore: live rows were lost."""
-    table = Table(Storage(str(tmp_path)), "t", "parquet")
+def overwritten_but_not_cleaned(folder: Path) -> Table:
+    """A Parquet table whose newest commit has not yet deleted the former version's file."""
+    table = Table(Storage(str(folder)), "t", "parquet")
     append(table, [1])
     (former,) = table.files()
     content = table.folder.read(former.path)
     table.write(numbers(2))
     table.folder.put(former.path, content)
+    return table
+
+
+def test_what_parquet_does_not_keep_is_not_restored_before_it_is_deleted(tmp_path: Path) -> None:
+    """The commit that took the file away deleted it after the restore: live rows were lost."""
+    table = overwritten_but_not_cleaned(tmp_path)
     with pytest.raises(TableError, match="version 0 cannot be restored"):
         restore(table, 0)
     assert table.read()["id"].to_pylist() == [2]
@@ -133,12 +139,7 @@ def test_what_parquet_does_not_keep_is_not_restored_before_it_is_deleted(tmp_pat
 
 def test_what_was_not_kept_is_not_restored_after_files_are_kept_again(tmp_path: Path) -> None:
     """The overwrite deleted its former file at last: the restored table could not be read."""
-    table = Table(Storage(str(tmp_path)), "t", "parquet")
-    append(table, [1])
-    (former,) = table.files()
-    content = table.folder.read(former.path)
-    table.write(numbers(2))
-    table.folder.put(former.path, content)
+    table = overwritten_but_not_cleaned(tmp_path)
     set_properties(table, {KEEP_FILES: "true"})
     with pytest.raises(TableError, match="version 0 cannot be restored"):
         restore(table, 0)
