@@ -213,7 +213,7 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         written = self._write_spark(plan, digest.frame)
         found = digest.by_partition()
         is_whole = plan.scope is not None and "" in found
-        return replace(written, rows_digest=found[""]) if is_whole else written.of_rows(found)
+        return replace(written, rows_digest=found[""][0]) if is_whole else written.of_rows(found)
 
     def _no_rows(self, plan: ReadPlan, wanted: Wanted) -> Any:
         """No rows of a table that nobody wrote; of its columns only those asked for are known."""

@@ -1,11 +1,12 @@
 """Which data version an output has: the one that Dagster was told of these rows, or a new one.
 
 Dagster gives all partitions of a run one data version, and holds what is below a partition for
-stale where it is not the one that the partition had. So a run keeps what all its unchanged
-partitions have, where the others are new to Dagster. Where others changed it is a new one, and
-what is below the unchanged ones is stale for nothing: never is a change hidden.
+stale where it is not the one that the partition had. So a run takes what its unchanged partitions
+have; where they have several, or others changed, those that need another version are told apart.
+Never is a change hidden: the run's version is new to what changed.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
@@ -13,8 +14,14 @@ import xxhash
 
 from neurolake_dagster.io_managers.metadata import CONTENT_DIGEST
 
-# Of a materialization, as Dagster writes it.
+# Of a materialization, as Dagster writes them.
 DATA_VERSION_TAG = "dagster/data_version"
+IS_OWN_VERSION_TAG = "dagster/data_version_is_user_provided"
+CODE_VERSION_TAG = "dagster/code_version"
+INPUT_VERSION_TAG = "dagster/input_data_version"
+INPUT_EVENT_TAG = "dagster/input_event_pointer"
+DIMENSION_TAG = "dagster/partition"
+NO_INPUT_VERSION, NO_INPUT_EVENT = "INITIAL", "NULL"
 # Each with its table's statistics and preview.
 RECORDS_AT_ONCE = 100
 
@@ -24,6 +31,8 @@ def settle_data_version(
 ) -> None:
     """Give the output its data version, unless the asset did.
 
+    After all metadata of the output, which what is told apart has too.
+
     Parameters
     ----------
     digests, rows_digest
@@ -31,21 +40,73 @@ def settle_data_version(
     """
     if not context.has_asset_key or context.step_context.has_data_version(context.asset_key):
         return
-    version = _held_version(context, digests) or rows_digest or _new_version(digests)
+    told = {key: _kept_version(last, digests.get(key, ())) for key, last in _last_told(context)}
+    kept = {key: version for key, version in told.items() if version is not None}
+    if kept and len(kept) == len(told):
+        version = Counter(kept.values()).most_common(1)[0][0]
+    else:
+        version = rows_digest or _new_version(digests)
     context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
+    others = {key: one for key, one in kept.items() if one != version}
+    if others:
+        _tell_apart(context, others)
 
 
-def _held_version(context: dg.OutputContext, digests: Mapping[str, Sequence[str]]) -> str | None:
-    """What Dagster was told of just these rows; None where it was not, or not of one version."""
-    held: set[str | None] = set()
-    for key, last in _last_told(context):
-        known = last.metadata.get(CONTENT_DIGEST)
-        if known is None or not set(str(known.value).split()) & set(digests.get(key, ())):
-            return None
-        held.add((last.tags or {}).get(DATA_VERSION_TAG))
-        if len(held) > 1:
-            return None
-    return held.pop() if held else None
+def _kept_version(last: dg.AssetMaterialization, digests: Sequence[str]) -> str | None:
+    """The data version of the last materialization, if it was of just these rows."""
+    known = last.metadata.get(CONTENT_DIGEST)
+    if known is None or not set(str(known.value).split()) & set(digests):
+        return None
+    return (last.tags or {}).get(DATA_VERSION_TAG)
+
+
+def _tell_apart(context: dg.OutputContext, versions: Mapping[str, str]) -> None:
+    """Materialize partitions with versions of their own, and leave the others to Dagster.
+
+    Dagster does so for what the context calls its partitions, and offers no other way to narrow
+    that. Should it stop to look there, its events come after these: what is below is stale for
+    nothing.
+    """
+    step, asset_key = context.step_context, context.asset_key
+    whole = {
+        **context.output_metadata,
+        **context.get_logged_metadata(),
+        **(step.get_asset_metadata(asset_key) or {}),
+    }
+    origin, left = _origin(context), []
+    for key in context.asset_partition_keys:
+        if key not in versions:
+            left.append(key)
+            continue
+        event = dg.AssetMaterialization(
+            asset_key,
+            partition=key,
+            metadata={**whole, **(step.get_asset_metadata(asset_key, key) or {})},
+            tags=origin | {DATA_VERSION_TAG: versions[key]} | _dimensions(key),
+        )
+        context.log_event(event)
+    subset = context.asset_partitions_def.subset_with_partition_keys(left)
+    context._asset_partitions_subset = subset  # noqa: SLF001
+
+
+def _origin(context: dg.OutputContext) -> dict[str, str]:
+    """What Dagster tells of the code and the inputs of a materialization."""
+    step = context.step_context
+    node = step.job_def.asset_layer.get(context.asset_key)
+    found = {CODE_VERSION_TAG: node.code_version or step.run_id, IS_OWN_VERSION_TAG: "true"}
+    for key in node.parent_keys:
+        name, last = key.to_user_string(), step.maybe_fetch_and_get_input_asset_version_info(key)
+        version = last.data_version.value if last and last.data_version else NO_INPUT_VERSION
+        found[f"{INPUT_VERSION_TAG}/{name}"] = version
+        found[f"{INPUT_EVENT_TAG}/{name}"] = str(last.storage_id) if last else NO_INPUT_EVENT
+    return found
+
+
+def _dimensions(key: str) -> dict[str, str]:
+    """Of the key of a multi-partition, each dimension's own."""
+    if not isinstance(key, dg.MultiPartitionKey):
+        return {}
+    return {f"{DIMENSION_TAG}/{name}": one for name, one in key.keys_by_dimension.items()}
 
 
 def _last_told(context: dg.OutputContext) -> Iterator[tuple[str, dg.AssetMaterialization]]:

@@ -77,9 +77,9 @@ class Written:
     is_by_spark: bool = False
     statistics: Sequence[ColumnStatistics] = ()
 
-    def of_rows(self, digests: Mapping[str, str]) -> "Written":
+    def of_rows(self, digests: Mapping[str, tuple[str, ...]]) -> "Written":
         """The same, partitions replaced by rows with these digests, which tell them best."""
-        known = {key: (digest, *self.digests[key]) for key, digest in digests.items()}
+        known = {key: (*found, *self.digests[key]) for key, found in digests.items()}
         return replace(self, digests={**self.digests, **known})
 
     def beside(self, asked: Scope, kept: Scope) -> "Written":

@@ -1,8 +1,8 @@
 """What a frame's rows are, told by the job that writes them: the data version of Spark assets.
 
-Owns the digest: sum and exclusive or of a hash of each row, whatever their order and files, of all
-rows or of each of a few partitions. No job of its own runs. 64 bits a row find a change of data;
-they are no proof against intent.
+Owns the digests, of hashes of the rows, whatever their order and files: of all rows the sum and
+exclusive or of 64 bits, of each of several partitions the sum of 36 bits. No job of its own runs.
+They find a change of data; they are no proof against intent.
 """
 
 import threading
@@ -17,10 +17,12 @@ from neurolake_dagster.tables.sql import quoted_column, spark_sql
 
 # The write is over when it is asked; what it observed comes a little later, or not at all.
 WAIT_S = 10
-# Each is sums of its own over all rows: eight take a quarter of a microsecond a row.
-TOLD_KEYS = 8
+# Each is a sum of its own over all rows: 31, a month's days, take half a microsecond a row.
+TOLD_KEYS = 31
 ROW_COLUMN, KEY_COLUMN = "__neurolake_row", "__neurolake_key"
 _LOW = (1 << 32) - 1
+# Of each row's 64: what leaves room for the sum of 134 million rows at least.
+_PARTITION_BITS = 36
 
 
 class FrameDigest:
@@ -41,14 +43,22 @@ class FrameDigest:
         self._columns = [f"{field.name} {field.dataType.simpleString()}" for field in frame.schema]
         columns = [(sf.col(quoted_column(field.name)), field.dataType) for field in frame.schema]
         row = sf.xxhash64(*[cell for column, type_ in columns for cell in _cells(column, type_)])
-        self._tests = _tests(frame, scope)
+        tests = _tests(frame, scope)
+        self._names = list(tests)
         # Columns of their own: else each sum would ask for them again.
-        told = frame.withColumns({ROW_COLUMN: row, KEY_COLUMN: _number(self._tests.values())})
-        sums = [one for number in range(len(self._tests)) for one in _sums(number)]
+        told = frame.withColumns({ROW_COLUMN: row, KEY_COLUMN: _number(tests.values())})
+        sums = [sf.count(sf.lit(1)).alias("rows")]
+        if self._names != [""]:
+            sums += map(_partition_sum, range(len(self._names)))
+        if len(self._names) == 1:
+            sums += _whole_sums()
         self.frame = told.observe(self._observation, *sums).drop(ROW_COLUMN, KEY_COLUMN)
 
-    def by_partition(self) -> dict[str, str]:
-        """The digests in hexadecimal, under "" of all rows; empty if Spark did not tell."""
+    def by_partition(self) -> dict[str, tuple[str, ...]]:
+        """The digests in hexadecimal, the best first; under "" of all rows.
+
+        What Spark did not tell is not there.
+        """
         found: list[dict[str, Any]] = []
         # Waiting has no limit of its own.
         waiting = threading.Thread(target=lambda: found.append(self._observation.get), daemon=True)
@@ -56,14 +66,21 @@ class FrameDigest:
         waiting.join(WAIT_S)
         if not found:
             return {}
-        return {name: self._told(found[0], i) for i, name in enumerate(self._tests)}
+        told = {name: self._told(found[0], i) for i, name in enumerate(self._names)}
+        return {name: digests for name, digests in told.items() if digests}
 
-    def _told(self, observed: Mapping[str, Any], number: int) -> str:
-        low, high, xor = (observed[f"{name} {number}"] for name in ("low", "high", "xor"))
-        # Of more than 2**31 rows the low half is not known; the rest of the digest is.
-        total = None if None in (low, high) else (high << 32) + low
-        told = [*self._columns, f"sum={total}", f"xor={xor}"]
-        return xxhash.xxh3_128_hexdigest("\n".join(told).encode())
+    def _told(self, observed: Mapping[str, Any], number: int) -> tuple[str, ...]:
+        found = []
+        if "xor" in observed:
+            low, high = observed["low"], observed["high"]
+            # Of more than 2**31 rows the low half is not known; the rest of the digest is.
+            total = None if None in (low, high) else (high << 32) + low
+            found.append(f"sum={total}\nxor={observed['xor']}")
+        part = observed.get(f"part {number}") if observed["rows"] else 0
+        if part is not None:
+            found.append(f"part={part}")
+        columns = "\n".join(self._columns)
+        return tuple(xxhash.xxh3_128_hexdigest(f"{columns}\n{told}".encode()) for told in found)
 
 
 def _tests(frame: Any, scope: Scope | None) -> dict[str, Any]:
@@ -88,17 +105,26 @@ def _number(tests: Iterable[Any]) -> Any:
     return found
 
 
-def _sums(number: int) -> list[Any]:
-    """The digest's parts, of the rows of one number."""
+def _whole_sums() -> list[Any]:
+    """The parts of the digest of all rows."""
     from pyspark.sql import functions as sf
 
-    row = sf.when(sf.col(KEY_COLUMN) == number, sf.col(ROW_COLUMN))
+    row = sf.col(ROW_COLUMN)
     return [
         # In halves: the sum needs more than 64 bits, and of decimals it takes thrice as long.
-        sf.try_sum(row.bitwiseAND(sf.lit(_LOW))).alias(f"low {number}"),
-        sf.try_sum(sf.shiftright(row, 32)).alias(f"high {number}"),
-        sf.bit_xor(row).alias(f"xor {number}"),
+        sf.try_sum(row.bitwiseAND(sf.lit(_LOW))).alias("low"),
+        sf.try_sum(sf.shiftright(row, 32)).alias("high"),
+        sf.bit_xor(row).alias("xor"),
     ]
+
+
+def _partition_sum(number: int) -> Any:
+    """The digest of the rows of one number; null of more than it has room for."""
+    from pyspark.sql import functions as sf
+
+    row = sf.shiftrightunsigned(sf.col(ROW_COLUMN), 64 - _PARTITION_BITS)
+    mine = sf.when(sf.col(KEY_COLUMN) == number, row).otherwise(sf.lit(0))
+    return sf.try_sum(mine).alias(f"part {number}")
 
 
 def _cells(column: Any, type_: Any) -> list[Any]:

@@ -66,8 +66,13 @@ def data_version_of(instance: dg.DagsterInstance, name: str) -> str:
     event = instance.get_latest_materialization_event(dg.AssetKey(name))
     assert event is not None
     assert event.asset_materialization is not None
-    assert event.asset_materialization.tags is not None
-    return event.asset_materialization.tags["dagster/data_version"]
+    return version_of(event.asset_materialization)
+
+
+def version_of(event: dg.AssetMaterialization) -> str:
+    """The data version that a materialization tells."""
+    assert event.tags is not None
+    return event.tags["dagster/data_version"]
 
 
 def test_a_data_version_of_ones_own_stays(
@@ -166,9 +171,12 @@ def test_partitions_that_did_not_change_leave_what_is_below_them_fresh(
     assert lake.stale() == "b"
     lake.write("a")
     assert lake.stale() == "b"
-    lake.write("b", b=[2])
-    lake.write("a", "d", a=[7])  # one changed: Dagster has no other version for the others
-    assert "a" in lake.stale()
+    lake.read("b")
+    lake.write("a", "d", a=[7])
+    assert lake.stale() == "a"
+    lake.read("a")
+    lake.write("a", "d")  # of two versions, and none changed
+    assert lake.stale() == ""
 
 
 @pytest.mark.parametrize("mode", ["merge", "append", "ignore"])
@@ -189,18 +197,73 @@ def test_a_mode_that_changed_nothing_in_a_partition_keeps_its_data_version(
     assert lake.stale() == ("" if mode == "ignore" else "b")
 
 
-def test_no_change_of_a_partition_is_ever_hidden(
+def test_what_is_below_is_stale_where_rows_changed_and_nowhere_else(
     manager: LakehouseIOManager, instance: dg.DagsterInstance
 ) -> None:
-    """Whatever runs came: a data version that a partition had before is of the same rows."""
+    """Whatever runs came; and a data version that a partition had before is of the same rows."""
     chance = random.Random(7)
-    lake, seen = Lake(manager, instance), dict[tuple[str, str], list[int]]()
-    for _ in range(15):
+    lake, seen, changed = Lake(manager, instance), dict[tuple[str, str], list[int]](), set[str]()
+    lake.write("a", "d", **{key: [0] for key in "abcd"})
+    lake.read(*"abcd")
+    for _ in range(12):
         first, last = sorted(chance.choices("abcd", k=2))
-        changed = {key: [chance.randrange(2)] for key in "abcd" if first <= key <= last}
-        lake.write(first, last, **(changed if chance.random() < 0.6 else {}))
+        keys = [key for key in "abcd" if first <= key <= last]
+        rows = {key: [chance.randrange(2)] for key in keys if chance.random() < 0.5}
+        changed |= {key for key, values in rows.items() if values != lake.rows[key]}
+        lake.write(first, last, **rows)
+        assert lake.stale() == "".join(sorted(changed))
         for key, version in lake.versions().items():
-            assert seen.setdefault((key, version), lake.rows.get(key, [])) == lake.rows.get(key, [])
+            assert seen.setdefault((key, version), lake.rows[key]) == lake.rows[key]
+        if chance.random() < 0.3:
+            lake.read(*changed)
+            changed.clear()
+
+
+def test_partitions_told_apart_have_all_that_dagster_tells(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """Tags and metadata, in runs where one of them changed; each is told once."""
+    days = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-03")
+    both = dg.MultiPartitionsDefinition({"day": days, "k": dg.StaticPartitionsDefinition(["x"])})
+    single = dg.BackfillPolicy.single_run()
+
+    @dg.asset(name="source")
+    def source() -> pa.Table:
+        return pa.table({"n": [1]})
+
+    def above(rows: int) -> dg.AssetsDefinition:
+        @dg.asset(
+            name="above",
+            partitions_def=both,
+            backfill_policy=single,
+            metadata={"partition_expr": {"day": "day", "k": "k"}},
+        )
+        def made(context: dg.AssetExecutionContext, source: pa.Table) -> dg.Output[pa.Table]:
+            keys = [key.keys_by_dimension["day"] for key in context.partition_keys]
+            counts = [rows if key == "2024-01-02" else 1 for key in keys]
+            found = [key for key, n in zip(keys, counts, strict=True) for _ in range(n)]
+            context.add_asset_metadata({"of": "asset"}, "above")
+            context.add_asset_metadata({"of_key": "key"}, "above", context.partition_keys[0])
+            return dg.Output(pa.table({"day": found, "k": ["x"] * len(found)}), metadata={"o": 1})
+
+        return made
+
+    tags = {"dagster/asset_partition_range_start": "2024-01-01|x",
+            "dagster/asset_partition_range_end": "2024-01-02|x"}  # fmt: skip
+    assert run([source], manager, instance).success
+    for rows in (1, 2):
+        made = [source, above(rows)]
+        assert run(made, manager, instance, selection=made[1:], tags=tags).success
+    records = instance.fetch_materializations(dg.AssetKey("above"), limit=10).records
+    told = [one.asset_materialization for one in records if one.asset_materialization]
+    assert len(told) == 4
+    known, changed = sorted(told[:2], key=lambda one: str(one.partition))
+    assert version_of(known) == version_of(told[2]) == version_of(told[3]) != version_of(changed)
+    assert known.partition == dg.MultiPartitionKey({"day": "2024-01-01", "k": "x"})
+    same = {"dagster/partition/day": "2024-01-01", "dagster/data_version": version_of(known)}
+    assert {**(changed.tags or {}), **same} == known.tags
+    assert known.metadata.keys() - {"of_key"} == changed.metadata.keys()
+    assert known.metadata["of_key"].value == "key"
 
 
 def test_many_partitions_at_once_are_digested_in_bounded_memory(
