@@ -1,4 +1,4 @@
-"""Fixtures of the whole test run: one Spark session, one S3 server."""
+"""Fixtures of the whole test run: one Spark session, one S3 server, one converted project."""
 
 import signal
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import pytest
 
 from neurolake_dagster.resources import SparkResource
 from neurolake_dagster.spark import find_java, stop_session
+from tests.project import Project, make_project
 from tests.s3_server import s3_server
 
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["s3_server"]
 
-# Modules whose tests share one dear project: one worker runs all of such a module.
-WHOLE_MODULES = ("test_commands.py", "test_ui.py")
+# Modules whose tests share one dear project: one worker runs all of them.
+PROJECT_MODULES = ("test_commands.py", "test_ui.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -24,8 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares a Spark session or a project together on one of the run's workers."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        if item.path.name in WHOLE_MODULES:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if item.path.name in PROJECT_MODULES:
+            item.add_marker(pytest.mark.xdist_group("project"))
         elif "spark_resource" in fixtures or item.get_closest_marker("spark"):
             item.add_marker(pytest.mark.xdist_group("spark"))
 
@@ -43,6 +44,22 @@ def spark_resource() -> Iterator[SparkResource]:
 def spark(spark_resource: SparkResource) -> "SparkSession":
     """The run's one Spark session."""
     return spark_resource.spark_session
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project folder with nothing in it."""
+    return make_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="session")
+def converted(project: Project) -> Project:
+    """The project after one run of the main job by `dagster job execute`."""
+    project.run(
+        *("dagster", "job", "execute", "-m", "neurolake_dagster.definitions"),
+        *("-j", "convert_flights"),
+    )
+    return project
 
 
 def pytest_configure() -> None:

@@ -1,7 +1,7 @@
 """The ways to run the platform, each by starting the real command.
 
-One project folder serves all tests of this module, in order: the first converts everything,
-the others build on its data.
+One project folder serves all tests of this module, in order, and then those of the UI: the first
+converts everything, the others build on its data.
 """
 
 from collections.abc import Iterator
@@ -14,26 +14,11 @@ import pytest
 from deltalake import DeltaTable
 
 from neurolake_dagster import ncf
-from tests.project import Project, make_project
+from tests.project import Project
 
 pytestmark = pytest.mark.timeout(300)
 
 FLIGHT_ROWS = 336_776
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return make_project(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(scope="module")
-def converted(project: Project) -> Project:
-    """The project after one run of the main job by `dagster job execute`."""
-    project.run(
-        *("dagster", "job", "execute", "-m", "neurolake_dagster.definitions"),
-        *("-j", "convert_flights"),
-    )
-    return project
 
 
 @pytest.fixture

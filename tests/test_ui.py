@@ -1,4 +1,4 @@
-"""The UI as a user meets it: `make ui`, then headless Chromium.
+"""The UI as a user meets it: `make ui` on a converted project, then headless Chromium.
 
 Pictures of the pages go to the folder named by NEUROLAKE_TEST_PICTURES, where one is named.
 """
@@ -14,11 +14,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.project import ROOT, Project, make_project
+from tests.project import ROOT, Project
 
 CHROMIUM = shutil.which("chromium")
 START_S, RUN_S = 90, 200
@@ -40,28 +39,23 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return make_project(tmp_path_factory.mktemp("ui"))
-
-
-@pytest.fixture(scope="module")
-def address(project: Project) -> Iterator[str]:
+def address(converted: Project) -> Iterator[str]:
     """Where the UI answers, started as the README says."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = (project.folder / "ui.log").open("wb")
+    log = (converted.folder / "ui.log").open("wb")
     server = subprocess.Popen(
-        ["make", "ui", f"PORT={port}", f"DAGSTER_HOME={project.home}"],
+        ["make", "ui", f"PORT={port}", f"DAGSTER_HOME={converted.home}"],
         cwd=ROOT,
-        env=project.environment,
+        env=converted.environment,
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_for(url, server, project.folder / "ui.log")
+        wait_for(url, server, converted.folder / "ui.log")
         yield url
     finally:
         os.killpg(server.pid, signal.SIGINT)
@@ -99,32 +93,28 @@ def take_picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def finished_run(project: Project) -> dg.DagsterRun:
-    deadline = time.monotonic() + RUN_S
+def click_materialize(page: Page, project: Project, address: str, path: str, button: str) -> str:
+    """Click it and wait for the end of the run that it starts; the run's status."""
     with project.instance() as instance:
+        before = instance.get_runs_count()
+        page.goto(f"{address}/{path}")
+        page.get_by_role("button", name=button).first.click()
+        deadline = time.monotonic() + RUN_S
         while time.monotonic() < deadline:
-            runs = instance.get_runs()
-            if runs and runs[0].is_finished:
-                return runs[0]
-            time.sleep(1)
+            run = instance.get_runs(limit=1)[0]
+            if instance.get_runs_count() > before and run.is_finished:
+                return run.status.value
+            time.sleep(0.5)
     pytest.fail(f"no run finished within {RUN_S} s")
 
 
-@pytest.fixture(scope="module")
-def materialized(page: Page, address: str, project: Project) -> dg.DagsterRun:
-    """The run that a click on "Materialize all" in the job's asset graph starts."""
-    page.goto(f"{address}/locations/neurolake_dagster/jobs/convert_flights")
-    page.get_by_role("button", name="Materialize all").first.click()
-    run = finished_run(project)
-    take_picture(page, "job_graph")
-    return run
+def test_an_asset_is_materialized_from_its_page(
+    page: Page, address: str, converted: Project
+) -> None:
+    path = "assets/ncf/flights"
+    assert click_materialize(page, converted, address, path, "Materialize") == "SUCCESS"
 
 
-def test_materialize_all_from_the_asset_graph_succeeds(materialized: dg.DagsterRun) -> None:
-    assert materialized.status == dg.DagsterRunStatus.SUCCESS
-
-
-@pytest.mark.usefixtures("materialized")
 @pytest.mark.parametrize(
     ("view", "texts"),
     [
@@ -143,3 +133,12 @@ def test_the_asset_page_shows(page: Page, address: str, view: str, texts: list[s
     for text in texts:
         expect(page.get_by_text(text).first).to_be_visible(timeout=20_000)
     take_picture(page, view)
+
+
+@pytest.mark.slow
+def test_all_is_materialized_from_the_asset_graph_of_the_job(
+    page: Page, address: str, converted: Project
+) -> None:
+    path = "locations/neurolake_dagster/jobs/convert_flights"
+    assert click_materialize(page, converted, address, path, "Materialize all") == "SUCCESS"
+    take_picture(page, "job_graph")
