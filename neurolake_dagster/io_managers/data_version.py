@@ -6,6 +6,7 @@ have; where they have several, or others changed, those that need another versio
 Never is a change hidden: the run's version is new to what changed.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -21,6 +22,7 @@ CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version"
 INPUT_EVENT_TAG = "dagster/input_event_pointer"
 DIMENSION_TAG = "dagster/partition"
+OUR_VERSION = re.compile(r"[0-9a-f]{32}")
 NO_INPUT_VERSION, NO_INPUT_EVENT = "INITIAL", "NULL"
 # Each with its table's statistics and preview.
 RECORDS_AT_ONCE = 100
@@ -48,7 +50,8 @@ def settle_data_version(
         version = rows_digest or _new_version(digests)
     context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
     others = {key: one for key, one in kept.items() if one != version}
-    if others:
+    # Others are the asset's own: where it gave one with its output, that is not told here.
+    if others and all(map(OUR_VERSION.fullmatch, others.values())):
         _tell_apart(context, others)
 
 

@@ -89,6 +89,30 @@ def test_a_data_version_of_ones_own_stays(
     assert data_version_of(instance, "people") == "mine"
 
 
+def test_a_data_version_that_comes_with_an_output_is_that_of_all_its_partitions(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    number = 0
+
+    @dg.asset(
+        name="above",
+        partitions_def=DAYS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "k"},
+    )
+    def above(context: dg.AssetExecutionContext) -> dg.MaterializeResult[pa.Table]:
+        keys = context.partition_keys
+        rows = pa.table({"k": keys, "n": [number * (key == "a") for key in keys]})
+        return dg.MaterializeResult(value=rows, data_version=dg.DataVersion(f"mine {number}"))
+
+    tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "d"}
+    for number in range(2):  # noqa: B007 - the asset reads it
+        assert run([above], manager, instance, tags=tags).success
+    told = instance.fetch_materializations(dg.AssetKey("above"), limit=4).records
+    events = [one.asset_materialization for one in told if one.asset_materialization]
+    assert [version_of(one) for one in events] == ["mine 1"] * 4
+
+
 class Lake:
     """A partitioned asset whose rows are set from outside, and one below each of its partitions."""
 
