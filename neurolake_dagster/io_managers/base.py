@@ -83,7 +83,10 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         check_mode(self.mode, type(self).__name__)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Write an output in one commit and describe it on the materialization."""
+        """Write an output in one commit and describe it on the materialization.
+
+        A subclass adds metadata of its own before: partitions may have been told by the end.
+        """
         started = time.perf_counter()
         asked = build_write_plan(context, self.mode)
         with without_values(asked.where, is_private=lambda: self._is_private(asked, obj)):

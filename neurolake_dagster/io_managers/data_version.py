@@ -6,26 +6,50 @@ have; where they have several, or others changed, those that need another versio
 Never is a change hidden: the run's version is new to what changed.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
 import xxhash
 
 from neurolake_dagster.io_managers.metadata import CONTENT_DIGEST
 
-# Of a materialization, as Dagster writes them.
+# What Dagster writes on a materialization and a run.
 DATA_VERSION_TAG = "dagster/data_version"
 IS_OWN_VERSION_TAG = "dagster/data_version_is_user_provided"
 CODE_VERSION_TAG = "dagster/code_version"
 INPUT_VERSION_TAG = "dagster/input_data_version"
 INPUT_EVENT_TAG = "dagster/input_event_pointer"
 DIMENSION_TAG = "dagster/partition"
-OUR_VERSION = re.compile(r"[0-9a-f]{32}")
+DEFERRED_TAG = "dagster/defer_asset_events"
 NO_INPUT_VERSION, NO_INPUT_EVENT = "INITIAL", "NULL"
+# Versions that no asset gives itself.
+OURS = "rows-"
 # Each with its table's statistics and preview.
 RECORDS_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class _Last:
+    """What Dagster was told last of a partition.
+
+    Parameters
+    ----------
+    number
+        Of the event in Dagster's log.
+    version
+        The data version.
+    is_kept
+        Whether it was told of just the rows that are there now.
+    is_ours
+        Whether version and tags are what an IO manager and Dagster write by themselves.
+    """
+
+    number: int
+    version: str | None
+    is_kept: bool
+    is_ours: bool
 
 
 def settle_data_version(
@@ -40,31 +64,26 @@ def settle_data_version(
     digests, rows_digest
         As of `Written`.
     """
-    if not context.has_asset_key or context.step_context.has_data_version(context.asset_key):
+    step = context.step_context
+    if not context.has_asset_key or step.has_data_version(context.asset_key):
         return
-    told = {key: _kept_version(last, digests.get(key, ())) for key, last in _last_told(context)}
-    kept = {key: version for key, version in told.items() if version is not None}
+    told = dict(_last_told(context, digests))
+    kept = {key: one for key, one in told.items() if one.is_kept}
     if kept and len(kept) == len(told):
-        version = Counter(kept.values()).most_common(1)[0][0]
+        version = Counter(one.version for one in kept.values()).most_common(1)[0][0]
     else:
-        version = rows_digest or _new_version(digests)
-    context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
-    others = {key: one for key, one in kept.items() if one != version}
-    # Others are the asset's own: where it gave one with its output, that is not told here.
-    if others and all(map(OUR_VERSION.fullmatch, others.values())):
+        version = None
+    version = version or _new_version(digests, rows_digest)
+    others = {key: one for key, one in kept.items() if one.version != version}
+    # What an asset gives with its output, version or tags, is not told here: Dagster adds it.
+    is_ours = all(one.is_ours for one in told.values())
+    if others and is_ours and DEFERRED_TAG not in step.dagster_run.tags:
         _tell_apart(context, others)
+    step.set_data_version(context.asset_key, dg.DataVersion(version))
 
 
-def _kept_version(last: dg.AssetMaterialization, digests: Sequence[str]) -> str | None:
-    """The data version of the last materialization, if it was of just these rows."""
-    known = last.metadata.get(CONTENT_DIGEST)
-    if known is None or not set(str(known.value).split()) & set(digests):
-        return None
-    return (last.tags or {}).get(DATA_VERSION_TAG)
-
-
-def _tell_apart(context: dg.OutputContext, versions: Mapping[str, str]) -> None:
-    """Materialize partitions with versions of their own, and leave the others to Dagster.
+def _tell_apart(context: dg.OutputContext, others: Mapping[str, _Last]) -> None:
+    """Materialize partitions with the versions that they have, and leave the rest to Dagster.
 
     Dagster does so for what the context calls its partitions, and offers no other way to narrow
     that. Should it stop to look there, its events come after these: what is below is stale for
@@ -76,18 +95,22 @@ def _tell_apart(context: dg.OutputContext, versions: Mapping[str, str]) -> None:
         **context.get_logged_metadata(),
         **(step.get_asset_metadata(asset_key) or {}),
     }
-    origin, left = _origin(context), []
-    for key in context.asset_partition_keys:
-        if key not in versions:
-            left.append(key)
-            continue
-        event = dg.AssetMaterialization(
-            asset_key,
-            partition=key,
-            metadata={**whole, **(step.get_asset_metadata(asset_key, key) or {})},
-            tags=origin | {DATA_VERSION_TAG: versions[key]} | _dimensions(key),
-        )
-        context.log_event(event)
+    origin, left, asked = _origin(context), list[str](), context.asset_partition_keys
+    for start in range(0, len(asked), RECORDS_AT_ONCE):
+        some = asked[start : start + RECORDS_AT_ONCE]
+        now = _numbers(context, some)
+        for key in some:
+            # What another run told meanwhile is no more what is there.
+            if key not in others or now.get(key) != others[key].number:
+                left.append(key)
+                continue
+            event = dg.AssetMaterialization(
+                asset_key,
+                partition=key,
+                metadata={**whole, **(step.get_asset_metadata(asset_key, key) or {})},
+                tags=origin | {DATA_VERSION_TAG: str(others[key].version)} | _dimensions(key),
+            )
+            context.log_event(event)
     subset = context.asset_partitions_def.subset_with_partition_keys(left)
     context._asset_partitions_subset = subset  # noqa: SLF001
 
@@ -112,33 +135,59 @@ def _dimensions(key: str) -> dict[str, str]:
     return {f"{DIMENSION_TAG}/{name}": one for name, one in key.keys_by_dimension.items()}
 
 
-def _last_told(context: dg.OutputContext) -> Iterator[tuple[str, dg.AssetMaterialization]]:
-    """The last materialization of each partition by its key, "" for an asset without any."""
+def _last_told(
+    context: dg.OutputContext, digests: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, _Last]]:
+    """What Dagster was told of each partition by its key, "" for an asset without any."""
     instance, asset_key = context.step_context.instance, context.asset_key
     if not context.has_asset_partitions:
-        yield from _told(instance, dg.AssetRecordsFilter(asset_key=asset_key), 1)
+        yield from _told(instance, dg.AssetRecordsFilter(asset_key=asset_key), 1, digests)
         return
-    found = instance.get_latest_storage_id_by_partition(
-        asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(context.asset_partition_keys)
-    )
-    numbers = list(found.values())
+    numbers = list(_numbers(context, context.asset_partition_keys).values())
     for start in range(0, len(numbers), RECORDS_AT_ONCE):
         some = numbers[start : start + RECORDS_AT_ONCE]
         asked = dg.AssetRecordsFilter(asset_key=asset_key, storage_ids=some)
-        yield from _told(instance, asked, len(some))
+        yield from _told(instance, asked, len(some), digests)
+
+
+def _numbers(context: dg.OutputContext, keys: Sequence[str]) -> Mapping[str, int]:
+    """The number of the last materialization of each partition that has one."""
+    return context.step_context.instance.get_latest_storage_id_by_partition(
+        context.asset_key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
+    )
 
 
 def _told(
-    instance: dg.DagsterInstance, asked: dg.AssetRecordsFilter, limit: int
-) -> Iterator[tuple[str, dg.AssetMaterialization]]:
+    instance: dg.DagsterInstance,
+    asked: dg.AssetRecordsFilter,
+    limit: int,
+    digests: Mapping[str, Sequence[str]],
+) -> Iterator[tuple[str, _Last]]:
     for one in instance.fetch_materializations(asked, limit=limit).records:
-        if one.asset_materialization is not None:
-            yield one.partition_key or "", one.asset_materialization
+        if one.asset_materialization is None:
+            continue
+        key, event = one.partition_key or "", one.asset_materialization
+        known = event.metadata.get(CONTENT_DIGEST)
+        found = set() if known is None else set(str(known.value).split())
+        tags = event.tags or {}
+        version = tags.get(DATA_VERSION_TAG)
+        yield (
+            key,
+            _Last(
+                number=one.storage_id,
+                version=version,
+                is_kept=bool(version and found & set(digests.get(key, ()))),
+                is_ours=(version or "").startswith(OURS)
+                and all(name.startswith("dagster/") for name in tags),
+            ),
+        )
 
 
-def _new_version(digests: Mapping[str, Sequence[str]]) -> str:
-    """A version of the run's rows: of a single partition its own."""
-    if len(digests) == 1:
-        return next(iter(digests.values()))[0]
-    told = [f"{key}\0{found[0]}" for key, found in sorted(digests.items())]
-    return xxhash.xxh3_128_hexdigest("\n".join(told).encode())
+def _new_version(digests: Mapping[str, Sequence[str]], rows_digest: str | None) -> str:
+    """A version of the run's rows.
+
+    With the keys: partitions of equal rows have versions of their own, else one that joins
+    others later would get theirs, and again when its rows are theirs.
+    """
+    told = [f"{key}\0{rows_digest or found[0]}" for key, found in sorted(digests.items())]
+    return OURS + xxhash.xxh3_128_hexdigest("\n".join(told).encode())

@@ -176,19 +176,22 @@ def _describe_partitions(context: dg.OutputContext, written: Written) -> None:
     """Record rows and bytes of each partition of a single run on its own materialization.
 
     But for what the run itself tells of the partition under the same names. The step's own
-    `add_asset_metadata` lists all partitions of the run for each: dynamic ones and those of
-    several dimensions would take 10 ms each.
+    `add_asset_metadata` lists all partitions of the run, and copies what is known of them, for
+    each.
     """
     if not context.has_asset_key:
         return
     step, asset_key = context.step_context, context.asset_key
     known = step._metadata_accumulator  # noqa: SLF001
+    more: dict[Any, Mapping[str, Any]] = {}
     for key, (count, size) in written.by_partition.items():
         told = step.get_asset_metadata(asset_key, key) or {}
         numbers = zip(PER_PARTITION, (count, size), strict=True)
         found: dict[str, Any] = {
             name: one for name, one in numbers if one is not None and name not in told
         }
-        found |= digest_metadata(written.digests[key])
-        known = known.with_additional_asset_metadata(asset_key, key, found)
-    step._metadata_accumulator = known  # noqa: SLF001
+        found |= {**told, **digest_metadata(written.digests[key])}
+        one = known.empty().with_additional_asset_metadata(asset_key, key, found)
+        more |= one.per_output_metadata
+    together = {**known.per_output_metadata, **more}
+    step._metadata_accumulator = type(known)(per_output_metadata=together)  # noqa: SLF001

@@ -76,9 +76,9 @@ class FrameDigest:
             # Of more than 2**31 rows the low half is not known; the rest of the digest is.
             total = None if None in (low, high) else (high << 32) + low
             found.append(f"sum={total}\nxor={observed['xor']}")
-        part = observed.get(f"part {number}") if observed["rows"] else 0
-        if part is not None:
-            found.append(f"part={part}")
+        name = f"part {number}"
+        if name in observed and (observed[name] is not None or not observed["rows"]):
+            found.append(f"part={observed[name] or 0}")
         columns = "\n".join(self._columns)
         return tuple(xxhash.xxh3_128_hexdigest(f"{columns}\n{told}".encode()) for told in found)
 
@@ -96,7 +96,7 @@ def _tests(frame: Any, scope: Scope | None) -> dict[str, Any]:
 
 
 def _number(tests: Iterable[Any]) -> Any:
-    """The number of the first test that a row passes."""
+    """The number of the test that a row passes; partitions share none."""
     from pyspark.sql import functions as sf
 
     found = sf.lit(None).cast("int")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from dagster._utils.test.data_versions import get_stale_status_resolver
 
-from neurolake_dagster.io_managers import checked_rows
+from neurolake_dagster.io_managers import checked_rows, data_version
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from tests.io_managers.test_io_managers import instance, manager, run
 from tests.io_managers.test_modes import asset, people
@@ -89,9 +89,19 @@ def test_a_data_version_of_ones_own_stays(
     assert data_version_of(instance, "people") == "mine"
 
 
-def test_a_data_version_that_comes_with_an_output_is_that_of_all_its_partitions(
-    manager: LakehouseIOManager, instance: dg.DagsterInstance
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"data_version": "mine"}, "dagster/data_version"),
+        ({"data_version": "9e107d9d372bb6826bd81d3542a419d6"}, "dagster/data_version"),
+        ({"tags": "mine"}, "team"),
+    ],
+    ids=["version", "digest", "tags"],
+)
+def test_what_comes_with_an_output_is_told_of_all_its_partitions(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, own: dict[str, str], told: str
 ) -> None:
+    """The IO manager sees neither: what was told before tells it."""
     number = 0
 
     @dg.asset(
@@ -103,14 +113,18 @@ def test_a_data_version_that_comes_with_an_output_is_that_of_all_its_partitions(
     def above(context: dg.AssetExecutionContext) -> dg.MaterializeResult[pa.Table]:
         keys = context.partition_keys
         rows = pa.table({"k": keys, "n": [number * (key == "a") for key in keys]})
-        return dg.MaterializeResult(value=rows, data_version=dg.DataVersion(f"mine {number}"))
+        if "tags" in own:
+            return dg.MaterializeResult(value=rows, tags={"team": f"mine{number}"})
+        version = dg.DataVersion(own["data_version"] + str(number))
+        return dg.MaterializeResult(value=rows, data_version=version)
 
     tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "d"}
     for number in range(2):  # noqa: B007 - the asset reads it
         assert run([above], manager, instance, tags=tags).success
-    told = instance.fetch_materializations(dg.AssetKey("above"), limit=4).records
-    events = [one.asset_materialization for one in told if one.asset_materialization]
-    assert [version_of(one) for one in events] == ["mine 1"] * 4
+    records = instance.fetch_materializations(dg.AssetKey("above"), limit=4).records
+    events = [one.asset_materialization for one in records if one.asset_materialization]
+    found = {(one.tags or {}).get(told) for one in events}
+    assert found == {f"{own.get('data_version', 'mine')}1"}
 
 
 class Lake:
@@ -120,6 +134,7 @@ class Lake:
         self, manager: LakehouseIOManager, instance: dg.DagsterInstance, **metadata: Any
     ) -> None:
         self.rows: dict[str, list[int]] = {}
+        self.tags: dict[str, str] = {}
         self._manager, self._instance = manager, instance
 
         @dg.asset(
@@ -144,8 +159,11 @@ class Lake:
     def write(self, first: str, last: str | None = None, **rows: list[int]) -> None:
         """Run the asset for a range of partitions, after setting rows of some."""
         self.rows |= rows
-        tags = {"dagster/asset_partition_range_start": first,
-                "dagster/asset_partition_range_end": last or first}  # fmt: skip
+        tags = {
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last or first,
+            **self.tags,
+        }
         assert run(self.assets[:1], self._manager, self._instance, tags=tags).success
 
     def read(self, *keys: str) -> None:
@@ -241,6 +259,50 @@ def test_what_is_below_is_stale_where_rows_changed_and_nowhere_else(
         if chance.random() < 0.3:
             lake.read(*changed)
             changed.clear()
+
+
+def test_a_partition_that_joins_others_has_no_version_of_other_rows(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """It got that of the empty one beside it, and got it again when it lost its rows."""
+    lake = Lake(manager, instance)
+    lake.write("a")
+    lake.write("a", "b", b=[1])
+    lake.read("b")
+    lake.write("b", b=[])
+    assert lake.stale() == "b"
+
+
+def test_what_another_run_told_meanwhile_is_not_taken_back(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version of the rows that it had replaced came after its own."""
+    lake, other = Lake(manager, instance), Lake(manager, instance)
+    lake.write("a", "b", a=[1], b=[2])
+    lake.read("a", "b")
+    begin = data_version._origin
+
+    def begin_late(context: dg.OutputContext) -> dict[str, str]:
+        monkeypatch.setattr(data_version, "_origin", begin)
+        other.write("a", a=[99])
+        return begin(context)
+
+    monkeypatch.setattr(data_version, "_origin", begin_late)
+    lake.write("a", "b", b=[3])
+    assert data_version._origin is begin
+    assert lake.stale() == "ab"
+
+
+def test_a_run_that_defers_its_events_has_none_of_partitions(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    lake = Lake(manager, instance)
+    lake.write("a", "b", a=[1], b=[2])
+    before = lake.versions()
+    lake.tags["dagster/defer_asset_events"] = "true"
+    lake.write("a", "b", b=[3])
+    assert len(instance.fetch_materializations(dg.AssetKey("above"), limit=9).records) == 2
+    assert lake.versions() == before
 
 
 def test_partitions_told_apart_have_all_that_dagster_tells(
