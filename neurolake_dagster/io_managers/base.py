@@ -130,17 +130,23 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             return self._read(plan, wanted)
 
     def _read(self, plan: ReadPlan, wanted: Wanted) -> Any:
-        """Read a value, or one for each partition."""
+        """Read a value, or one for each partition, all of one version where those are kept."""
         if not wanted.is_by_partition:
             return self._load(plan, wanted)
         if plan.scope is None:
             raise PartitionError(f"{plan.name}: dict[str, ...] is for partitioned assets only")
+        # Tells of all partitions that are missing; where none has to be there, nor the table.
+        with suppress(TableNotFoundError, PartitionsNotFoundError):
+            plan = self._pinned(plan)
+            self._schema(plan)
+        assert plan.scope is not None
         plans = {one.keys[0].name: replace(plan, scope=one) for one in plan.scope.single()}
         found = {
             name: self._load(replace(one, is_optional=plan.may_miss(name)), wanted)
             for name, one in plans.items()
         }
-        return {name: value for name, value in found.items() if value is not None}
+        found = {name: value for name, value in found.items() if value is not None}
+        return None if wanted.is_optional and not found else found
 
     def dataset_storage(self) -> Storage:
         """The storage that the assets lie in."""

@@ -38,6 +38,7 @@ class CheckedRows:
         self._names = {key.place: key.name for key in keys}
         self.counts = dict.fromkeys(self._names.values() if keys else [""], 0)
         self._digests: dict[str, RowDigest] = {}
+        self._held = 0
         if plan.mode == "overwrite":
             self._digests = {name: RowDigest(rows.schema) for name in self.counts}
         self._rows = rows
@@ -71,8 +72,11 @@ class CheckedRows:
 
     def _take(self, name: str, rows: pa.RecordBatch) -> None:
         self.counts[name] += rows.num_rows
-        if name in self._digests:
-            self._digests[name].update(rows)
-        held = sum(digest.held_bytes for digest in self._digests.values())
-        if len(self._digests) > 1 and held > HELD_BYTES:
+        if name not in self._digests:
+            return
+        digest = self._digests[name]
+        before = digest.held_bytes
+        digest.update(rows)
+        self._held += digest.held_bytes - before
+        if len(self._digests) > 1 and self._held > HELD_BYTES:
             self._digests = {}

@@ -112,6 +112,11 @@ def wanted_type(annotation: Any, where: str) -> Wanted:
         return wanted_type(inner[0], where)
     if origin is dict and inner[0] is str:
         found = wanted_type(inner[1], where)
+        if found.is_optional:
+            raise UnsupportedTypeError(
+                f"{where}: annotated {annotation!r}: partitions that were never written are not in "
+                "a dict at all; expected dict[str, T], or Optional[dict[str, T]]"
+            )
         return Wanted(type=found.type, is_by_partition=True)
     if isinstance(annotation, type) and (_kind_of(annotation) or _is_spark_type(annotation)):
         return Wanted(type=annotation)

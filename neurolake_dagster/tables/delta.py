@@ -50,7 +50,7 @@ from neurolake_dagster.tables.delta_rows import (
     delta_schema,
     divided,
     fit_delta,
-    noted_rows,
+    give_rows,
     typing_mode,
     with_plain_strings,
 )
@@ -324,8 +324,8 @@ class DeltaDataset:
             options["predicate"] = where
         kept = None if schema_mode == "overwrite" else held
         data = fit_delta(data, kept, self.uri, adds_columns=schema_mode == "merge")
-        with self._committing(table, properties), noted_rows(data) as rows:
-            write_deltalake(self._address, rows, **options)
+        with self._committing(table, properties):
+            give_rows(data, lambda rows: write_deltalake(self._address, rows, **options))
 
     def merge(
         self,
@@ -362,14 +362,17 @@ class DeltaDataset:
             return
         data = fit_delta(data, _schema_of(table), self.uri, adds_columns=adds_columns)
         properties = _marked(properties)
-        with self._committing(table, properties), noted_rows(data) as rows:
+        condition = merge_condition(keys, where)
+        carried = _carried(table, properties, transaction, partitions)
+
+        def execute(rows: pa.RecordBatchReader) -> None:
             merge = table.merge(
                 rows,
-                predicate=merge_condition(keys, where),
+                predicate=condition,
                 source_alias="source",
                 target_alias="target",
                 merge_schema=adds_columns,
-                commit_properties=_carried(table, properties, transaction, partitions),
+                commit_properties=carried,
             )
             if when_matched == "update":
                 merge = merge.when_matched_update_all()
@@ -379,8 +382,11 @@ class DeltaDataset:
                 merge = merge.when_not_matched_insert_all()
             if when_gone == "delete":
                 merge = merge.when_not_matched_by_source_delete(where)
-            before = table.version()
             merge.execute()
+
+        with self._committing(table, properties):
+            before = table.version()
+            give_rows(data, execute)
             if table.version() == before:  # nothing was to be done, and nothing committed
                 record_partitions(table, partitions)
 

@@ -3,8 +3,9 @@
 Left alone it casts rows to the table's types whatever is lost: 1.9 becomes 1.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +15,7 @@ from neurolake_dagster.errors import SchemaMismatchError
 from neurolake_dagster.tables.conditions import Joined, Predicate
 from neurolake_dagster.tables.schemas import cast_column, fit_batch, joined_schema, plain_schema
 
+WAKING_S = 0.2
 _SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32()}
 _LARGE = (pa.types.is_large_list, pa.types.is_large_list_view)
 _LISTS = (
@@ -132,28 +134,44 @@ def _delta_type(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
-@contextmanager
-def noted_rows(data: pa.Table | pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
-    """Give rows to the engine, and raise what their own source did.
+def give_rows(
+    data: pa.Table | pa.RecordBatchReader, write: Callable[[pa.RecordBatchReader], object]
+) -> None:
+    """Give rows to the engine, and raise what their own source did: the engine makes a text of it.
 
-    The engine wraps that in a text.
+    The engine works in a thread of its own, so that an interrupt reaches this one: then the
+    source ends with an error, and nothing is committed.
     """
     source = data.to_reader() if isinstance(data, pa.Table) else data
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
+    interrupted = threading.Event()
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:
-            yield from map(_importable, source)
-        except Exception as exc:
+            for batch in source:
+                if interrupted.is_set():
+                    raise InterruptedError
+                yield _importable(batch)
+            if interrupted.is_set():
+                raise InterruptedError
+        except BaseException as exc:
             failures.append(exc)
             raise
 
-    try:
-        yield pa.RecordBatchReader.from_batches(source.schema, batches())
-    except DeltaError as exc:
-        if failures:
-            raise failures[0] from exc
-        raise
+    reader = pa.RecordBatchReader.from_batches(source.schema, batches())
+    with ThreadPoolExecutor(1, "delta") as thread:
+        done = thread.submit(write, reader)
+        try:
+            # polars, once imported, lets no signal end a wait without a limit.
+            while not wait([done], WAKING_S).done:
+                pass
+            done.result()
+        except DeltaError as exc:
+            if failures:
+                raise failures[0] from exc
+            raise
+        finally:
+            interrupted.set()
 
 
 def _importable(batch: pa.RecordBatch) -> pa.RecordBatch:

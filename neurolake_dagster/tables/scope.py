@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError
 from neurolake_dagster.tables.partitions import Partition
-from neurolake_dagster.tables.sql import quoted_column, quoted_text
+from neurolake_dagster.tables.sql import any_of, quoted_column, quoted_text
 from neurolake_dagster.tables.windows import (
     Numbers,
     Window,
@@ -226,7 +226,7 @@ def _any_of(
         f"({_any_of(columns[1:], rests[members[0]], schema, alias)}))"
         for members in firsts.values()
     ]
-    return " OR ".join(tests)
+    return any_of(tests)
 
 
 def _test(column: str, members: Sequence[Member], schema: pa.Schema, alias: str) -> str:

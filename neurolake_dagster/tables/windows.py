@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from neurolake_dagster.errors import PartitionError
-from neurolake_dagster.tables.sql import quoted_text
+from neurolake_dagster.tables.sql import any_of, quoted_text
 
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -104,7 +104,7 @@ def sql_test(name: str, type_: pa.DataType, windows: Sequence[Window]) -> str:
         f"({name} >= {_literal(one.start, type_)} AND {name} < {_literal(one.end, type_)})"
         for one in _joined(windows)
     ]
-    return " OR ".join(tests)
+    return any_of(tests)
 
 
 class _Instants:
@@ -205,7 +205,7 @@ def _sql_texts(name: str, windows: Sequence[Window]) -> str:
         for number, window in enumerate(windows)
         if window.text and texts.by_time(window.text) != number
     ]
-    parts = [f"({shape} AND ({' OR '.join(tests)}))"] if tests else []
+    parts = [f"({shape} AND ({any_of(tests)}))"] if tests else []
     if keys:
         parts.append(f"{name} IN ({', '.join(map(quoted_text, keys))})")
     return " OR ".join(parts) or "1 = 0"

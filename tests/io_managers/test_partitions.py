@@ -609,3 +609,72 @@ def test_a_partition_value_that_no_folder_can_be_called_is_told(
     assert "a value of a partition column is longer" in str(failure(told(partition_columns=["k"])))
     assert not manager.dataset(["made"]).exists()
     assert told(partition_columns=[]).success
+
+
+def test_a_dict_names_all_partitions_that_are_missing(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """It named the first of them."""
+
+    asked = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
+
+    @dg.asset(ins={"made": asked}, partitions_def=dg.StaticPartitionsDefinition(["x"]))
+    def by_key(made: dict[str, pa.Table]) -> None:
+        pass
+
+    rows = made(lambda context: pa.table({"k": [context.partition_key]}))
+    assert run([rows], manager, instance, partition_key="b").success
+    asked = {"selection": [by_key], "partition_key": "x", "raise_on_error": False}
+    failed = run([rows, by_key], manager, instance, **asked)
+    assert "2 partitions were never written" in str(failure(failed))
+
+
+def test_an_optional_dict_of_nothing_is_none_and_an_optional_value_is_refused(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """The one was an empty dict, the other's Optional was not looked at."""
+    seen: list[object] = []
+
+    @dg.asset
+    def by_key(made: dict[str, pa.Table] | None) -> None:
+        seen.append(made)
+
+    @dg.asset
+    def each(made: dict[str, pa.Table | None]) -> None:
+        pass
+
+    assets = [made(lambda context: pa.table({"k": [context.partition_key]})), by_key, each]
+    assert run(assets, manager, instance, selection=[by_key]).success
+    assert seen == [None]
+    failed = run(assets, manager, instance, selection=[each], raise_on_error=False)
+    assert "expected dict[str, T], or Optional[dict[str, T]]" in str(failure(failed))
+
+
+@pytest.mark.parametrize("manager", ["ncf", "delta"], indirect=True)
+def test_the_values_of_a_dict_are_of_one_version(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run that replaced all of them meanwhile was seen in some."""
+    seen: dict[str, list[int]] = {}
+
+    @dg.asset
+    def by_key(made: dict[str, pa.Table]) -> None:
+        seen.update({key: rows["n"].to_pylist() for key, rows in made.items()})
+
+    def write(number: int) -> None:
+        rows = made(lambda context: pa.table({"k": context.partition_keys, "n": [number] * 3}))
+        assert run_range(rows, manager, dg.DagsterInstance.ephemeral(), "a", "c").success
+
+    read = type(manager)._load
+
+    def read_and_replace(self: Any, *asked: Any) -> Any:
+        monkeypatch.setattr(type(manager), "_load", read)
+        value = read(self, *asked)
+        write(2)
+        return value
+
+    write(1)
+    monkeypatch.setattr(type(manager), "_load", read_and_replace)
+    assert run([made(None), by_key], manager, instance, selection=[by_key]).success
+    assert seen == {"a": [1], "b": [1], "c": [1]}
+    assert stored(manager, "made")["n"].to_pylist() == [2, 2, 2]

@@ -1,10 +1,11 @@
 """Delta through deltalake: versions, restores and merges, stores and types that cannot be used."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from neurolake_dagster.ncf.arrow import holds_type
 from neurolake_dagster.storage import Storage, StorageOptions
 from neurolake_dagster.tables import Table
 from neurolake_dagster.tables.delta import DeltaDataset
+from neurolake_dagster.tables.windows import Window, sql_test
 from tests.doctor.strange_s3 import strange_s3_process
 from tests.s3_server import S3Server
 from tests.test_storage import TOLD_WITHIN_S, profile, s3_options, stray_variables
@@ -421,3 +423,51 @@ def test_a_key_that_may_not_write_is_told() -> None:
         options = StorageOptions(endpoint=endpoint, access_key="a", secret_key="s")
         with pytest.raises(StorageAccessError, match=r"t: access refused \(AccessDenied\)"):
             DeltaDataset(Storage("s3://lake/x", options), "t").write(ROWS)
+
+
+def test_a_scan_of_thousands_of_scattered_windows_does_not_overflow_the_stack(
+    tmp_path: Path,
+) -> None:
+    """The engine recursed for each of a chain of conditions: the process ended by SIGSEGV."""
+    days = [datetime(2000, 1, 1, tzinfo=UTC) + timedelta(days=number) for number in range(10_000)]
+    rows = pa.table({"day": days, "n": range(10_000)})
+    dataset = DeltaDataset(Storage(str(tmp_path), StorageOptions()), "t")
+    dataset.write(rows)
+    windows = [Window(start=day, end=day + timedelta(days=1)) for day in days[::2]]
+    found = dataset.scan(["n"], sql_test("day", rows.schema.field("day").type, windows))
+    assert sorted(found.read_all()["n"].to_pylist()) == list(range(0, 10_000, 2))
+
+
+@pytest.mark.parametrize("mode", ["overwrite", "append"])
+def test_an_interrupted_write_ends_soon_and_commits_nothing(tmp_path: Path, mode: str) -> None:
+    """The engine took all rows first and committed; only then was the interrupt heard."""
+    dataset = DeltaDataset(Storage(str(tmp_path), StorageOptions()), "t")
+    dataset.write(ROWS)
+    (batch,) = ROWS.to_batches()
+    taken = 0
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal taken
+        for taken in range(100):
+            if taken == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.02)
+            yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        dataset.write(pa.RecordBatchReader.from_batches(ROWS.schema, batches()), mode=mode)
+    assert taken < 50
+    assert dataset.scan().read_all().equals(ROWS)
+
+
+def test_an_interrupt_of_the_source_itself_is_raised_as_it_is(tmp_path: Path) -> None:
+    """It became an error of the table."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from ROWS.to_batches()
+        raise KeyboardInterrupt
+
+    dataset = DeltaDataset(Storage(str(tmp_path), StorageOptions()), "t")
+    with pytest.raises(KeyboardInterrupt):
+        dataset.write(pa.RecordBatchReader.from_batches(ROWS.schema, batches()))
+    assert not dataset.exists()
