@@ -122,6 +122,8 @@ class ReadPlan:
         The rows are wanted one batch after the other, in bounded memory.
     narrowed_by
         What a query of a lazy value keeps of the rows, as an Arrow expression.
+    held
+        The facts of `version`, where they were read before.
     pii_columns
         As the asset's definition says.
     """
@@ -139,6 +141,7 @@ class ReadPlan:
     is_optional: bool = False
     is_streamed: bool = False
     narrowed_by: Any = None
+    held: Any = None
     pii_columns: tuple[str, ...] = ()
 
     @property

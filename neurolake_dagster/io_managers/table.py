@@ -130,8 +130,7 @@ class TableIOManager(LakehouseIOManager):
         """Have Spark write the frame's part files, each proven to be of its partition."""
 
     def _read_spark(self, plan: ReadPlan, session: Any) -> Any:
-        table = self._table(plan.path)
-        snapshot = table.snapshot(plan.version)
+        table, snapshot = self._table(plan.path), self._snapshot(plan)
         places = self._places(plan, snapshot)
         files = snapshot.files_of(places)
         if not files:
@@ -151,8 +150,7 @@ class TableIOManager(LakehouseIOManager):
         """Some files of a version, or all for None, as a DataFrame."""
 
     def _read_arrow(self, plan: ReadPlan) -> pa.RecordBatchReader:
-        table = self._table(plan.path)
-        snapshot = table.snapshot(plan.version)
+        table, snapshot = self._table(plan.path), self._snapshot(plan)
         filters = _both(plan.where and plan.where.expression(snapshot.schema), plan.narrowed_by)
         places = self._places(plan, snapshot)
         if plan.is_streamed:
@@ -164,14 +162,19 @@ class TableIOManager(LakehouseIOManager):
         return table.read(plan.columns, filters, places, version=version).to_reader()
 
     def _schema(self, plan: ReadPlan) -> pa.Schema:
-        snapshot = self._table(plan.path).snapshot(plan.version)
+        snapshot = self._snapshot(plan)
         self._places(plan, snapshot)
         return projected(snapshot.schema, plan)
 
     def _pinned(self, plan: ReadPlan) -> ReadPlan:
         if self._format == "parquet":  # keeps no former files
             return plan
-        return replace(plan, version=self._table(plan.path).snapshot(plan.version).version)
+        snapshot = self._snapshot(plan)
+        return replace(plan, version=snapshot.version, held=snapshot)
+
+    def _snapshot(self, plan: ReadPlan) -> Snapshot:
+        found: Snapshot = plan.held or self._table(plan.path).snapshot(plan.version)
+        return found
 
     def _merge(
         self,
