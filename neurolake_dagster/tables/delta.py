@@ -25,6 +25,7 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import DeltaError
+from deltalake.table import TableMerger
 
 from neurolake_dagster.errors import CommitConflictError, TableError, TableNotFoundError
 from neurolake_dagster.ncf.pruning import mentioned_columns
@@ -306,22 +307,17 @@ class DeltaDataset:
         if held is None:
             self.check_place()
         properties = _marked(properties)
+        replaces = table is not None and mode == "overwrite" and where is None
+        carried = _carried(table, properties, transaction, partitions, replaces=replaces)
         options: dict[str, Any] = {
             "mode": mode,
             "partition_by": list(partition_by) or None,
             "schema_mode": schema_mode or typing_mode(held, data.schema),
             "storage_options": self.storage.deltalake_options(),
             "writer_properties": WriterProperties(compression="ZSTD", compression_level=ZSTD_LEVEL),
-            "commit_properties": _carried(
-                table,
-                properties,
-                transaction,
-                partitions,
-                replaces=table is not None and mode == "overwrite" and where is None,
-            ),
+            "commit_properties": carried,
+            "predicate": where,
         }
-        if where is not None:
-            options["predicate"] = where
         kept = None if schema_mode == "overwrite" else held
         data = fit_delta(data, kept, self.uri, adds_columns=schema_mode == "merge")
         with self._committing(table, properties):
@@ -374,15 +370,7 @@ class DeltaDataset:
                 merge_schema=adds_columns,
                 commit_properties=carried,
             )
-            if when_matched == "update":
-                merge = merge.when_matched_update_all()
-            elif when_matched == "delete":
-                merge = merge.when_matched_delete()
-            if when_new == "insert":
-                merge = merge.when_not_matched_insert_all()
-            if when_gone == "delete":
-                merge = merge.when_not_matched_by_source_delete(where)
-            merge.execute()
+            _with_clauses(merge, when_matched, when_new, when_gone, where).execute()
 
         with self._committing(table, properties):
             before = table.version()
@@ -486,6 +474,24 @@ def merge_condition(keys: Sequence[str], where: str | None) -> str:
     names = [quoted_column(key) for key in keys]
     tests = [f"target.{name} = source.{name}" for name in names]
     return " AND ".join([*tests, *([f"({where})"] if where else [])])
+
+
+def _with_clauses(
+    merge: TableMerger,
+    when_matched: WhenMatched,
+    when_new: WhenNew,
+    when_gone: WhenGone,
+    where: str | None,
+) -> TableMerger:
+    if when_matched == "update":
+        merge = merge.when_matched_update_all()
+    elif when_matched == "delete":
+        merge = merge.when_matched_delete()
+    if when_new == "insert":
+        merge = merge.when_not_matched_insert_all()
+    if when_gone == "delete":
+        merge = merge.when_not_matched_by_source_delete(where)
+    return merge
 
 
 def _marked(properties: Mapping[str, str] | None) -> dict[str, str]:
