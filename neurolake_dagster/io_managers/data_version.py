@@ -39,7 +39,7 @@ class _Last:
     number
         Of the event in Dagster's log.
     version
-        The data version.
+        The data version; empty where it told none.
     is_kept
         Whether it was told of just the rows that are there now.
     is_ours
@@ -47,7 +47,7 @@ class _Last:
     """
 
     number: int
-    version: str | None
+    version: str
     is_kept: bool
     is_ours: bool
 
@@ -72,8 +72,7 @@ def settle_data_version(
     if kept and len(kept) == len(told):
         version = Counter(one.version for one in kept.values()).most_common(1)[0][0]
     else:
-        version = None
-    version = version or _new_version(digests, rows_digest)
+        version = _new_version(digests, rows_digest)
     others = {key: one for key, one in kept.items() if one.version != version}
     # What an asset gives with its output, version or tags, is not told here: Dagster adds it.
     is_ours = all(one.is_ours for one in told.values())
@@ -108,7 +107,7 @@ def _tell_apart(context: dg.OutputContext, others: Mapping[str, _Last]) -> None:
                 asset_key,
                 partition=key,
                 metadata={**whole, **(step.get_asset_metadata(asset_key, key) or {})},
-                tags=origin | {DATA_VERSION_TAG: str(others[key].version)} | _dimensions(key),
+                tags=origin | {DATA_VERSION_TAG: others[key].version} | _dimensions(key),
             )
             context.log_event(event)
     subset = context.asset_partitions_def.subset_with_partition_keys(left)
@@ -167,20 +166,12 @@ def _told(
         if one.asset_materialization is None:
             continue
         key, event = one.partition_key or "", one.asset_materialization
-        known = event.metadata.get(CONTENT_DIGEST)
+        known, tags = event.metadata.get(CONTENT_DIGEST), event.tags or {}
         found = set() if known is None else set(str(known.value).split())
-        tags = event.tags or {}
-        version = tags.get(DATA_VERSION_TAG)
-        yield (
-            key,
-            _Last(
-                number=one.storage_id,
-                version=version,
-                is_kept=bool(version and found & set(digests.get(key, ()))),
-                is_ours=(version or "").startswith(OURS)
-                and all(name.startswith("dagster/") for name in tags),
-            ),
-        )
+        version = tags.get(DATA_VERSION_TAG, "")
+        is_kept = bool(version and found & set(digests.get(key, ())))
+        is_ours = version.startswith(OURS) and all(name.startswith("dagster/") for name in tags)
+        yield key, _Last(one.storage_id, version, is_kept, is_ours)
 
 
 def _new_version(digests: Mapping[str, Sequence[str]], rows_digest: str | None) -> str:

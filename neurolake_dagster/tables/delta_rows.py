@@ -149,11 +149,9 @@ def give_rows(
     def batches() -> Iterator[pa.RecordBatch]:
         try:
             for batch in source:
+                yield _importable(batch)
                 if interrupted.is_set():
                     raise InterruptedError
-                yield _importable(batch)
-            if interrupted.is_set():
-                raise InterruptedError
         except BaseException as exc:
             failures.append(exc)
             raise

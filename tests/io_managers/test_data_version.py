@@ -11,7 +11,7 @@ from dagster._utils.test.data_versions import get_stale_status_resolver
 
 from neurolake_dagster.io_managers import checked_rows, data_version
 from neurolake_dagster.io_managers.base import LakehouseIOManager
-from tests.io_managers.test_io_managers import instance, manager, run
+from tests.io_managers.test_io_managers import instance, manager, run, run_range
 from tests.io_managers.test_modes import asset, people
 
 __all__ = ["instance", "manager"]
@@ -118,9 +118,8 @@ def test_what_comes_with_an_output_is_told_of_all_its_partitions(
         version = dg.DataVersion(own["data_version"] + str(number))
         return dg.MaterializeResult(value=rows, data_version=version)
 
-    tags = {"dagster/asset_partition_range_start": "a", "dagster/asset_partition_range_end": "d"}
     for number in range(2):  # noqa: B007 - the asset reads it
-        assert run([above], manager, instance, tags=tags).success
+        assert run_range(above, manager, instance, "a", "d").success
     records = instance.fetch_materializations(dg.AssetKey("above"), limit=4).records
     events = [one.asset_materialization for one in records if one.asset_materialization]
     found = {(one.tags or {}).get(told) for one in events}
@@ -159,12 +158,8 @@ class Lake:
     def write(self, first: str, last: str | None = None, **rows: list[int]) -> None:
         """Run the asset for a range of partitions, after setting rows of some."""
         self.rows |= rows
-        tags = {
-            "dagster/asset_partition_range_start": first,
-            "dagster/asset_partition_range_end": last or first,
-            **self.tags,
-        }
-        assert run(self.assets[:1], self._manager, self._instance, tags=tags).success
+        asked = (self._manager, self._instance, first, last or first)
+        assert run_range(self.assets[0], *asked, **self.tags).success
 
     def read(self, *keys: str) -> None:
         """Run what is below some partitions."""

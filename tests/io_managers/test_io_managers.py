@@ -51,9 +51,14 @@ def run(
 
 
 def run_range(
-    asset: Any, manager: LakehouseIOManager, instance: dg.DagsterInstance, start: str, end: str
+    asset: Any,
+    manager: LakehouseIOManager,
+    instance: dg.DagsterInstance,
+    start: str,
+    end: str,
+    **tags: str,
 ) -> dg.ExecuteInProcessResult:
-    tags = {
+    tags |= {
         "dagster/asset_partition_range_start": start,
         "dagster/asset_partition_range_end": end,
     }
