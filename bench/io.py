@@ -6,6 +6,7 @@
   materialization, against the library's own call, by turns in one process;
 - *partitions*: 200 partitions in a single run, against writing the same rows as 200 bare files;
 - *requests*: what a read of one of 1,000 partitions asks of an S3 server, counted by a proxy;
+- *log*: opening a table of 10,000 commits (`bench.long_log`);
 - *memory*: the peak of a process that streams a `RecordBatchReader` of 1x and 10x the rows.
 
 Output: tables on the terminal and in ``bench/out/io.md``.
@@ -31,6 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
+from bench.long_log import measure_log
 from bench.ncf import OUT, load
 from bench.proxy import Counted, counting_proxy
 from neurolake_dagster import ncf
@@ -374,7 +376,7 @@ def memory_cells(found: Mapping[tuple[str, int], float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    measures = ("overhead", "partitions", "requests", "memory")
+    measures = ("overhead", "partitions", "requests", "log", "memory")
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--only", nargs="*", default=measures, choices=measures)
     parser.add_argument("--stream", nargs=4, help=argparse.SUPPRESS)
@@ -387,6 +389,7 @@ def main() -> None:
         "overhead": lambda: measure_overhead(options.rounds),
         "partitions": lambda: measure_partitions(options.rounds),
         "requests": measure_requests,
+        "log": lambda: measure_log(options.rounds),
         "memory": measure_memory,
     }
     OUT.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from bench.long_log import grow
 from neurolake_dagster.errors import TableError, TableNotFoundError
 from neurolake_dagster.storage import Storage
 from neurolake_dagster.tables import Table, restore, set_properties, vacuum
-from neurolake_dagster.tables.entry import Entry
-from neurolake_dagster.tables.snapshot import DataFile
 
 DAY = timedelta(days=1)
 
@@ -28,20 +27,6 @@ def append(table: Table, number: int, transaction: str | None = None) -> None:
 
 def values(table: Table, version: int | None = None) -> list[int]:
     return sorted(table.read(version=version)["x"].to_pylist())
-
-
-def grow(table: Table, commits: int, mode: str) -> None:
-    """Commit files that are not there, each in a version of its own."""
-    state = table.snapshot()
-    bounds = state.files[0].bounds
-    for number in range(state.version + 1, state.version + 1 + commits):
-        file = DataFile(path=f"part-{number:032x}.ncf", bytes=1, row_count=1, bounds=bounds)
-        entry = Entry(
-            version=number, format="ncf", operation=mode, token=str(number), added=(file,),
-            transaction=f"a run of some name/{number}/step.result",
-            removed=tuple(old.path for old in state.files) if mode == "overwrite" else (),
-        )  # fmt: skip
-        _, state = table.log.put(entry, state)
 
 
 def age(table: Table, versions: range, days: int) -> None:
