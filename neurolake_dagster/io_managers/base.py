@@ -36,7 +36,7 @@ from neurolake_dagster.io_managers.plans import (
 from neurolake_dagster.io_managers.privacy import has_pii, is_pii, without_values
 from neurolake_dagster.io_managers.report import Written, describe_output
 from neurolake_dagster.io_managers.spark_digest import FrameDigest
-from neurolake_dagster.io_managers.spark_rows import check_names, empty_frame, frame_of_keys
+from neurolake_dagster.io_managers.spark_rows import check_columns, empty_frame, frame_of_keys
 from neurolake_dagster.io_managers.values import (
     PEEKED_ROWS,
     Peek,
@@ -98,7 +98,7 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         plan = self._sparing(asked)
         if is_spark(obj):
             watch_step(obj.sparkSession)
-            check_names(obj, plan.where)
+            check_columns(obj, plan.asked, plan.where)
             frame = frame_of_keys(obj, plan.asked, plan.scope)
             written = replace(self._write_frame(plan, frame), preview=self._first_rows(plan))
         elif isinstance(obj, dict) and plan.asked is not None and plan.scope is not None:
@@ -220,9 +220,7 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
             return self._write_spark(plan, frame)
         digest = FrameDigest(frame, plan.scope)
         written = self._write_spark(plan, digest.frame)
-        found = digest.by_partition()
-        is_whole = plan.scope is not None and "" in found
-        return replace(written, rows_digest=found[""][0]) if is_whole else written.of_rows(found)
+        return written.of_rows(digest.by_partition())
 
     def _no_rows(self, plan: ReadPlan, wanted: Wanted) -> Any:
         """No rows of a table that nobody wrote; of its columns only those asked for are known."""

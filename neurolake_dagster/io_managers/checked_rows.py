@@ -55,9 +55,9 @@ class CheckedRows:
             return self._rows
         return self._kept.reader()
 
-    def digests(self) -> dict[str, tuple[str, ...]]:
+    def digests(self) -> dict[str, str]:
         """By key, of the rows that went by, where they are all that it holds now."""
-        return {name: (digest.result(),) for name, digest in self._digests.items()}
+        return {name: digest.result() for name, digest in self._digests.items()}
 
     def _see(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         if self._scope is None:

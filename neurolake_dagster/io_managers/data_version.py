@@ -52,16 +52,14 @@ class _Last:
     is_ours: bool
 
 
-def settle_data_version(
-    context: dg.OutputContext, digests: Mapping[str, Sequence[str]], rows_digest: str | None
-) -> None:
+def settle_data_version(context: dg.OutputContext, digests: Mapping[str, Sequence[str]]) -> None:
     """Give the output its data version, unless the asset did.
 
     After all metadata of the output, which what is told apart has too.
 
     Parameters
     ----------
-    digests, rows_digest
+    digests
         As of `Written`.
     """
     step = context.step_context
@@ -72,7 +70,7 @@ def settle_data_version(
     if kept and len(kept) == len(told):
         version = Counter(one.version for one in kept.values()).most_common(1)[0][0]
     else:
-        version = _new_version(digests, rows_digest)
+        version = _new_version(digests)
     others = {key: one for key, one in kept.items() if one.version != version}
     # What an asset gives with its output, version or tags, is not told here: Dagster adds it.
     is_ours = all(one.is_ours for one in told.values())
@@ -174,11 +172,11 @@ def _told(
         yield key, _Last(one.storage_id, version, is_kept, is_ours)
 
 
-def _new_version(digests: Mapping[str, Sequence[str]], rows_digest: str | None) -> str:
+def _new_version(digests: Mapping[str, Sequence[str]]) -> str:
     """A version of the run's rows.
 
     With the keys: partitions of equal rows have versions of their own, else one that joins
     others later would get theirs, and again when its rows are theirs.
     """
-    told = [f"{key}\0{rows_digest or found[0]}" for key, found in sorted(digests.items())]
+    told = [f"{key}\0{found[0]}" for key, found in sorted(digests.items())]
     return OURS + xxhash.xxh3_128_hexdigest("\n".join(told).encode())

@@ -44,8 +44,6 @@ class Written:
     digests
         Of each partition asked for, by key, and under "" of an asset without any: what stands for
         the rows that it holds now, the best first.
-    rows_digest
-        Of all rows of the write, where that is known and not by partition.
     statistics
         Of the whole table's columns, from the log.
     by_partition
@@ -72,14 +70,13 @@ class Written:
     replaced: str = ""
     metrics: Mapping[str, int] = field(default_factory=dict)
     digests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    rows_digest: str | None = None
     spark: SparkWork | None = None
     is_by_spark: bool = False
     statistics: Sequence[ColumnStatistics] = ()
 
-    def of_rows(self, digests: Mapping[str, tuple[str, ...]]) -> "Written":
+    def of_rows(self, digests: Mapping[str, str]) -> "Written":
         """The same, partitions replaced by rows with these digests, which tell them best."""
-        known = {key: (*found, *self.digests[key]) for key, found in digests.items()}
+        known = {key: (found, *self.digests[key]) for key, found in digests.items()}
         return replace(self, digests={**self.digests, **known})
 
     def beside(self, asked: Scope, kept: Scope) -> "Written":
@@ -114,7 +111,7 @@ def describe_output(
             found["preview_told"] = dg.MetadataValue.text(of_run)
     told = context.output_metadata
     context.add_output_metadata({key: value for key, value in found.items() if key not in told})
-    settle_data_version(context, written.digests, written.rows_digest)
+    settle_data_version(context, written.digests)
 
 
 def _described(plan: WritePlan, written: Written, seconds: float) -> dict[str, Any]:

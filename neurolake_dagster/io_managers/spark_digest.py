@@ -1,39 +1,41 @@
 """What a frame's rows are, told by the job that writes them: the data version of Spark assets.
 
-Owns the digests, of hashes of the rows, whatever their order and files: of all rows the sum and
-exclusive or of 64 bits, of each of several partitions the sum of 36 bits. No job of its own runs.
-They find a change of data; they are no proof against intent.
+Owns the digests: by partition the sum of 64-bit hashes of the rows, whatever their order and
+files. No job of its own runs. They find a change of data; they are no proof against intent.
 """
 
+import struct
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import datasketches
 import xxhash
 
-from neurolake_dagster.io_managers.spark_rows import column_types
+from neurolake_dagster.io_managers.spark_rows import NUMBER_COLUMN, with_key_numbers
 from neurolake_dagster.tables.scope import Scope
-from neurolake_dagster.tables.sql import quoted_column, spark_sql
+from neurolake_dagster.tables.sql import quoted_column
 
 # The write is over when it is asked; what it observed comes a little later, or not at all.
 WAIT_S = 10
-# Each is a sum of its own over all rows: 31, a month's days, take half a microsecond a row.
-TOLD_KEYS = 31
-ROW_COLUMN, KEY_COLUMN = "__neurolake_row", "__neurolake_key"
-_LOW = (1 << 32) - 1
-# Of each row's 64: what leaves room for the sum of 134 million rows at least.
-_PARTITION_BITS = 36
+ROW_COLUMN = "__neurolake_row"
+# Of a row's hash, each summed by itself.
+HALVES = ("high", "low")
+_HALF = (1 << 32) - 1
+# Spark's sketches of sums by key: from 4.2 on, of 2**4 to 2**26 keys.
+_SKETCHES_SINCE = (4, 2)
+_LEAST_LG_KEYS = 4
 
 
 class FrameDigest:
-    """The digest of a frame's rows, known once the frame that it gives was written.
+    """The digests of a frame's rows by partition, known once the frame that it gives was written.
 
     Parameters
     ----------
     frame
         Replaced by one that is observed.
     scope
-        The partitions that its rows are of; more than `TOLD_KEYS` are told as one.
+        The partitions that its rows are of.
     """
 
     def __init__(self, frame: Any, scope: Scope | None = None) -> None:
@@ -41,90 +43,97 @@ class FrameDigest:
 
         self._observation = Observation()
         self._columns = [f"{field.name} {field.dataType.simpleString()}" for field in frame.schema]
+        self._names = [""] if scope is None else [key.name for key in scope.keys]
         columns = [(sf.col(quoted_column(field.name)), field.dataType) for field in frame.schema]
         row = sf.xxhash64(*[cell for column, type_ in columns for cell in _cells(column, type_)])
-        tests = _tests(frame, scope)
-        self._names = list(tests)
-        # Columns of their own: else each sum would ask for them again.
-        told = frame.withColumns({ROW_COLUMN: row, KEY_COLUMN: _number(tests.values())})
+        told = frame.withColumn(ROW_COLUMN, row)
         sums = [sf.count(sf.lit(1)).alias("rows")]
-        if self._names != [""]:
-            sums += map(_partition_sum, range(len(self._names)))
-        if len(self._names) == 1:
-            sums += _whole_sums()
-        self.frame = told.observe(self._observation, *sums).drop(ROW_COLUMN, KEY_COLUMN)
+        if scope is None or len(scope.keys) == 1:
+            sums += _sums()
+        elif _has_sketches(frame.sparkSession):
+            told = with_key_numbers(told, scope)
+            sums += _sums_by_key(len(scope.keys))
+        self.frame = told.observe(self._observation, *sums).drop(ROW_COLUMN, NUMBER_COLUMN)
 
-    def by_partition(self) -> dict[str, tuple[str, ...]]:
-        """The digests in hexadecimal, the best first; under "" of all rows.
+    def by_partition(self) -> dict[str, str]:
+        """The digests in hexadecimal by partition key; under "" of an asset without any.
 
-        What Spark did not tell is not there.
+        None at all where Spark did not tell them.
         """
         found: list[dict[str, Any]] = []
         # Waiting has no limit of its own.
         waiting = threading.Thread(target=lambda: found.append(self._observation.get), daemon=True)
         waiting.start()
         waiting.join(WAIT_S)
-        if not found:
+        if not found or not set(HALVES) <= found[0].keys():
             return {}
-        told = {name: self._told(found[0], i) for i, name in enumerate(self._names)}
-        return {name: digests for name, digests in told.items() if digests}
-
-    def _told(self, observed: Mapping[str, Any], number: int) -> tuple[str, ...]:
-        found = []
-        if "xor" in observed:
-            low, high = observed["low"], observed["high"]
-            # Of more than 2**31 rows the low half is not known; the rest of the digest is.
-            total = None if None in (low, high) else (high << 32) + low
-            found.append(f"sum={total}\nxor={observed['xor']}")
-        name = f"part {number}"
-        if name in observed and (observed[name] is not None or not observed["rows"]):
-            found.append(f"part={observed[name] or 0}")
+        highs, lows = (self._by_number(found[0], half) for half in HALVES)
+        if highs is None or lows is None:
+            return {}
         columns = "\n".join(self._columns)
-        return tuple(xxhash.xxh3_128_hexdigest(f"{columns}\n{told}".encode()) for told in found)
+        return {
+            name: xxhash.xxh3_128_hexdigest(f"{columns}\n{high} {low}".encode())
+            for name, high, low in zip(self._names, highs, lows, strict=True)
+        }
+
+    def _by_number(self, observed: Mapping[str, Any], half: str) -> list[int] | None:
+        """The sums of one half, modulo 2**32, in the order of the partitions; None if not told."""
+        told = observed[half]
+        if isinstance(told, bytes | bytearray):
+            sketch = datasketches.compact_tuple_sketch.deserialize(bytes(told), _Sums())
+            sums: dict[int, int] = dict(iter(sketch))
+            return [sums.get(place, 0) & _HALF for place in _places(len(self._names))]
+        if told is None and observed["rows"]:
+            return None  # 2**32 rows at least, and all with large hashes
+        return [(told or 0) & _HALF]
 
 
-def _tests(frame: Any, scope: Scope | None) -> dict[str, Any]:
-    """What a row of each partition passes; None is passed by all."""
-    from pyspark.sql import functions as sf
-
-    if scope is not None and len(scope.keys) == 1:
-        return {scope.keys[0].name: None}
-    if scope is None or not scope.columns or len(scope.keys) > TOLD_KEYS:
-        return {"": None}
-    types = column_types(frame, scope.columns)
-    return {one.keys[0].name: sf.expr(spark_sql(one.predicate(types))) for one in scope.single()}
+def _has_sketches(session: Any) -> bool:
+    """Whether Spark can sum by key on the way; another's server may be an older one."""
+    return tuple(map(int, session.version.split(".")[:2])) >= _SKETCHES_SINCE
 
 
-def _number(tests: Iterable[Any]) -> Any:
-    """The number of the test that a row passes; partitions share none."""
-    from pyspark.sql import functions as sf
-
-    found = sf.lit(None).cast("int")
-    for number, test in enumerate(tests):
-        found = sf.lit(0) if test is None else sf.when(test, number).otherwise(found)
-    return found
-
-
-def _whole_sums() -> list[Any]:
-    """The parts of the digest of all rows."""
+def _halves() -> dict[str, Any]:
+    """The halves of a row's hash, as signed integers of 32 bits."""
     from pyspark.sql import functions as sf
 
     row = sf.col(ROW_COLUMN)
+    low = sf.shiftright(sf.shiftleft(row, 32), 32)
+    return {"high": sf.shiftright(row, 32), "low": low}
+
+
+def _sums() -> list[Any]:
+    from pyspark.sql import functions as sf
+
+    return [sf.try_sum(half).alias(name) for name, half in _halves().items()]
+
+
+def _sums_by_key(key_count: int) -> list[Any]:
+    """Sums modulo 2**32 by key number; a sketch that has room for all keys is exact."""
+    from pyspark.sql import functions as sf
+
+    room = max((key_count - 1).bit_length(), _LEAST_LG_KEYS)
     return [
-        # In halves: the sum needs more than 64 bits, and of decimals it takes thrice as long.
-        sf.try_sum(row.bitwiseAND(sf.lit(_LOW))).alias("low"),
-        sf.try_sum(sf.shiftright(row, 32)).alias("high"),
-        sf.bit_xor(row).alias("xor"),
+        sf.tuple_sketch_agg_integer(NUMBER_COLUMN, half.cast("int"), room, "sum").alias(name)
+        for name, half in _halves().items()
     ]
 
 
-def _partition_sum(number: int) -> Any:
-    """The digest of the rows of one number; null of more than it has room for."""
-    from pyspark.sql import functions as sf
+def _places(key_count: int) -> Iterator[int]:
+    """Where a sketch keeps each key number: by its hash."""
+    for number in range(key_count):
+        sketch = datasketches.update_theta_sketch()
+        sketch.update(number)
+        yield from sketch
 
-    row = sf.shiftrightunsigned(sf.col(ROW_COLUMN), 64 - _PARTITION_BITS)
-    mine = sf.when(sf.col(KEY_COLUMN) == number, row).otherwise(sf.lit(0))
-    return sf.try_sum(mine).alias(f"part {number}")
+
+class _Sums(datasketches.PyObjectSerDe):  # type: ignore[misc]  # has no types
+    """How Java's sketches write a sum: the integer, and a byte that says that it is one."""
+
+    SIZE = 5
+
+    def from_bytes(self, data: bytes, offset: int) -> tuple[int, int]:
+        return struct.unpack_from("<i", data, offset)[0], self.SIZE
 
 
 def _cells(column: Any, type_: Any) -> list[Any]:

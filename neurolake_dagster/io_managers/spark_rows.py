@@ -97,12 +97,12 @@ def stored_types(frame: Any) -> pa.Schema:
     return arrow_schema(frame.schema, is_stored=True)
 
 
-def check_names(frame: Any, where: str) -> None:
-    """Refuse columns that Spark does not tell apart.
+def check_columns(frame: Any, scope: Scope | None, where: str) -> None:
+    """Refuse columns that Spark does not tell apart, or that do not tell partitions apart.
 
     Raises
     ------
-    TableError
+    PartitionError, TableError
     """
     is_exact = frame.sparkSession.conf.get("spark.sql.caseSensitive") == "true"
     names = [name if is_exact else name.lower() for name in frame.columns]
@@ -111,6 +111,8 @@ def check_names(frame: Any, where: str) -> None:
         raise errors.TableError(
             f"{where}: columns {twice!r} have the same name to Spark; rename them before writing"
         )
+    if scope is not None:
+        scope.require_columns(column_types(frame, scope.columns), where)
 
 
 @contextmanager

@@ -107,8 +107,6 @@ class TableIOManager(LakehouseIOManager):
         done = table.done_before(plan.mode, plan.transaction)
         if done is not None:
             return self._written(plan, table, before, done)
-        if plan.scope is not None:
-            plan.scope.require_columns(column_types(frame, plan.scope.columns), plan.where)
         if plan.schema_mode == "merge":
             frame = _widened(frame, table, plan)
         with table.stage() as stage:

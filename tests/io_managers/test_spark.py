@@ -14,12 +14,13 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession, functions as sf
 
 from neurolake_dagster.errors import SessionConflictError, TableNotFoundError
-from neurolake_dagster.io_managers import spark_rows
+from neurolake_dagster.io_managers import spark_digest, spark_rows
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import scope_of
 from neurolake_dagster.io_managers.spark_digest import FrameDigest
 from neurolake_dagster.io_managers.spark_rows import NUMBER_COLUMN, STRAY, with_key_numbers
 from neurolake_dagster.resources import SparkResource, StorageResource
+from neurolake_dagster.tables.scope import Scope
 from tests.io_managers.test_io_managers import (
     DAYS,
     MANAGERS,
@@ -490,20 +491,41 @@ def test_the_same_rows_of_a_frame_have_the_same_data_version(
     assert then.keys() - first.keys() == {"2013-01-10"}
 
 
+def test_each_of_many_partitions_has_the_digest_that_it_has_alone(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more than 31 there was one for all, and what is below the unchanged ones was stale."""
+    keys = dg.StaticPartitionsDefinition([f"k{n}" for n in range(1024)])  # all that a sketch holds
+    scope = scope_of(keys, keys.get_partition_keys(), "k")
+    rows = spark.range(9000, numPartitions=5).selectExpr("concat('k', id % 1000) k", "id / 7 x")
+    found = digests(rows, scope)
+    for alone in scope.single()[4::300]:  # the first has no rows
+        name = alone.keys[0].name
+        mine = rows.where(rows["k"] == name).repartition(1)
+        assert digests(mine, alone) == {name: found[name]}
+    changed = rows.withColumn("x", sf.when(rows["k"] == "k5", sf.lit(0.5)).otherwise(rows["x"]))
+    others = digests(changed, scope)
+    assert [key for key in found if found[key] != others[key]] == ["k5"]
+    assert len(set(found.values())) == 1001
+    monkeypatch.setattr(spark_digest, "_SKETCHES_SINCE", (9, 0))
+    assert digests(rows, scope) == {}  # an older server writes, and tells none
+
+
 def test_maps_of_structs_and_variants_have_a_data_version(
     spark: SparkSession, tmp_path: Path
 ) -> None:
     """The one told the address of a key in memory, the other could not be written at all."""
     frame = spark.sql("select map(named_struct('a', 1), 2) m, array(parse_json('[1]')) v")
     frame.write.parquet(str(tmp_path / "rows"))
+    first, again = (digests(spark.read.parquet(str(tmp_path / "rows"))) for _ in range(2))
+    assert list(first) == [""]
+    assert first == again
 
-    def version() -> dict[str, tuple[str, ...]]:
-        digest = FrameDigest(spark.read.parquet(str(tmp_path / "rows")))
-        digest.frame.write.format("noop").mode("overwrite").save()
-        return digest.by_partition()
 
-    assert list(version()) == [""]
-    assert version() == version()
+def digests(frame: DataFrame, scope: Scope | None = None) -> dict[str, str]:
+    digest = FrameDigest(frame, scope)
+    digest.frame.write.format("noop").mode("overwrite").save()
+    return digest.by_partition()
 
 
 @pytest.mark.parametrize(
