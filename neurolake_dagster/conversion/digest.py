@@ -73,7 +73,7 @@ def _hash_present(array: pa.Array) -> Hashes:
         return mix(bits.to_numpy(zero_copy_only=False).astype(np.uint64))
     if pa.types.is_struct(kind):
         return fold([hash_values(child) for child in array.flatten()], len(array))
-    if _is_list(kind):
+    if is_list(kind):
         return _hash_lists(array)
     if _is_bytes(kind):
         return _hash_bytes(array)
@@ -82,7 +82,8 @@ def _hash_present(array: pa.Array) -> Hashes:
     return _hash_words(array)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a value is a list of values, of whatever layout; maps are lists of pairs."""
     return bool(
         pa.types.is_list(kind)
         or pa.types.is_large_list(kind)
@@ -126,9 +127,9 @@ def _hash_words(array: pa.Array) -> Hashes:
 
 def _hash_lists(array: pa.Array) -> Hashes:
     """Lists by the hashes of their elements, each mixed with its place in the list."""
-    lengths = pc.fill_null(_list_lengths(array), 0).to_numpy(zero_copy_only=False)
+    lengths = pc.fill_null(list_lengths(array), 0).to_numpy(zero_copy_only=False)
     lengths = lengths.astype(np.int64)
-    elements = hash_values(_flattened(array))
+    elements = hash_values(flattened(array))
     ends = np.cumsum(lengths)
     starts = ends - lengths
     place = np.arange(len(elements)) - np.repeat(starts, lengths)
@@ -137,14 +138,15 @@ def _hash_lists(array: pa.Array) -> Hashes:
     return mix((sums[ends] - sums[starts]) ^ mix(lengths.astype(np.uint64)))
 
 
-def _list_lengths(array: pa.Array) -> pa.Array:
+def list_lengths(array: pa.Array) -> pa.Array:
+    """How many elements each list has; null or 0 for a null."""
     if pa.types.is_map(array.type):
         lengths = pc.subtract(array.offsets[1:], array.offsets[:-1])
         return pc.if_else(array.is_valid(), lengths, 0)
     return pc.list_value_length(array)
 
 
-def _flattened(array: pa.Array) -> pa.Array:
+def flattened(array: pa.Array) -> pa.Array:
     """The elements of all present lists, in order, as one array."""
     if not pa.types.is_map(array.type):
         return array.flatten()

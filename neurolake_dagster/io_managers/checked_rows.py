@@ -5,14 +5,12 @@ Owns what is known of rows that deltalake takes as one stream.
 
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from neurolake_dagster.io_managers.plans import WritePlan
-from neurolake_dagster.io_managers.row_digest import RowDigest
+from neurolake_dagster.io_managers.row_digest import RowDigests
 from neurolake_dagster.tables.kept_rows import KeptRows
-
-# Of rows that wait for others of their partition to be digested: with more, none is.
-HELD_BYTES = 128 << 20
 
 
 class CheckedRows:
@@ -34,13 +32,10 @@ class CheckedRows:
     ) -> None:
         self.can_repeat = file is not None or isinstance(rows, pa.Table)
         self._scope = plan.scope
-        keys = () if plan.scope is None else plan.scope.keys
-        self._names = {key.place: key.name for key in keys}
-        self.counts = dict.fromkeys(self._names.values() if keys else [""], 0)
-        self._digests: dict[str, RowDigest] = {}
-        self._held = 0
-        if plan.mode == "overwrite":
-            self._digests = {name: RowDigest(rows.schema) for name in self.counts}
+        self._names = [""] if plan.scope is None else [key.name for key in plan.scope.keys]
+        self.counts = dict.fromkeys(self._names, 0)
+        is_digested = plan.mode == "overwrite"
+        self._digests = RowDigests(rows.schema, len(self._names)) if is_digested else None
         self._rows = rows
         if isinstance(rows, pa.Table):
             for batch in rows.to_batches():
@@ -57,26 +52,16 @@ class CheckedRows:
 
     def digests(self) -> dict[str, str]:
         """By key, of the rows that went by, where they are all that it holds now."""
-        return {name: digest.result() for name, digest in self._digests.items()}
+        if self._digests is None:
+            return {}
+        return dict(zip(self._names, self._digests.results(), strict=True))
 
     def _see(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._scope is None:
-            self._take("", batch)
-        elif self._digests:
-            for place, rows in self._scope.divide(batch):
-                self._take(self._names[place], rows)
-        else:
-            for name, count in self._scope.check(batch).items():
-                self.counts[name] += count
+        rows, numbers, cuts = batch, [0], np.array([0, batch.num_rows])
+        if self._scope is not None:
+            rows, numbers, cuts = self._scope.arrange(batch)
+        for number, count in zip(numbers, np.diff(cuts).tolist(), strict=True):
+            self.counts[self._names[number]] += count
+        if self._digests is not None:
+            self._digests.update(rows, numbers, cuts)
         return batch
-
-    def _take(self, name: str, rows: pa.RecordBatch) -> None:
-        self.counts[name] += rows.num_rows
-        if name not in self._digests:
-            return
-        digest = self._digests[name]
-        before = digest.held_bytes
-        digest.update(rows)
-        self._held += digest.held_bytes - before
-        if len(self._digests) > 1 and self._held > HELD_BYTES:
-            self._digests = {}

@@ -1,24 +1,17 @@
 """What stands for rows: of Arrow rows on their way, and of files that are never written again."""
 
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
-from neurolake_dagster.ncf.arrow import is_text, plain_of, plain_schema
-from neurolake_dagster.tables.schemas import (
-    BYTES,
-    LISTS,
-    TEXT,
-    cast_column,
-    column_texts,
-    plain_schema as without_views,
-)
-
-# A multiple of 8, so that bits of validity begin with a byte.
-WINDOW_ROWS = 1 << 14
+from neurolake_dagster.conversion.digest import flattened, hash_values, is_list, list_lengths
+from neurolake_dagster.ncf.arrow import is_text, plain_of, plain_type
+from neurolake_dagster.tables.schemas import BYTES, LISTS, TEXT, column_texts
+from neurolake_dagster.tables.windows import Numbers
 
 
 def files_digest(schema: pa.Schema, files: Iterable[str]) -> str:
@@ -33,65 +26,57 @@ def files_digest(schema: pa.Schema, files: Iterable[str]) -> str:
     return xxhash.xxh3_128_hexdigest("\n".join(told).encode())
 
 
-class RowDigest:
-    """A digest of rows in their order, the same whatever batches and layouts they come in.
+class RowDigests:
+    """Digests of rows in their order, the same whatever batches and layouts they come in.
 
-    Large, view and dictionary forms of a type are one. Rows of other types have another digest; so
-    do those with other bytes under nested nulls.
+    Large, view and dictionary forms of a type are one. Rows of other types have another digest.
+    It holds no rows, and of each partition less than 200 bytes for each buffer of a batch.
+
+    Parameters
+    ----------
+    count
+        Of the partitions whose rows are told apart.
     """
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self._hash = xxhash.xxh3_128()
-        viewless = without_views(schema)
-        self._viewless = viewless.types
-        self._types = [_one_form(field.type) for field in plain_schema(viewless)]
-        validity = [(name, pa.bool_()) for name in schema.names]
-        self._schema = pa.schema([*zip(schema.names, self._types, strict=True), *validity])
-        self._stream = pa.ipc.new_stream(pa.PythonFile(_Sink(self._hash), "w"), self._schema)
-        self._held: list[pa.RecordBatch] = []
-        self._held_rows = 0
-        self.held_bytes = 0
+    def __init__(self, schema: pa.Schema, count: int) -> None:
+        self._columns = [f"{field.name} {_one_form(field.type)}" for field in schema]
+        self._hashes: list[list[Any]] = [[] for _ in range(count)]
 
-    def update(self, batch: pa.RecordBatch) -> None:
-        """Take more rows."""
-        while batch.num_rows:
-            head = batch.slice(0, WINDOW_ROWS - self._held_rows)
-            self._held.append(head)
-            self._held_rows += head.num_rows
-            self.held_bytes += head.nbytes
-            batch = batch.slice(head.num_rows)
-            if self._held_rows == WINDOW_ROWS:
-                self._take_held()
+    def update(self, batch: pa.RecordBatch, numbers: Sequence[int], cuts: Numbers) -> None:
+        """Take more rows.
 
-    def result(self) -> str:
-        """The digest of all rows that were taken."""
-        if self._held_rows:
-            self._take_held()
-        return self._hash.hexdigest()
+        Parameters
+        ----------
+        numbers
+            Of the partitions that some of the rows are of, in the order of the rows.
+        cuts
+            The row at which each begins, and after the last the count of rows.
+        """
+        parts = [part for column in batch.columns for part in _parts(column, cuts)]
+        for number in numbers:
+            self._hashes[number] = self._hashes[number] or [xxhash.xxh64() for _ in parts]
+        for i, (values, places) in enumerate(parts):
+            starts = places.tolist()
+            for number, start, stop in zip(numbers, starts, starts[1:], strict=False):
+                self._hashes[number][i].update(values[start:stop])
 
-    def _take_held(self) -> None:
-        parts = [
-            [
-                _as_digested(*three)
-                for three in zip(batch.columns, self._viewless, self._types, strict=True)
-            ]
-            for batch in self._held
+    def results(self) -> list[str]:
+        """The digest of all rows of each partition."""
+        return [
+            xxhash.xxh3_128_hexdigest(
+                "\n".join([*self._columns, *(one.hexdigest() for one in hashes)]).encode()
+            )
+            for hashes in self._hashes
         ]
-        columns = [_in_one(pieces) for pieces in zip(*parts, strict=True)]
-        valid = [column.is_valid() for column in columns]
-        filled = [_without_nulls(column) for column in columns]
-        self._stream.write_batch(pa.RecordBatch.from_arrays([*filled, *valid], schema=self._schema))
-        self._held, self._held_rows, self.held_bytes = [], 0, 0
 
 
 def _one_form(type_: pa.DataType) -> pa.DataType:
     """The one of a type's physical forms that is digested; names of list items do not count."""
+    type_ = plain_type(type_)
     if any(is_one(type_) for is_one in TEXT):
         return pa.large_string()
     if any(is_one(type_) for is_one in BYTES):
         return pa.large_binary()
-    if pa.types.is_dictionary(type_) or pa.types.is_run_end_encoded(type_):
-        return _one_form(type_.value_type)
     if any(is_one(type_) for is_one in LISTS):
         return pa.large_list(_one_form(type_.value_type))
     if pa.types.is_fixed_size_list(type_):
@@ -103,40 +88,50 @@ def _one_form(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
-def _as_digested(column: pa.Array, viewless: pa.DataType, type_: pa.DataType) -> pa.Array:
-    """A column in the one form of its type."""
-    if column.type.equals(type_):
-        return column
-    return cast_column(plain_of(cast_column(column, viewless)), type_)
+def _parts(array: pa.Array, cuts: Numbers) -> Iterator[tuple[Any, Numbers]]:
+    """A column as arrays of values of one width, of a type always as many, each with its cuts.
+
+    What lies under nulls is not told.
+    """
+    array = plain_of(array)
+    is_valid = array.is_valid().to_numpy(zero_copy_only=False)
+    yield is_valid, cuts
+    kind = array.type
+    if pa.types.is_null(kind):
+        return
+    if pa.types.is_struct(kind):
+        for child in array.flatten():
+            yield from _parts(child, cuts)
+    elif is_list(kind):
+        lengths = pc.fill_null(list_lengths(array), 0).to_numpy().astype(np.uint32)
+        yield lengths, cuts
+        ends = np.append(0, np.cumsum(lengths, dtype=np.int64))
+        yield from _parts(flattened(array), ends[cuts])
+    elif is_text(kind):
+        yield from _texts(array, cuts)
+    elif pa.types.is_boolean(kind):
+        yield is_valid & array.fill_null(False).to_numpy(zero_copy_only=False), cuts
+    elif pa.types.is_union(kind):
+        yield hash_values(array), cuts
+    else:
+        yield _words(array, is_valid), cuts
 
 
-def _in_one(pieces: Sequence[pa.Array]) -> pa.Array:
-    """The pieces as one array, always a copy: bits and bytes of others may follow a slice's."""
-    return pa.concat_arrays([pieces[0].slice(0, 0), *pieces])
+def _texts(array: pa.Array, cuts: Numbers) -> Iterator[tuple[Any, Numbers]]:
+    """The lengths and the bytes of texts, or of bytes."""
+    present = array.fill_null(pa.scalar(b"", pa.binary()).cast(array.type))
+    is_large = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
+    _, offsets, data = present.buffers()
+    offsets = np.frombuffer(offsets or bytes(8), np.int64 if is_large else np.int32)
+    offsets = offsets[present.offset : present.offset + len(present) + 1]
+    yield np.diff(offsets).astype(np.uint32), cuts
+    yield np.frombuffer(data or b"", np.uint8), offsets[cuts]
 
 
-def _without_nulls(column: pa.Array) -> pa.Array:
-    """The column with zeros for nulls, under which any bytes may lie; nested ones as they are."""
-    type_ = column.type
-    if column.null_count == 0 or pa.types.is_interval(type_):
-        return column
-    if is_text(type_):
-        return column.fill_null(pa.scalar(b"", pa.binary()).cast(type_))
-    if pa.types.is_primitive(type_) or pa.types.is_decimal(type_):
-        zeros = pa.py_buffer(bytes(max(type_.bit_width // 8, 1)))
-        return column.fill_null(pa.Array.from_buffers(type_, 1, [None, zeros])[0])
-    return column
-
-
-class _Sink(io.RawIOBase):
-    """A file that keeps the hash of what is written and nothing else."""
-
-    def __init__(self, hasher: xxhash.xxh3_128) -> None:
-        self._hash = hasher
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._hash.update(data)
-        return len(data)
+def _words(array: pa.Array, is_valid: Any) -> Any:
+    """Values of one width as words of at most 8 bytes, zeros for nulls."""
+    width = array.type.bit_width // 8
+    word = next(size for size in (8, 4, 2, 1) if width % size == 0)
+    words = np.frombuffer(array.buffers()[1] or b"", f"<u{word}").reshape(-1, width // word)
+    words = words[array.offset : array.offset + len(array)]
+    return words if not array.null_count else words * is_valid[:, None].astype(words.dtype)

@@ -61,14 +61,26 @@ class Scope:
         PartitionError
             If a row belongs to none of the keys.
         """
-        numbers = self.numbers(batch)
-        if (numbers < 0).any():
-            raise self._stray(batch, numbers)
-        order = np.argsort(numbers, kind="stable")
-        found, starts, counts = np.unique(numbers[order], return_index=True, return_counts=True)
-        for number, start, count in zip(found, starts, counts, strict=True):
-            rows = batch if len(found) == 1 else batch.take(pa.array(order[start : start + count]))
+        order, numbers, cuts = self._order(batch)
+        for number, start, stop in zip(numbers, cuts, cuts[1:], strict=False):
+            rows = batch if len(numbers) == 1 else batch.take(pa.array(order[start:stop]))
             yield self.keys[number].place, rows
+
+    def arrange(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[int], Numbers]:
+        """The rows of a batch in the order of the keys, all in one memory.
+
+        Returns
+        -------
+        The rows, the numbers of the keys that have some, and the row at which each key's begin,
+        with the count of rows after the last.
+
+        Raises
+        ------
+        PartitionError
+            If a row belongs to none of the keys.
+        """
+        order, numbers, cuts = self._order(batch)
+        return batch if len(numbers) < 2 else batch.take(pa.array(order)), numbers, cuts
 
     def check(self, batch: pa.RecordBatch) -> dict[str, int]:
         """How many rows belong to each key that has some; `PartitionError` for one of none."""
@@ -128,6 +140,15 @@ class Scope:
         known, keys = self._places
         at = np.minimum(np.searchsorted(known, places), len(known) - 1)
         return np.where(known[at] == places, keys[at], -1)
+
+    def _order(self, batch: pa.RecordBatch) -> tuple[Numbers, list[int], Numbers]:
+        """The places of a batch's rows by key, the keys that have some, and where each begins."""
+        numbers = self.numbers(batch)
+        if (numbers < 0).any():
+            raise self._stray(batch, numbers)
+        order = np.argsort(numbers, kind="stable")
+        found, starts = np.unique(numbers[order], return_index=True)
+        return order, found.tolist(), np.append(starts, len(numbers))
 
     @cached_property
     def _dimensions(self) -> "list[_Dimension]":

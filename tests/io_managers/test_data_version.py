@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from dagster._utils.test.data_versions import get_stale_status_resolver
 
-from neurolake_dagster.io_managers import checked_rows, data_version
+from neurolake_dagster.io_managers import data_version
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from tests.io_managers.test_io_managers import instance, manager, run, run_range
 from tests.io_managers.test_modes import asset, people
@@ -345,15 +345,3 @@ def test_partitions_told_apart_have_all_that_dagster_tells(
     assert {**(changed.tags or {}), **same} == known.tags
     assert known.metadata.keys() - {"of_key"} == changed.metadata.keys()
     assert known.metadata["of_key"].value == "key"
-
-
-def test_many_partitions_at_once_are_digested_in_bounded_memory(
-    manager: LakehouseIOManager, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rows wait for others of their partition; past the bound there is no digest, and no harm."""
-    monkeypatch.setattr(checked_rows, "HELD_BYTES", 8)
-    lake = Lake(manager, instance)
-    lake.write("a", "b", a=[1], b=[2])
-    lake.read("a", "b")
-    lake.write("a", "b", a=[3])
-    assert "a" in lake.stale()

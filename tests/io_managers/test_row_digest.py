@@ -4,18 +4,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from neurolake_dagster.io_managers.row_digest import WINDOW_ROWS, RowDigest
+from neurolake_dagster.io_managers.row_digest import RowDigests
 
-ROWS = 2 * WINDOW_ROWS + 5
+ROWS = 3005
 NUMBERS = np.arange(ROWS) % 1000
 NULLS = np.arange(ROWS) % 7 == 3
+TWICE = np.repeat(np.arange(ROWS), 2)
 
 
 def digest(rows: pa.Table, batch_rows: int = ROWS) -> str:
-    found = RowDigest(rows.schema)
+    found = RowDigests(rows.schema, 1)
     for batch in rows.to_batches(max_chunksize=batch_rows):
-        found.update(batch)
-    return found.result()
+        found.update(batch, [0], np.array([0, batch.num_rows]))
+    return found.results()[0]
 
 
 def build(values: np.ndarray) -> dict[str, pa.Array]:
@@ -33,7 +34,11 @@ def build(values: np.ndarray) -> dict[str, pa.Array]:
         "dictionary": texts.dictionary_encode(),
         "view": texts.cast(pa.string_view()),
         "list": pa.ListArray.from_arrays(np.arange(ROWS + 1, dtype="i4"), texts),
-        "struct": pa.StructArray.from_arrays([numbers], ["x"]),
+        "pairs": pa.FixedSizeListArray.from_arrays(numbers.take(TWICE), 2),
+        "map": pa.MapArray.from_arrays(np.arange(ROWS + 1, dtype="i4"), pa.array(values), texts),
+        "struct": pa.StructArray.from_arrays([numbers], ["x"], mask=pa.array(NULLS)),
+        "union": pa.UnionArray.from_sparse(pa.array(NULLS.astype("i1")), [numbers, texts]),
+        "fixed bytes": pa.array([b"%05d" % value for value in values], pa.binary(5), mask=NULLS),
         "null": pa.nulls(ROWS),
     }
 
@@ -45,7 +50,19 @@ COLUMNS = build(NUMBERS)
 def test_batches_do_not_matter(name: str) -> None:
     """Rows that came in other batches had another data version, and triggered what is below."""
     rows = pa.table({name: COLUMNS[name]})
-    assert {digest(rows, size) for size in (999, WINDOW_ROWS, 77_777)} == {digest(rows)}
+    assert {digest(rows, size) for size in (7, 999)} == {digest(rows)}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_rows_beside_others_have_the_digest_that_they_have_alone(name: str) -> None:
+    rows = pa.table({name: COLUMNS[name]})
+    found = RowDigests(rows.schema, 4)
+    for batch in rows.to_batches(max_chunksize=601):
+        found.update(batch, [2, 0], np.array([0, 400, batch.num_rows]))
+    starts = range(0, ROWS, 601)
+    alone = [[(at + 400, 201) for at in starts], [], [(at, 400) for at in starts], []]
+    parts = [[rows.slice(*one) for one in some] or [rows[:0]] for some in alone]
+    assert found.results() == [digest(pa.concat_tables(some)) for some in parts]
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -58,7 +75,7 @@ def test_rows_beside_a_slice_do_not_matter(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in COLUMNS if name != "null"])
 def test_one_other_value_matters(name: str) -> None:
     other = NUMBERS.copy()
-    other[WINDOW_ROWS + 2] = 999 - other[WINDOW_ROWS + 2]
+    other[2000] = 999 - other[2000]
     assert digest(pa.table({name: build(other)[name]})) != digest(pa.table({name: COLUMNS[name]}))
 
 
@@ -74,6 +91,15 @@ def test_layouts_notes_and_bytes_under_nulls_do_not_matter() -> None:
     tables.append(tables[0].set_column(1, "t", COLUMNS["dictionary"]))
     tables.append(tables[0].replace_schema_metadata({"pandas": "{}"}))
     assert len({digest(rows) for rows in tables}) == 1
+
+
+def test_bytes_under_nested_nulls_do_not_matter() -> None:
+    """Rows with other bytes there had another data version."""
+    gone, numbers = pa.array([True, False]), [pa.array([n, 5]) for n in (1, 2)]
+    structs = [pa.StructArray.from_arrays([one], ["x"], mask=gone) for one in numbers]
+    lists = [pa.ListArray.from_arrays(pa.array([0, 1, 2]), one, mask=gone) for one in numbers]
+    for arrays in (structs, lists):
+        assert len({digest(pa.table({"x": one})) for one in arrays}) == 1
 
 
 def test_where_nulls_are_matters() -> None:
