@@ -7,7 +7,6 @@ payloads count. The hashes find accidents, they are not cryptographic.
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -108,6 +107,8 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def _hash_bytes(array: pa.Array) -> Hashes:
     """Text and binary by polars' vectorized hash, which is fixed for a seed and version."""
+    import polars as pl  # heavy, and IO managers hash no texts
+
     if not pa.types.is_large_binary(array.type):
         step = pa.string() if pa.types.is_string_view(array.type) else array.type
         array = array.cast(step).cast(pa.binary()).cast(pa.large_binary())
