@@ -1,5 +1,6 @@
 """Fixtures of the whole test run: one Spark session, one S3 server, one converted project."""
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["s3_server"]
 
+# Its JVMs do not live long enough for the better code of C2: a third of their time was spent on it.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 # Modules whose tests share one dear project: one worker runs all of them.
 PROJECT_MODULES = ("test_commands.py", "test_ui.py")
 

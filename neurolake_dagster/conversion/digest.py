@@ -152,7 +152,8 @@ def flattened(array: pa.Array) -> pa.Array:
     if not pa.types.is_map(array.type):
         return array.flatten()
     entries = pa.StructArray.from_arrays([array.keys, array.items], names=["key", "value"])
-    if not array.null_count:
+    lengths = pc.subtract(array.offsets[1:], array.offsets[:-1])
+    if not pc.any(pc.and_(array.is_null(), pc.greater(lengths, 0))).as_py():
         first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
         return entries.slice(first, last - first)
     lists = pa.ListArray.from_arrays(array.offsets, entries)

@@ -36,7 +36,12 @@ from neurolake_dagster.io_managers.plans import (
 from neurolake_dagster.io_managers.privacy import has_pii, is_pii, without_values
 from neurolake_dagster.io_managers.report import Written, describe_output
 from neurolake_dagster.io_managers.spark_digest import FrameDigest
-from neurolake_dagster.io_managers.spark_rows import check_columns, empty_frame, frame_of_keys
+from neurolake_dagster.io_managers.spark_rows import (
+    check_names,
+    check_scope,
+    empty_frame,
+    frame_of_keys,
+)
 from neurolake_dagster.io_managers.values import (
     PEEKED_ROWS,
     Peek,
@@ -98,8 +103,8 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         plan = self._sparing(asked)
         if is_spark(obj):
             watch_step(obj.sparkSession)
-            check_columns(obj, plan.asked, plan.where)
-            frame = frame_of_keys(obj, plan.asked, plan.scope)
+            check_names(obj, plan.where)
+            frame = frame_of_keys(obj, plan.asked, plan.scope, plan.where)
             written = replace(self._write_frame(plan, frame), preview=self._first_rows(plan))
         elif isinstance(obj, dict) and plan.asked is not None and plan.scope is not None:
             values = rows_by_partition(obj, plan.asked, plan.where)
@@ -218,6 +223,7 @@ class LakehouseIOManager(dg.ConfigurableIOManager):
         """Write a Spark DataFrame, whose rows tell their digest on their way."""
         if plan.mode != "overwrite":
             return self._write_spark(plan, frame)
+        check_scope(frame, plan.scope, plan.where)
         digest = FrameDigest(frame, plan.scope)
         written = self._write_spark(plan, digest.frame)
         return written.of_rows(digest.by_partition())

@@ -11,6 +11,7 @@ import pyarrow as pa
 from neurolake_dagster.io_managers.plans import WritePlan
 from neurolake_dagster.io_managers.row_digest import RowDigests
 from neurolake_dagster.tables.kept_rows import KeptRows
+from neurolake_dagster.tables.schemas import fit_batch, plain_schema
 
 
 class CheckedRows:
@@ -34,8 +35,9 @@ class CheckedRows:
         self._scope = plan.scope
         self._names = [""] if plan.scope is None else [key.name for key in plan.scope.keys]
         self.counts = dict.fromkeys(self._names, 0)
+        self._plain = plain_schema(rows.schema)  # Arrow sorts no views and no runs
         is_digested = plan.mode == "overwrite"
-        self._digests = RowDigests(rows.schema, len(self._names)) if is_digested else None
+        self._digests = RowDigests(self._plain, len(self._names)) if is_digested else None
         self._rows = rows
         if isinstance(rows, pa.Table):
             for batch in rows.to_batches():
@@ -57,11 +59,18 @@ class CheckedRows:
         return dict(zip(self._names, self._digests.results(), strict=True))
 
     def _see(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        rows, numbers, cuts = batch, [0], np.array([0, batch.num_rows])
+        if self._digests is None:
+            found = {"": batch.num_rows} if self._scope is None else self._scope.check(batch)
+            for name, count in found.items():
+                self.counts[name] += count
+        elif batch.num_rows:
+            self._digest(self._digests, batch)
+        return batch
+
+    def _digest(self, digests: RowDigests, batch: pa.RecordBatch) -> None:
+        rows, numbers, cuts = fit_batch(batch, self._plain), [0], np.array([0, batch.num_rows])
         if self._scope is not None:
-            rows, numbers, cuts = self._scope.arrange(batch)
+            rows, numbers, cuts = self._scope.arrange(rows)
+        digests.update(rows, numbers, cuts)
         for number, count in zip(numbers, np.diff(cuts).tolist(), strict=True):
             self.counts[self._names[number]] += count
-        if self._digests is not None:
-            self._digests.update(rows, numbers, cuts)
-        return batch

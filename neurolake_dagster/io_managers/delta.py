@@ -40,6 +40,7 @@ from neurolake_dagster.io_managers.spark_rows import column_types
 from neurolake_dagster.tables.changes import check_merge_source
 from neurolake_dagster.tables.delta import DeltaDataset
 from neurolake_dagster.tables.delta_commit import MARK, DeltaCommit
+from neurolake_dagster.tables.delta_failures import check_types
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.merging import NO_ROWS
 from neurolake_dagster.tables.schemas import plain_schema
@@ -75,6 +76,7 @@ class DeltaIOManager(LakehouseIOManager):
         if _is_left(dataset, plan):
             return _written(dataset, plan, mark)
         rows = in_one(data)
+        check_types(rows.schema, dataset.uri)
         if plan.mode == "merge":
             # Read before the table is made: that may fail.
             source = rows if isinstance(rows, pa.Table) else rows.read_all()

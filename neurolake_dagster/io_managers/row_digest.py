@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from neurolake_dagster.conversion.digest import flattened, hash_values, is_list, list_lengths
+from neurolake_dagster.conversion.digest import flattened, is_list, list_lengths
 from neurolake_dagster.ncf.arrow import is_text, plain_of, plain_type
 from neurolake_dagster.tables.schemas import BYTES, LISTS, TEXT, column_texts
 from neurolake_dagster.tables.windows import Numbers
@@ -72,11 +72,12 @@ class RowDigests:
 
 def _one_form(type_: pa.DataType) -> pa.DataType:
     """The one of a type's physical forms that is digested; names of list items do not count."""
-    type_ = plain_type(type_)
     if any(is_one(type_) for is_one in TEXT):
         return pa.large_string()
     if any(is_one(type_) for is_one in BYTES):
         return pa.large_binary()
+    if not plain_type(type_).equals(type_):
+        return _one_form(plain_type(type_))
     if any(is_one(type_) for is_one in LISTS):
         return pa.large_list(_one_form(type_.value_type))
     if pa.types.is_fixed_size_list(type_):
@@ -93,6 +94,9 @@ def _parts(array: pa.Array, cuts: Numbers) -> Iterator[tuple[Any, Numbers]]:
 
     What lies under nulls is not told.
     """
+    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
+        # They may be more than 32-bit offsets reach.
+        array = array.cast(_one_form(array.type))
     array = plain_of(array)
     is_valid = array.is_valid().to_numpy(zero_copy_only=False)
     yield is_valid, cuts
@@ -111,9 +115,7 @@ def _parts(array: pa.Array, cuts: Numbers) -> Iterator[tuple[Any, Numbers]]:
         yield from _texts(array, cuts)
     elif pa.types.is_boolean(kind):
         yield is_valid & array.fill_null(False).to_numpy(zero_copy_only=False), cuts
-    elif pa.types.is_union(kind):
-        yield hash_values(array), cuts
-    else:
+    elif kind.bit_width:
         yield _words(array, is_valid), cuts
 
 
@@ -132,6 +134,7 @@ def _words(array: pa.Array, is_valid: Any) -> Any:
     """Values of one width as words of at most 8 bytes, zeros for nulls."""
     width = array.type.bit_width // 8
     word = next(size for size in (8, 4, 2, 1) if width % size == 0)
-    words = np.frombuffer(array.buffers()[1] or b"", f"<u{word}").reshape(-1, width // word)
-    words = words[array.offset : array.offset + len(array)]
+    per_value, end = width // word, array.offset + len(array)
+    words = np.frombuffer(array.buffers()[1] or b"", f"<u{word}", end * per_value)
+    words = words.reshape(end, per_value)[array.offset :]
     return words if not array.null_count else words * is_valid[:, None].astype(words.dtype)

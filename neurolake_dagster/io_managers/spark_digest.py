@@ -6,19 +6,24 @@ files. No job of its own runs. They find a change of data; they are no proof aga
 
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import datasketches
 import xxhash
 
-from neurolake_dagster.io_managers.spark_rows import NUMBER_COLUMN, with_key_numbers
+from neurolake_dagster.io_managers.spark_rows import (
+    NUMBER_COLUMN,
+    OUR_PREFIX,
+    STRAY,
+    with_key_numbers,
+)
 from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.sql import quoted_column
 
 # The write is over when it is asked; what it observed comes a little later, or not at all.
 WAIT_S = 10
-ROW_COLUMN = "__neurolake_row"
+ROW_COLUMN = f"{OUR_PREFIX}row"
 # Of a row's hash, each summed by itself.
 HALVES = ("high", "low")
 _HALF = (1 << 32) - 1
@@ -82,7 +87,9 @@ class FrameDigest:
         if isinstance(told, bytes | bytearray):
             sketch = datasketches.compact_tuple_sketch.deserialize(bytes(told), _Sums())
             sums: dict[int, int] = dict(iter(sketch))
-            return [sums.get(place, 0) & _HALF for place in _places(len(self._names))]
+            if _place(STRAY) in sums:
+                return None  # Spark took what Arrow tells no key of
+            return [sums.get(_place(i), 0) & _HALF for i in range(len(self._names))]
         if told is None and observed["rows"]:
             return None  # 2**32 rows at least, and all with large hashes
         return [(told or 0) & _HALF]
@@ -112,19 +119,19 @@ def _sums_by_key(key_count: int) -> list[Any]:
     """Sums modulo 2**32 by key number; a sketch that has room for all keys is exact."""
     from pyspark.sql import functions as sf
 
-    room = max((key_count - 1).bit_length(), _LEAST_LG_KEYS)
+    room = max(key_count.bit_length(), _LEAST_LG_KEYS)  # of stray rows, too
     return [
         sf.tuple_sketch_agg_integer(NUMBER_COLUMN, half.cast("int"), room, "sum").alias(name)
         for name, half in _halves().items()
     ]
 
 
-def _places(key_count: int) -> Iterator[int]:
-    """Where a sketch keeps each key number: by its hash."""
-    for number in range(key_count):
-        sketch = datasketches.update_theta_sketch()
-        sketch.update(number)
-        yield from sketch
+def _place(number: int) -> int:
+    """Where a sketch keeps a key number: by its hash."""
+    sketch = datasketches.update_theta_sketch()
+    sketch.update(number)
+    found: list[int] = list(sketch)
+    return found[0]
 
 
 class _Sums(datasketches.PyObjectSerDe):  # type: ignore[misc]  # has no types

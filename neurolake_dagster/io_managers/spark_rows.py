@@ -21,7 +21,8 @@ from neurolake_dagster.tables.scope import Scope
 from neurolake_dagster.tables.sql import quoted_column, spark_sql
 from neurolake_dagster.tables.tasks import RECORD_COLUMN, WriteParts, read_records
 
-NUMBER_COLUMN = "__neurolake_key"
+OUR_PREFIX = "__neurolake_"
+NUMBER_COLUMN = f"{OUR_PREFIX}key"
 STRAY = -1
 COLLECTED_BYTES = 4 << 30
 _LACKING = re.compile(
@@ -50,10 +51,17 @@ def with_key_numbers(frame: Any, scope: Scope) -> Any:
     )
 
 
-def frame_of_keys(frame: Any, scope: Scope | None, kept: Scope | None) -> Any:
-    """The rows of a frame but for those of the keys of a scope that are not kept."""
+def frame_of_keys(frame: Any, scope: Scope | None, kept: Scope | None, where: str) -> Any:
+    """The rows of a frame but for those of the keys of a scope that are not kept.
+
+    Raises
+    ------
+    PartitionError
+        If a column that tells them is missing.
+    """
     if scope is None or kept is None or kept is scope:
         return frame
+    check_scope(frame, scope, where)
     left = [i for i, key in enumerate(scope.keys) if key in kept.keys]
     numbered = with_key_numbers(frame, scope)
     return numbered.where(numbered[NUMBER_COLUMN].isin([STRAY, *left])).drop(NUMBER_COLUMN)
@@ -97,13 +105,19 @@ def stored_types(frame: Any) -> pa.Schema:
     return arrow_schema(frame.schema, is_stored=True)
 
 
-def check_columns(frame: Any, scope: Scope | None, where: str) -> None:
-    """Refuse columns that Spark does not tell apart, or that do not tell partitions apart.
+def check_names(frame: Any, where: str) -> None:
+    """Refuse columns that Spark does not tell apart, and those of ours.
 
     Raises
     ------
-    PartitionError, TableError
+    TableError
     """
+    ours = [name for name in frame.columns if name.lower().startswith(OUR_PREFIX)]
+    if ours:
+        raise errors.TableError(
+            f"{where}: columns {ours!r} would be taken for those that are added on the way; "
+            f"rename them, expected no names that begin with {OUR_PREFIX!r}"
+        )
     is_exact = frame.sparkSession.conf.get("spark.sql.caseSensitive") == "true"
     names = [name if is_exact else name.lower() for name in frame.columns]
     twice = [one for one, name in zip(frame.columns, names, strict=True) if names.count(name) > 1]
@@ -111,8 +125,19 @@ def check_columns(frame: Any, scope: Scope | None, where: str) -> None:
         raise errors.TableError(
             f"{where}: columns {twice!r} have the same name to Spark; rename them before writing"
         )
+
+
+def check_scope(frame: Any, scope: Scope | None, where: str) -> None:
+    """Refuse columns that do not tell a scope's partitions apart.
+
+    Raises
+    ------
+    PartitionError
+    """
     if scope is not None:
-        scope.require_columns(column_types(frame, scope.columns), where)
+        types = column_types(frame, scope.columns)
+        columns = {name: pa.null() for name in frame.columns}
+        scope.require_columns(pa.schema(columns | {one.name: one.type for one in types}), where)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from neurolake_dagster.io_managers.report import Written
 from neurolake_dagster.io_managers.row_digest import files_digest
 from neurolake_dagster.io_managers.spark_rows import (
     as_schema,
+    check_scope,
     collected,
     column_types,
     empty_frame,
@@ -107,6 +108,7 @@ class TableIOManager(LakehouseIOManager):
         done = table.done_before(plan.mode, plan.transaction)
         if done is not None:
             return self._written(plan, table, before, done)
+        check_scope(frame, plan.scope, plan.where)
         if plan.schema_mode == "merge":
             frame = _widened(frame, table, plan)
         with table.stage() as stage:

@@ -199,6 +199,13 @@ class _Dimension:
             raise PartitionError(
                 f"column {self.column!r} is {type_}, expected texts, numbers, dates or booleans"
             )
+        else:
+            odd = [text for text in map(str, self.members) if not _may_be_told(text, type_)]
+            if odd:
+                raise PartitionError(
+                    f"column {self.column!r} is {type_}, no value of which reads {odd[0]!r}; "
+                    "expected keys as Arrow casts the values to text"
+                )
 
     def match(self, values: pa.Array) -> Numbers:
         """For each value the number of its member, -1 for none or null."""
@@ -274,6 +281,17 @@ def _literals(texts: Sequence[str], type_: pa.DataType) -> list[str]:
     if _is_bytes(type_):
         return [f"X'{text.encode().hex()}'" for text in texts]
     return [quoted_text(text) for text in texts]
+
+
+def _may_be_told(text: str, type_: pa.DataType) -> bool:
+    """Whether SQL and Arrow take the same values for a key: SQL takes also other texts of them."""
+    known = (pa.types.is_decimal, pa.types.is_floating, pa.types.is_temporal)
+    if not any(is_one(type_) for is_one in known):
+        return True
+    try:
+        return bool(pa.array([text]).cast(type_).cast(pa.string())[0].as_py() == text)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
 
 
 def _is_bytes(type_: pa.DataType) -> bool:

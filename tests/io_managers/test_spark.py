@@ -511,6 +511,47 @@ def test_each_of_many_partitions_has_the_digest_that_it_has_alone(
     assert digests(rows, scope) == {}  # an older server writes, and tells none
 
 
+def test_keys_that_only_sql_reads_are_refused(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession
+) -> None:
+    """Delta took 1.0 for '1.0', which no text of Arrow's is: what changed later was not seen."""
+
+    @dg.asset(
+        partitions_def=dg.StaticPartitionsDefinition(["1.0", "2.0"]),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        metadata={"partition_expr": "k"},
+    )
+    def made() -> DataFrame:
+        return spark.sql("select explode(array(1d, 2d)) k")
+
+    tags = {"dagster/asset_partition_range_start": "1.0",
+            "dagster/asset_partition_range_end": "2.0"}  # fmt: skip
+    result = run([made], manager, instance, tags=tags, raise_on_error=False)
+    assert "'k' is double, no value of which reads '1.0'" in str(failure(result))
+
+
+@pytest.mark.parametrize("mode", ["ignore", "overwrite", "append"])
+def test_a_frame_without_the_partition_column_is_refused(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance, spark: SparkSession, mode: str
+) -> None:
+    """Spark's own error came out, or a KeyError; where nothing is written, nothing is refused."""
+
+    def made(query: str) -> Any:
+        metadata = {"partition_expr": "day", "mode": mode}
+        return dg.asset(name="made", partitions_def=DAYS, metadata=metadata)(
+            lambda: spark.sql(query)
+        )
+
+    day = "2013-01-01"
+    failed = run(
+        [made("select 1 x, 2 y")], manager, instance, partition_key=day, raise_on_error=False
+    )
+    assert "partition_expr names ['day'], expected columns of ['x', 'y']" in str(failure(failed))
+    if mode == "ignore":
+        assert run([made(f"select '{day}' day")], manager, instance, partition_key=day).success
+        assert run([made("select 1 x, 2 y")], manager, instance, partition_key=day).success
+
+
 def test_maps_of_structs_and_variants_have_a_data_version(
     spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -532,9 +573,10 @@ def digests(frame: DataFrame, scope: Scope | None = None) -> dict[str, str]:
     ("query", "told"),
     [
         ("select 1 a, 2 A", "columns ['a', 'A'] have the same name to Spark"),
+        ("select 1 a, 2 __Neurolake_key", "columns ['__Neurolake_key'] would be taken for"),
         ("select make_interval(1) c", "UnsupportedTypeError"),
     ],
-    ids=["names", "interval"],
+    ids=["names", "ours", "interval"],
 )
 def test_frames_that_no_file_holds_are_refused(
     manager: LakehouseIOManager,
