@@ -13,6 +13,9 @@ from neurolake_dagster.io_managers.row_digest import RowDigests
 from neurolake_dagster.tables.kept_rows import KeptRows
 from neurolake_dagster.tables.schemas import fit_batch, plain_schema
 
+# At once: of many partitions each has few of them, but pyarrow's cast of views is wrong past 2 GiB.
+DIGESTED_ROWS, CAST_ROWS = 1 << 16, 1 << 12
+
 
 class CheckedRows:
     """Rows that are proven to be of the asked partitions, how many are of each, their digests.
@@ -63,8 +66,10 @@ class CheckedRows:
             found = {"": batch.num_rows} if self._scope is None else self._scope.check(batch)
             for name, count in found.items():
                 self.counts[name] += count
-        elif batch.num_rows:
-            self._digest(self._digests, batch)
+        else:
+            step = DIGESTED_ROWS if batch.schema.types == self._plain.types else CAST_ROWS
+            for start in range(0, batch.num_rows, step):
+                self._digest(self._digests, batch.slice(start, step))
         return batch
 
     def _digest(self, digests: RowDigests, batch: pa.RecordBatch) -> None:
