@@ -94,9 +94,6 @@ def _parts(array: pa.Array, cuts: Numbers) -> Iterator[tuple[Any, Numbers]]:
 
     What lies under nulls is not told.
     """
-    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
-        # They may be more than 32-bit offsets reach.
-        array = array.cast(_one_form(array.type))
     array = plain_of(array)
     is_valid = array.is_valid().to_numpy(zero_copy_only=False)
     yield is_valid, cuts

@@ -14,7 +14,7 @@ TARGET = Path(__file__).parent / "fuzz_reader.py"
 @pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python"
 )
-@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.slow)])
 def test_the_fuzz_target_finds_nothing(seconds: int) -> None:
     command = [sys.executable, str(TARGET), f"-max_total_time={seconds}", "-timeout=60"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
