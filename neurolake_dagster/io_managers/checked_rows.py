@@ -3,6 +3,7 @@
 Owns what is known of rows that deltalake takes as one stream.
 """
 
+from concurrent.futures import Future
 from typing import BinaryIO
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from neurolake_dagster.io_managers.plans import WritePlan
 from neurolake_dagster.io_managers.row_digest import RowDigests
+from neurolake_dagster.ncf.pool import pool
 from neurolake_dagster.tables.kept_rows import KeptRows
 from neurolake_dagster.tables.schemas import fit_batch, plain_schema
 
@@ -42,9 +44,12 @@ class CheckedRows:
         is_digested = plan.mode == "overwrite"
         self._digests = RowDigests(self._plain, len(self._names)) if is_digested else None
         self._rows = rows
+        self._digesting: Future[None] | None = None
         if isinstance(rows, pa.Table):
             for batch in rows.to_batches():
-                self._see(batch)
+                self._check(batch)
+            # Beside the write: the engine has one thread for most of its work.
+            self._digesting = pool().submit(self._digest, rows.to_batches())
             return
         self._rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._see, rows))
         self._kept = None if file is None else KeptRows(self._rows, file)
@@ -59,23 +64,29 @@ class CheckedRows:
         """By key, of the rows that went by, where they are all that it holds now."""
         if self._digests is None:
             return {}
+        if self._digesting is not None:
+            self._digesting.result()
         return dict(zip(self._names, self._digests.results(), strict=True))
 
     def _see(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        if self._digests is None:
-            found = {"": batch.num_rows} if self._scope is None else self._scope.check(batch)
-            for name, count in found.items():
-                self.counts[name] += count
-        else:
-            step = DIGESTED_ROWS if batch.schema.types == self._plain.types else CAST_ROWS
-            for start in range(0, batch.num_rows, step):
-                self._digest(self._digests, batch.slice(start, step))
+        self._check(batch)
+        self._digest([batch])
         return batch
 
-    def _digest(self, digests: RowDigests, batch: pa.RecordBatch) -> None:
-        rows, numbers, cuts = fit_batch(batch, self._plain), [0], np.array([0, batch.num_rows])
-        if self._scope is not None:
-            rows, numbers, cuts = self._scope.arrange(rows)
-        digests.update(rows, numbers, cuts)
-        for number, count in zip(numbers, np.diff(cuts).tolist(), strict=True):
-            self.counts[self._names[number]] += count
+    def _check(self, batch: pa.RecordBatch) -> None:
+        found = {"": batch.num_rows} if self._scope is None else self._scope.check(batch)
+        for name, count in found.items():
+            self.counts[name] += count
+
+    def _digest(self, batches: list[pa.RecordBatch]) -> None:
+        if self._digests is None:
+            return
+        for batch in batches:
+            step = DIGESTED_ROWS if batch.schema.types == self._plain.types else CAST_ROWS
+            for start in range(0, batch.num_rows, step):
+                rows = fit_batch(batch.slice(start, step), self._plain)
+                numbers, cuts = [0], np.array([0, rows.num_rows])
+                if self._scope is not None:
+                    order, numbers, cuts = self._scope.order(rows)
+                    rows = rows if len(numbers) == 1 else rows.take(pa.array(order))
+                self._digests.update(rows, numbers, cuts)

@@ -40,7 +40,10 @@ class RowDigests:
 
     def __init__(self, schema: pa.Schema, count: int) -> None:
         self._columns = [f"{field.name} {_one_form(field.type)}" for field in schema]
-        self._hashes: list[list[Any]] = [[] for _ in range(count)]
+        self._count = count
+        # By buffer and partition; one that has no rows has none.
+        self._hashes: list[list[Any]] = []
+        self._spare = _Spare()
 
     def update(self, batch: pa.RecordBatch, numbers: Sequence[int], cuts: Numbers) -> None:
         """Take more rows.
@@ -52,22 +55,48 @@ class RowDigests:
         cuts
             The row at which each begins, and after the last the count of rows.
         """
-        parts = [part for column in batch.columns for part in _parts(column, cuts)]
-        for number in numbers:
-            self._hashes[number] = self._hashes[number] or [xxhash.xxh64() for _ in parts]
+        parts = (part for column in batch.columns for part in _parts(column, cuts, self._spare))
         for i, (values, places) in enumerate(parts):
-            starts = places.tolist()
+            if i == len(self._hashes):
+                self._hashes.append([None] * self._count)
+            hashes, starts = self._hashes[i], places.tolist()
             for number, start, stop in zip(numbers, starts, starts[1:], strict=False):
-                self._hashes[number][i].update(values[start:stop])
+                one = hashes[number]
+                if one is None:
+                    one = hashes[number] = xxhash.xxh64()
+                one.update(values[start:stop])
 
     def results(self) -> list[str]:
         """The digest of all rows of each partition."""
         return [
-            xxhash.xxh3_128_hexdigest(
-                "\n".join([*self._columns, *(one.hexdigest() for one in hashes)]).encode()
-            )
-            for hashes in self._hashes
+            self._result([one[number] for one in self._hashes]) for number in range(self._count)
         ]
+
+    def _result(self, hashes: list[Any]) -> str:
+        told = [one.hexdigest() for one in hashes if one is not None]
+        return xxhash.xxh3_128_hexdigest("\n".join([*self._columns, *told]).encode())
+
+
+class _Spare:
+    """Memory that is used again: new pages cost more than what is done in them."""
+
+    def __init__(self) -> None:
+        self._ones = np.ones(0, np.bool_)
+        self._lengths = np.zeros(0, np.uint32)
+
+    def ones(self, count: int) -> Any:
+        """So many times true."""
+        if count > len(self._ones):
+            self._ones = np.ones(count, np.bool_)
+        return self._ones[:count]
+
+    def lengths(self, offsets: Any) -> Any:
+        """Of what lies between offsets; to be used before the next are asked."""
+        count = len(offsets) - 1
+        if count > len(self._lengths):
+            self._lengths = np.zeros(count, np.uint32)
+        found = self._lengths[:count]
+        return np.subtract(offsets[1:], offsets[:-1], out=found, casting="unsafe")
 
 
 def _one_form(type_: pa.DataType) -> pa.DataType:
@@ -89,41 +118,45 @@ def _one_form(type_: pa.DataType) -> pa.DataType:
     return type_
 
 
-def _parts(array: pa.Array, cuts: Numbers) -> Iterator[tuple[Any, Numbers]]:
+def _parts(array: pa.Array, cuts: Numbers, spare: _Spare) -> Iterator[tuple[Any, Numbers]]:
     """A column as arrays of values of one width, of a type always as many, each with its cuts.
 
-    What lies under nulls is not told.
+    Each is to be used before the next is asked. What lies under nulls is not told.
     """
     array = plain_of(array)
-    is_valid = array.is_valid().to_numpy(zero_copy_only=False)
+    is_valid = spare.ones(len(array))
+    if array.null_count:
+        is_valid = array.is_valid().to_numpy(zero_copy_only=False)
     yield is_valid, cuts
     kind = array.type
     if pa.types.is_null(kind):
         return
     if pa.types.is_struct(kind):
         for child in array.flatten():
-            yield from _parts(child, cuts)
+            yield from _parts(child, cuts, spare)
     elif is_list(kind):
         lengths = pc.fill_null(list_lengths(array), 0).to_numpy().astype(np.uint32)
         yield lengths, cuts
         ends = np.append(0, np.cumsum(lengths, dtype=np.int64))
-        yield from _parts(flattened(array), ends[cuts])
+        yield from _parts(flattened(array), ends[cuts], spare)
     elif is_text(kind):
-        yield from _texts(array, cuts)
+        yield from _texts(array, cuts, spare)
     elif pa.types.is_boolean(kind):
         yield is_valid & array.fill_null(False).to_numpy(zero_copy_only=False), cuts
     elif kind.bit_width:
         yield _words(array, is_valid), cuts
 
 
-def _texts(array: pa.Array, cuts: Numbers) -> Iterator[tuple[Any, Numbers]]:
+def _texts(array: pa.Array, cuts: Numbers, spare: _Spare) -> Iterator[tuple[Any, Numbers]]:
     """The lengths and the bytes of texts, or of bytes."""
-    present = array.fill_null(pa.scalar(b"", pa.binary()).cast(array.type))
+    present = array
+    if array.null_count:
+        present = array.fill_null(pa.scalar(b"", pa.binary()).cast(array.type))
     is_large = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
     _, offsets, data = present.buffers()
     offsets = np.frombuffer(offsets or bytes(8), np.int64 if is_large else np.int32)
     offsets = offsets[present.offset : present.offset + len(present) + 1]
-    yield np.diff(offsets).astype(np.uint32), cuts
+    yield spare.lengths(offsets), cuts
     yield np.frombuffer(data or b"", np.uint8), offsets[cuts]
 
 

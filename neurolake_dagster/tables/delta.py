@@ -52,8 +52,8 @@ from neurolake_dagster.tables.delta_rows import (
     divided,
     fit_delta,
     give_rows,
+    select,
     typing_mode,
-    with_plain_strings,
 )
 from neurolake_dagster.tables.delta_settings import DeltaSettings
 from neurolake_dagster.tables.delta_snapshot import DeltaSnapshot, snapshot_of
@@ -249,15 +249,15 @@ class DeltaDataset:
         if unknown:
             raise TableError(f"{self.uri}: no columns {unknown!r}; the table has {schema.names!r}")
         also = [] if filters is None else mentioned_columns(filters, schema.names)
-        used = list(dict.fromkeys([*asked, *also]))
+        used = list(dict.fromkeys([*asked, *also])) or schema.names[:1]
         with translated(self.uri):
-            stream = table.scan(columns=used, predicate=where)
-        rows = with_plain_strings(pa.RecordBatchReader.from_stream(stream))
-        if filters is None:
+            rows = select(table, used, where)
+        if filters is None and used == asked:
             return rows
-        kept = (batch.filter(filters).select(asked) for batch in rows)
+        kept = (batch if filters is None else batch.filter(filters) for batch in rows)
         return pa.RecordBatchReader.from_batches(
-            pa.schema([rows.schema.field(name) for name in asked]), kept
+            pa.schema([rows.schema.field(name) for name in asked]),
+            (batch.select(asked) for batch in kept),
         )
 
     def write(

@@ -4,18 +4,23 @@ Left alone it casts rows to the table's types whatever is lost: 1.9 becomes 1.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError
 
 from neurolake_dagster.errors import SchemaMismatchError
 from neurolake_dagster.tables.conditions import Joined, Predicate
 from neurolake_dagster.tables.schemas import cast_column, fit_batch, joined_schema, plain_schema
+from neurolake_dagster.tables.sql import quoted_column
 
+# With 8,192, the engine's own, a read takes two thirds longer.
+BATCH_ROWS = 1 << 15
 WAKING_S = 0.2
+_TABLE = "rows_of_the_table"
 _SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32()}
 _LARGE = (pa.types.is_large_list, pa.types.is_large_list_view)
 _LISTS = (
@@ -185,8 +190,22 @@ def _has_struct(type_: pa.StructType) -> bool:
     return any(pa.types.is_struct(field.type) for field in type_)
 
 
-def with_plain_strings(reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """Cast the engine's string and binary views, which few consumers take, to plain ones."""
+def select(table: DeltaTable, columns: Sequence[str], where: str | None) -> pa.RecordBatchReader:
+    """Stream rows from the engine, in whatever order.
+
+    Views of text and bytes, which few consumers take, are cast to plain ones.
+
+    Parameters
+    ----------
+    where
+        A SQL predicate.
+    """
+    names = ", ".join(map(quoted_column, columns))
+    test = "" if where is None else f" WHERE ({where})"
+    sql = f"SELECT {names} FROM {_TABLE}{test}"  # noqa: S608
+    # `DeltaTable.scan` asks the same of the same engine, in batches of 8,192 rows only.
+    engine = QueryBuilder({"datafusion.execution.batch_size": str(BATCH_ROWS)})
+    reader = pa.RecordBatchReader.from_stream(engine.register(_TABLE, table).execute(sql))
     schema = plain_schema(reader.schema)
     return pa.RecordBatchReader.from_batches(schema, (fit_batch(one, schema) for one in reader))
 

@@ -4,6 +4,7 @@ Owns the algebra: dividing Arrow batches by key, and the SQL predicate that pick
 asked keys. Knows keys as windows of time or texts, not where they come from.
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from neurolake_dagster.tables.windows import (
 )
 
 Member = Window | str
+
+# So many numbers are sorted by their digits, which takes a fifth of the time.
+_SORTED_FAST = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,26 +65,33 @@ class Scope:
         PartitionError
             If a row belongs to none of the keys.
         """
-        order, numbers, cuts = self._order(batch)
+        order, numbers, cuts = self.order(batch)
         for number, start, stop in zip(numbers, cuts, cuts[1:], strict=False):
             rows = batch if len(numbers) == 1 else batch.take(pa.array(order[start:stop]))
             yield self.keys[number].place, rows
 
-    def arrange(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[int], Numbers]:
-        """The rows of a batch in the order of the keys, all in one memory.
+    def order(self, batch: pa.RecordBatch) -> tuple[Numbers, list[int], Numbers]:
+        """How the rows of a batch are brought into the order of the keys.
 
         Returns
         -------
-        The rows, the numbers of the keys that have some, and the row at which each key's begin,
-        with the count of rows after the last.
+        The places of the rows by key, the numbers of the keys that have some, and where each
+        key's places begin, with the count of rows after the last.
 
         Raises
         ------
         PartitionError
             If a row belongs to none of the keys.
         """
-        order, numbers, cuts = self._order(batch)
-        return batch if len(numbers) < 2 else batch.take(pa.array(order)), numbers, cuts
+        numbers = self.numbers(batch)
+        if (numbers < 0).any():
+            raise self._stray(batch, numbers)
+        if len(self.keys) <= _SORTED_FAST:
+            numbers = numbers.astype(np.uint16)
+        counts = np.bincount(numbers)
+        found = np.flatnonzero(counts)
+        order = np.argsort(numbers, kind="stable")
+        return order, found.tolist(), np.append(0, np.cumsum(counts[found]))
 
     def check(self, batch: pa.RecordBatch) -> dict[str, int]:
         """How many rows belong to each key that has some; `PartitionError` for one of none."""
@@ -137,18 +148,11 @@ class Scope:
             numbers = dimension.match(batch.column(dimension.column))
             is_known = (places >= 0) & (numbers >= 0)
             places = np.where(is_known, places * len(dimension.members) + numbers, -1)
+        if self._is_grid:
+            return places
         known, keys = self._places
         at = np.minimum(np.searchsorted(known, places), len(known) - 1)
         return np.where(known[at] == places, keys[at], -1)
-
-    def _order(self, batch: pa.RecordBatch) -> tuple[Numbers, list[int], Numbers]:
-        """The places of a batch's rows by key, the keys that have some, and where each begins."""
-        numbers = self.numbers(batch)
-        if (numbers < 0).any():
-            raise self._stray(batch, numbers)
-        order = np.argsort(numbers, kind="stable")
-        found, starts = np.unique(numbers[order], return_index=True)
-        return order, found.tolist(), np.append(starts, len(numbers))
 
     @cached_property
     def _dimensions(self) -> "list[_Dimension]":
@@ -166,6 +170,14 @@ class Scope:
             places = places * len(dimension.members) + np.array(known, np.int64)
         order = np.argsort(places, kind="stable")
         return places[order], order
+
+    @cached_property
+    def _is_grid(self) -> bool:
+        """Whether each place in the grid is that of the key of its number."""
+        size = math.prod(len(dimension.members) for dimension in self._dimensions)
+        if size != len(self.keys):
+            return False
+        return all((one == np.arange(size)).all() for one in self._places)
 
     def _stray(self, batch: pa.RecordBatch, numbers: Numbers) -> PartitionError:
         first = int(np.flatnonzero(numbers < 0)[0])

@@ -83,6 +83,16 @@ def test_bytes_that_are_no_text_are_of_no_key(type_: pa.DataType) -> None:
     assert scope_of(KEYS, ["a", "b"], "k").numbers(rows).tolist() == [1, -1, -1, 0]
 
 
+def test_more_keys_than_two_bytes_number_are_told_apart() -> None:
+    names = [f"{number:05}" for number in range(70_000)]
+    scope = scope_of(dg.StaticPartitionsDefinition(names), names, "k")
+    rows = pa.record_batch({"k": ["69999", "00000", "65536", "00000"]})
+    order, numbers, cuts = scope.order(rows)
+    assert order.tolist() == [1, 3, 2, 0]
+    assert numbers == [0, 65_536, 69_999]
+    assert cuts.tolist() == [0, 2, 3, 4]
+
+
 class Readers:
     """Assets that read `made`, each in its own way, and what they got."""
 
