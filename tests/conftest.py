@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["s3_server"]
 
-# Its JVMs do not live long enough for the better code of C2: a third of their time was spent on it.
-os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+# Its JVMs do not live long enough for the better code of C2, on which a third of their time was
+# spent, nor for the threads of G1.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 # Modules whose tests share one dear project: one worker runs all of them.
 PROJECT_MODULES = ("test_commands.py", "test_ui.py")
 

@@ -164,9 +164,10 @@ def _columns(expr: object, dimensions: Mapping[str, object]) -> tuple[str, ...]:
         names = list(expr)
     else:
         names = [expr]
-    if len(names) != len(dimensions) or not all(isinstance(name, str) for name in names):
+    columns = tuple(name for name in names if isinstance(name, str))
+    if not len(set(columns)) == len(names) == len(dimensions):
         raise PartitionError(
-            f"partition_expr {expr!r}: expected one column for each dimension of "
+            f"partition_expr {expr!r}: expected one column of its own for each dimension of "
             f"{list(dimensions)!r}"
         )
-    return tuple(str(name) for name in names)
+    return columns

@@ -107,7 +107,7 @@ class Scope:
         Raises
         ------
         PartitionError
-            If `partition_expr` is missing and needed, or names no column that can tell them.
+            If `partition_expr` is missing and needed, or names not one column that can tell them.
         """
         if not self.columns and len(self.keys) > 1:
             raise PartitionError(
@@ -118,6 +118,12 @@ class Scope:
         if unknown:
             raise PartitionError(
                 f"{where}: partition_expr names {unknown!r}, expected columns of {schema.names!r}"
+            )
+        twice = [name for name in self.columns if schema.names.count(name) > 1]
+        if twice:
+            raise PartitionError(
+                f"{where}: the rows have several columns {twice!r}, which tell the partitions "
+                "apart; rename all but one of each"
             )
         for dimension in self._dimensions:
             try:

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from neurolake_dagster.errors import PartitionError
 from neurolake_dagster.io_managers import DeltaIOManager
 from neurolake_dagster.io_managers.base import LakehouseIOManager
 from neurolake_dagster.io_managers.partitions import scope_of
@@ -81,6 +82,25 @@ def test_bytes_that_are_no_text_are_of_no_key(type_: pa.DataType) -> None:
     """It was Arrow's own error."""
     rows = pa.record_batch({"k": pa.array([b"b", b"\xff", None, b"a"], type_)})
     assert scope_of(KEYS, ["a", "b"], "k").numbers(rows).tolist() == [1, -1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    "expr", ["k", ["k"], ["k", "k"], {"one": "k"}, {"one": "k", "two": "k"}, ["k", 1]], ids=str
+)
+def test_each_dimension_has_a_column_of_its_own(expr: Any) -> None:
+    """One column for both was a KeyError."""
+    both = dg.MultiPartitionsDefinition({"one": KEYS, "two": KEYS})
+    with pytest.raises(PartitionError, match=r"one column of its own for each .*'one', 'two'"):
+        scope_of(both, ["a|b"], expr)
+
+
+def test_a_column_of_the_partitions_that_comes_twice_is_refused(
+    manager: LakehouseIOManager, instance: dg.DagsterInstance
+) -> None:
+    """It was a KeyError."""
+    rows = pa.Table.from_arrays([pa.array(["a"])] * 2, names=["k", "k"])
+    result = run([made(rows)], manager, instance, partition_key="a", raise_on_error=False)
+    assert re.search("several columns ..k|Delta tells columns ..k.*apart", str(failure(result)))
 
 
 def test_more_keys_than_two_bytes_number_are_told_apart() -> None:
