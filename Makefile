@@ -45,7 +45,7 @@ lint: setup ## Check style, types and the rooms' import rules
 bench-ncf: setup ## Measure NCF against Parquet (about 2 minutes)
 	python -m bench.ncf
 
-bench-io: setup ## Measure the IO managers against the bare libraries (about 5 minutes)
+bench-io: setup ## Measure the IO managers against the bare libraries (about 10 minutes)
 	python -m bench.io
 
 fuzz: setup ## Fuzz the NCF reader for a minute (make fuzz DURATION_S=600)
