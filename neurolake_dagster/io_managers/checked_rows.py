@@ -48,8 +48,9 @@ class CheckedRows:
         if isinstance(rows, pa.Table):
             for batch in rows.to_batches():
                 self._check(batch)
-            # Beside the write: the engine has one thread for most of its work.
-            self._digesting = pool().submit(self._digest, rows.to_batches())
+            if is_digested:
+                # Beside the write: the engine has one thread for most of its work.
+                self._digesting = pool().submit(self._digest, rows.to_batches())
             return
         self._rows = pa.RecordBatchReader.from_batches(rows.schema, map(self._see, rows))
         self._kept = None if file is None else KeptRows(self._rows, file)

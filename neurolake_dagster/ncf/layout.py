@@ -3,7 +3,7 @@
 File, little-endian, written strictly forward::
 
     HEADER  16 B
-    ROW GROUP 0: chunk of column 0, chunk of column 1, ...   each chunk starts 64-byte aligned
+    ROW GROUP 0: a chunk per column, in any order; each starts 64-byte aligned
     ROW GROUP 1: ...
     SECTIONS     one zone map per column that has more than one page per row group; bloom filters
     FOOTER       one zstd frame of msgpack (footer.py)

@@ -3,6 +3,7 @@
 Memory: the rows of the row group being filled, and the encoded bytes of the one being written.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -22,9 +23,11 @@ from neurolake_dagster.ncf.arguments import (
 from neurolake_dagster.ncf.arrow import (
     combine,
     holds_dictionary,
+    is_text,
     memory_size,
     shared_sizes,
     shares_buffers,
+    view_storage,
 )
 from neurolake_dagster.ncf.batches import joinable_tables
 from neurolake_dagster.ncf.bloom import (
@@ -37,6 +40,7 @@ from neurolake_dagster.ncf.checks import MAX_PAGE_ROWS, need_count
 from neurolake_dagster.ncf.column import ChunkJob, EncodedChunk, Submit, encode_chunk
 from neurolake_dagster.ncf.compression import build_profile
 from neurolake_dagster.ncf.footer import (
+    ColumnEntry,
     Footer,
     RowGroupEntry,
     Section,
@@ -44,7 +48,14 @@ from neurolake_dagster.ncf.footer import (
     encode_footer,
     encode_zones,
 )
-from neurolake_dagster.ncf.layout import encode_header, encode_tail, padding
+from neurolake_dagster.ncf.layout import (
+    MAJOR,
+    MINOR,
+    encode_header,
+    encode_tail,
+    padding,
+)
+from neurolake_dagster.ncf.metadata import FileMetadata, build_metadata
 from neurolake_dagster.ncf.pool import THREADS, pool
 from neurolake_dagster.ncf.schema import annotate_schema, check_schema
 from neurolake_dagster.ncf.sink import open_sink
@@ -62,14 +73,20 @@ _BAD_ROWS = (UnicodeDecodeError, IndexError, pa.ArrowInvalid)
 
 @dataclass
 class _RunningGroup:
-    """A row group whose columns are being encoded: chunk jobs, or futures of them."""
+    """A row group whose columns are being encoded, in the order in which they are written.
+
+    Parameters
+    ----------
+    jobs
+        Of each column its number, and its chunk job or a future of that.
+    """
 
     rows: int
-    jobs: list[Any]
+    jobs: deque[tuple[int, Any]]
 
     def cancel(self) -> None:
         """Give the group up; what runs already comes to its end unheard."""
-        for job in self.jobs:
+        for _, job in self.jobs:
             if isinstance(job, Future):
                 job.cancel()
 
@@ -138,6 +155,7 @@ class NCFWriter:
         self._zones: list[list[list[tuple[int, Stats]]]] = [[] for _ in schema]
         self._rows = 0
         self._running: _RunningGroup | None = None
+        self._footer: Footer | None = None
         self._closed = False
         self._failure = ""
         self._sink = open_sink(where)
@@ -179,6 +197,19 @@ class NCFWriter:
             self._finish()
         self._closed = True
         self._sink.publish()
+
+    @property
+    def metadata(self) -> FileMetadata:
+        """What the file says of itself, as `NCFFile.metadata` reads it.
+
+        Raises
+        ------
+        ValueError
+            Before `close`: there is no file yet.
+        """
+        if self._footer is None:
+            raise ValueError(self._failure or f"{self._sink.name}: not closed yet")
+        return build_metadata(self._footer, f"{MAJOR}.{MINOR}", self._position)
 
     def abort(self) -> None:
         """Give the file up: nothing is published."""
@@ -315,29 +346,31 @@ class NCFWriter:
         return _RunningGroup(table.num_rows, jobs)
 
     def _write_group(self, group: "_RunningGroup") -> None:
-        columns = []
+        columns: dict[int, ColumnEntry] = {}
         with ExitStack() as failed:
             failed.callback(group.cancel)
-            for index, job in enumerate(group.jobs):
-                group.jobs[index] = None
-                chunk = self._finished(index, job)
+            while group.jobs:
+                # No name for the job: it holds the chunk's bytes.
+                index = group.jobs[0][0]
+                chunk = self._finished(*group.jobs.popleft())
                 gap = padding(self._position)
-                columns.append(column_entry(chunk, self._position + len(gap)))
+                columns[index] = column_entry(chunk, self._position + len(gap))
                 self._zones[index].append(chunk.page_stats)
                 self._write([gap, *chunk.parts])
             failed.pop_all()
-        self._groups.append(RowGroupEntry(group.rows, columns))
+        self._groups.append(RowGroupEntry(group.rows, [columns[i] for i in range(len(columns))]))
         self._rows += group.rows
 
-    def _encode(self, table: Any, submit: Submit | None) -> list[Any]:
-        """Start all columns, the dearest first so that no thread is left with one at the end."""
+    def _encode(self, table: Any, submit: Submit | None) -> deque[tuple[int, Any]]:
+        """Start all columns in the order in which they are written: each as soon as it can be.
+
+        The dearest first, so that no thread is left with one at the end; by type alone, for equal
+        rows give equal bytes however they lie in memory.
+        """
+        order = sorted(range(table.num_columns), key=lambda i: _rank(self.schema.field(i).type))
         if submit is None:
-            return [self._encode_column(i, table.column(i), None) for i in range(len(self.schema))]
-        order = sorted(range(table.num_columns), key=lambda i: -_price(table.column(i)))
-        jobs: dict[int, Any] = {}
-        for index in order:
-            jobs[index] = submit(self._encode_column, index, table.column(index), submit)
-        return [jobs[index] for index in range(table.num_columns)]
+            return deque((i, self._encode_column(i, table.column(i), None)) for i in order)
+        return deque((i, submit(self._encode_column, i, table.column(i), submit)) for i in order)
 
     def _encode_column(self, index: int, column: Any, submit: Submit | None) -> ChunkJob:
         try:
@@ -376,6 +409,7 @@ class NCFWriter:
         )
         body, tail = encode_footer(footer, self._position)
         self._write([body, encode_tail(tail)])
+        self._footer = footer
 
     def _write_zone(self, groups: list[list[tuple[int, Stats]]]) -> Section | None:
         if all(len(pages) < 2 for pages in groups):
@@ -399,12 +433,11 @@ def _shared_sizes(table: Any) -> Iterator[tuple[int, int]]:
                 yield from shared_sizes(chunk)
 
 
-def _price(column: Any) -> int:
-    """Return how dear a column is to encode, roughly: nested first, then text, then bytes."""
-    kind = column.type
+def _rank(kind: Any) -> int:
+    """Return how dear a type is to encode, the dearest first: nested, texts and bytes, others."""
     if kind.num_fields:
-        return 1 << 50
-    return memory_size(column) * (4 if pa.types.is_string(kind) else 1)
+        return 0
+    return 1 if is_text(kind) or view_storage(kind) else 2
 
 
 def write_table(

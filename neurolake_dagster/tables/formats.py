@@ -54,8 +54,8 @@ class PartWriter(Protocol):
     def write(self, batch: pa.RecordBatch) -> None:
         """Take rows; at most one row group is held back."""
 
-    def close(self) -> FileFacts | None:
-        """Write what is held back and the footer; None: only the finished file tells its facts."""
+    def close(self) -> FileFacts:
+        """Write what is held back and the footer."""
 
     def abandon(self) -> None:
         """Let go of the sink, which is about to be aborted."""
@@ -256,9 +256,7 @@ class NCFFormat:
     def describe(self, storage: Storage, key: str) -> FileFacts:
         """Read the footer."""
         with _told(storage, key), ncf.NCFFile(_ncf_source(storage, key)) as file:
-            return FileFacts(
-                row_count=file.num_rows, schema=file.schema, bounds=bounds_of_ncf(file.metadata)
-            )
+            return _facts_of_ncf(file.metadata)
 
 
 def _require_columns(file: ncf.NCFFile, columns: Sequence[str], where: str) -> None:
@@ -277,8 +275,9 @@ class _NCFWriter:
     def write(self, batch: pa.RecordBatch) -> None:
         self._writer.write_batch(batch)
 
-    def close(self) -> None:
+    def close(self) -> FileFacts:
         self._writer.close()
+        return _facts_of_ncf(self._writer.metadata)
 
     def abandon(self) -> None:
         self._writer.abort()
@@ -320,6 +319,12 @@ def _fragment(storage: Storage, key: str) -> "ds.ParquetFileFragment":
     return ds.ParquetFileFormat(
         default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True)
     ).make_fragment(source)
+
+
+def _facts_of_ncf(metadata: ncf.FileMetadata) -> FileFacts:
+    return FileFacts(
+        row_count=metadata.num_rows, schema=metadata.schema, bounds=bounds_of_ncf(metadata)
+    )
 
 
 def _facts_of(metadata: pq.FileMetaData, schema: pa.Schema) -> FileFacts:

@@ -171,8 +171,6 @@ class PartFiles:
         size = current.sink.tell()
         current.sink.close()
         del self._open[partition]
-        if facts is None:
-            facts = self._format.describe(self._storage, current.key)
         self.files.append(
             DataFile(
                 path=current.key,

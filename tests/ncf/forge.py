@@ -37,6 +37,8 @@ class Chunk:
     meta: Any
     entry: list[Any]
     meta_bytes: bytes | None = None
+    # Chunks are written in the order of where they were.
+    offset: int = 0
 
 
 @dataclass
@@ -125,7 +127,7 @@ def _chunk(data: bytes, entry: list[Any]) -> Chunk:
         bodies.append(data[at : at + part[1]])
         at += part[1]
         part[1] = part[2] = AUTO
-    return Chunk(bodies, meta, [AUTO, AUTO, AUTO, AUTO, *entry[4:]])
+    return Chunk(bodies, meta, [AUTO, AUTO, AUTO, AUTO, *entry[4:]], offset=offset)
 
 
 def assemble(parts: Parts) -> bytes:
@@ -135,7 +137,7 @@ def assemble(parts: Parts) -> bytes:
     )
     out = bytearray(head + zlib.crc32(head).to_bytes(4, "little"))
     footer = dict(parts.footer)
-    columns = [[_write_chunk(out, chunk) for chunk in group] for group in parts.groups]
+    columns = [_write_group(out, group) for group in parts.groups]
     if isinstance(footer.get("row_groups"), list) and len(footer["row_groups"]) == len(columns):
         rows = [
             group[0] if isinstance(group, list) and group else 0 for group in footer["row_groups"]
@@ -169,6 +171,13 @@ def _write_range(out: bytearray, body: bytes) -> list[int]:
     at = len(out)
     out += body
     return [at, len(body), xxhash.xxh3_64_intdigest(body)]
+
+
+def _write_group(out: bytearray, group: list[Chunk]) -> list[list[Any]]:
+    entries: list[list[Any]] = [[]] * len(group)
+    for index in sorted(range(len(group)), key=lambda i: group[i].offset):
+        entries[index] = _write_chunk(out, group[index])
+    return entries
 
 
 def _write_chunk(out: bytearray, chunk: Chunk) -> list[Any]:

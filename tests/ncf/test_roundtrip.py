@@ -8,6 +8,8 @@ import pyarrow as pa
 import pytest
 
 from neurolake_dagster import ncf
+from tests.ncf.every_type import every_type
+from tests.ncf.forge import explode
 
 
 def write_bytes(table: pa.Table, **options: object) -> bytes:
@@ -36,6 +38,27 @@ def test_table_comes_back_equal(table: pa.Table) -> None:
     back.validate(full=True)
     assert back.schema.equals(table.schema, check_metadata=True)
     assert back.equals(table)
+
+
+def test_the_writer_tells_the_metadata_that_the_file_has(tmp_path: Path) -> None:
+    rows, path = every_type(200), tmp_path / "told.ncf"
+    notes = {rows.column_names[0]: {"description": "of a test", "pii": True}}
+    with ncf.NCFWriter(
+        path, rows.schema, row_group_size=80, column_metadata=notes, metadata={"by": "a test"}
+    ) as writer:
+        writer.write_table(rows)
+        with pytest.raises(ValueError, match=r"told\.ncf: not closed yet"):
+            _ = writer.metadata
+    found = ncf.read_metadata(path)
+    assert writer.metadata == found
+    assert writer.metadata.schema.equals(found.schema, check_metadata=True)
+
+
+def test_the_dearest_columns_come_first_in_a_file() -> None:
+    data = write_bytes(pa.table({"n": [1, 2], "text": ["a", "b"], "list": [[1], [2]], "m": [3, 4]}))
+    assert ncf.read_table(data).to_pydict()["text"] == ["a", "b"]
+    offsets = [chunk.offset for chunk in explode(data).groups[0]]
+    assert sorted(range(4), key=offsets.__getitem__) == [2, 1, 0, 3]
 
 
 def test_columns_come_in_the_order_asked_for(table: pa.Table) -> None:
