@@ -194,9 +194,10 @@ class NCFWriter:
             return
         with self._given_up_on_error():
             self._flush()
-            self._finish()
+            footer = self._finish()
         self._closed = True
         self._sink.publish()
+        self._footer = footer
 
     @property
     def metadata(self) -> FileMetadata:
@@ -205,10 +206,10 @@ class NCFWriter:
         Raises
         ------
         ValueError
-            Before `close`: there is no file yet.
+            Before `close` published the file.
         """
         if self._footer is None:
-            raise ValueError(self._failure or f"{self._sink.name}: not closed yet")
+            raise ValueError(self._failure or f"{self._sink.name}: no file was published")
         return build_metadata(self._footer, f"{MAJOR}.{MINOR}", self._position)
 
     def abort(self) -> None:
@@ -392,7 +393,7 @@ class NCFWriter:
             "table.validate(full=True)"
         )
 
-    def _finish(self) -> None:
+    def _finish(self) -> Footer:
         zones = [self._write_zone(groups) for groups in self._zones]
         sections = {
             section_name(column): self._write_section(encode_blooms(blooms))
@@ -409,7 +410,7 @@ class NCFWriter:
         )
         body, tail = encode_footer(footer, self._position)
         self._write([body, encode_tail(tail)])
-        self._footer = footer
+        return footer
 
     def _write_zone(self, groups: list[list[tuple[int, Stats]]]) -> Section | None:
         if all(len(pages) < 2 for pages in groups):

@@ -45,6 +45,17 @@ def test_a_source_that_breaks_publishes_nothing(tmp_path: Path, there: bool, aft
         assert ncf.read_table(path).equals(OLD)
 
 
+def test_a_file_that_could_not_get_its_name_has_no_metadata(tmp_path: Path) -> None:
+    writer = ncf.NCFWriter(tmp_path / "t.ncf", BATCH.schema)
+    writer.write_batch(BATCH)
+    (tmp_path / "t.ncf").mkdir()
+    with pytest.raises(IsADirectoryError):
+        writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["t.ncf"]
+    with pytest.raises(ValueError, match=r"t\.ncf: no file was published"):
+        _ = writer.metadata
+
+
 def test_a_schema_that_no_file_can_hold_is_refused_before_there_is_a_file(tmp_path: Path) -> None:
     schema = pa.schema([(str(number), pa.int8()) for number in range(10_001)])
     with pytest.raises(ValueError, match="at most 10000"):

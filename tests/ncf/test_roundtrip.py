@@ -47,7 +47,7 @@ def test_the_writer_tells_the_metadata_that_the_file_has(tmp_path: Path) -> None
         path, rows.schema, row_group_size=80, column_metadata=notes, metadata={"by": "a test"}
     ) as writer:
         writer.write_table(rows)
-        with pytest.raises(ValueError, match=r"told\.ncf: not closed yet"):
+        with pytest.raises(ValueError, match=r"told\.ncf: no file was published"):
             _ = writer.metadata
     found = ncf.read_metadata(path)
     assert writer.metadata == found
